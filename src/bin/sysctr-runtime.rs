@@ -1,0 +1,2 @@
+//! The bundled runtime: `sysctr-runtime run DEPLOYMENT`.
+fn main() {}

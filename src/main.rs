@@ -1,0 +1,2 @@
+//! The `sysctr` program.
+fn main() {}

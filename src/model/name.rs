@@ -1,0 +1,82 @@
+//! The name of an installed container, and every name that is made from it.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// A container's name: also the stem of its unit, of its folders and of the host files that sysctr writes for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ContainerName(String);
+
+/// Text that cannot name a container.
+#[derive(Debug, thiserror::Error)]
+#[error("invalid container name {0:?}: use a-z, 0-9, '.', '_' and '-', starting with a letter or digit, at most 64")]
+pub struct BadName(String);
+
+impl ContainerName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// `NAME.service`
+    pub fn service_unit(&self) -> String {
+        format!("{self}.service")
+    }
+
+    /// The tmpfiles.d(5) file that sysctr writes for this container.
+    pub fn tmpfiles_conf(&self) -> String {
+        format!("sysctr-{self}.conf")
+    }
+
+    /// The sysusers.d(5) file that sysctr writes for this container.
+    pub fn sysusers_conf(&self) -> String {
+        format!("sysctr-{self}.conf")
+    }
+}
+
+impl FromStr for ContainerName {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<ContainerName, BadName> {
+        let first = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let rest = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'));
+        if first && rest && text.len() <= 64 { Ok(ContainerName(text.to_owned())) } else { Err(BadName(text.to_owned())) }
+    }
+}
+
+impl TryFrom<String> for ContainerName {
+    type Error = BadName;
+
+    fn try_from(text: String) -> Result<ContainerName, BadName> {
+        text.parse()
+    }
+}
+
+impl From<ContainerName> for String {
+    fn from(name: ContainerName) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for ContainerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_safe_as_a_file_and_as_a_unit() {
+        for good in ["etcd", "a", "0", "my-app_1.2"] {
+            assert_eq!(good.parse::<ContainerName>().expect(good).service_unit(), format!("{good}.service"));
+        }
+        for bad in ["", ".", "..", "-x", "_x", "A", "a/b", "a b", "a@b", "a\n", "é", &"x".repeat(65)] {
+            assert!(bad.parse::<ContainerName>().is_err(), "{bad:?} was taken");
+        }
+    }
+}
