@@ -96,7 +96,7 @@ pub fn of_spec(spec: &Spec, own: &[String]) -> Result<Requests> {
     for mount in mounts {
         requests.extend(of_mount(mount, own)?);
     }
-    refuse_nested_sources(mounts)?;
+    refuse_nested_sources(mounts, own)?;
     let linux = spec.linux().as_ref();
     let namespaces = linux.and_then(|linux| linux.namespaces().clone()).unwrap_or_default();
     for (kind, words) in [
@@ -127,19 +127,16 @@ pub fn of_spec(spec: &Spec, own: &[String]) -> Result<Requests> {
     Ok(requests)
 }
 
-/// A source inside another one that the container can write to is refused: a symbolic link put in its place would be followed, as root
-/// and on the host, at the next start.
-fn refuse_nested_sources(mounts: &[Mount]) -> Result<()> {
+/// A source of the container's own inside another one that it can write to is refused: a symbolic link put in its place would be
+/// followed, as root and on the host, at the next start.
+fn refuse_nested_sources(mounts: &[Mount], own: &[String]) -> Result<()> {
     let source =
         |mount: &Mount| mount.source().as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
     let writable = |mount: &&Mount| is_bind(mount) && !mount.options().iter().flatten().any(|option| option == "ro");
+    let is_own = |path: &str| own.iter().any(|folder| is_below(path, folder));
     for outer in mounts.iter().filter(writable).map(source) {
-        if let Some(inner) = mounts
-            .iter()
-            .filter(|mount| is_bind(mount))
-            .map(source)
-            .find(|inner| *inner != outer && is_below(inner, &outer))
-        {
+        let inside = |inner: &String| *inner != outer && is_below(inner, &outer) && is_own(inner);
+        if let Some(inner) = mounts.iter().filter(|mount| is_bind(mount)).map(source).find(inside) {
             bail!("mounts: {inner} lies in {outer}, which the container can write to; mount only the outer one");
         }
     }

@@ -90,9 +90,12 @@ fn a_mistake_is_named_with_its_file_and_place() {
         (vec![], vec!["x=1"], "--set x"),
         (vec![("manifest.json", r#"{"version": "2.0", "container": {"user": "gone"}}"#)], vec![], "\"gone\""),
         (
-            vec![("manifest.json", r#"{"version": "2.0", "state": {"folders": [{"path": "/a"}, {"path": "/a/b"}]}}"#)],
+            vec![(
+                "manifest.json",
+                r#"{"version": "2.0", "state": {"folders": [{"path": "/var/lib/etcd"}, {"path": "/var/lib/etcd/b"}]}}"#,
+            )],
             vec![],
-            "/a/b lies in /a",
+            "/var/lib/etcd/b lies in /var/lib/etcd",
         ),
     ] {
         let message = format!("{:#}", rendered(&exports, &settings).expect_err(expected));
