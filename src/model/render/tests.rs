@@ -92,10 +92,10 @@ fn a_mistake_is_named_with_its_file_and_place() {
         (
             vec![(
                 "manifest.json",
-                r#"{"version": "2.0", "state": {"folders": [{"path": "/var/lib/etcd"}, {"path": "/var/lib/etcd/b"}]}}"#,
+                r#"{"version": "2.0", "state": {"folders": [{"path": "/run/etcd"}, {"path": "/run/etcd/b"}]}}"#,
             )],
             vec![],
-            "/var/lib/etcd/b lies in /var/lib/etcd",
+            "/run/etcd/b lies in /run/etcd",
         ),
     ] {
         let message = format!("{:#}", rendered(&exports, &settings).expect_err(expected));
