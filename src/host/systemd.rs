@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 use zbus::{
@@ -125,7 +126,7 @@ impl Manager {
             let job: OwnedObjectPath = reply.map_err(plain)?.body().deserialize()?;
             loop {
                 let left = deadline.saturating_duration_since(Instant::now());
-                let message = match tokio::time::timeout(left, next(&mut stream)).await {
+                let message = match tokio::time::timeout(left, stream.next()).await {
                     Ok(Some(message)) => message?,
                     Ok(None) => bail!("systemd closed the connection"),
                     Err(_) => bail!("the job is not done after {} minutes", JOB_DEADLINE.as_secs() / 60),
@@ -166,10 +167,6 @@ impl Manager {
         let call = self.connection.call_method(destination, path, Some(interface), method, body);
         self.runtime.block_on(call).map_err(plain)
     }
-}
-
-async fn next(stream: &mut MessageStream) -> Option<zbus::Result<zbus::Message>> {
-    std::future::poll_fn(|context| futures_core::Stream::poll_next(std::pin::Pin::new(stream), context)).await
 }
 
 /// systemd's own words, without the error's D-Bus name in front.
