@@ -180,7 +180,8 @@ impl Store {
         let metadata = glib::VariantDict::new(Some(&variant.child_value(0)));
         let format = metadata.lookup::<u32>(META_FORMAT).ok().flatten().context("it is not an image of sysctr")?;
         ensure!(format <= FORMAT, "it was stored by a newer sysctr (format {format})");
-        let bytes = |key: &str| metadata.lookup::<Vec<u8>>(key).ok().flatten().with_context(|| format!("{key} is missing"));
+        let bytes =
+            |key: &str| metadata.lookup::<Vec<u8>>(key).ok().flatten().with_context(|| format!("{key} is missing"));
         let manifest_json = bytes(META_MANIFEST)?;
         let config_json = bytes(META_CONFIG)?;
         Ok(StoredImage {
@@ -232,7 +233,8 @@ impl Store {
                 pruned.images += 1;
             }
         }
-        let (_, objects, bytes) = self.repo.prune(RepoPruneFlags::REFS_ONLY, 0, NO_CANCEL).context("pruning the store")?;
+        let (_, objects, bytes) =
+            self.repo.prune(RepoPruneFlags::REFS_ONLY, 0, NO_CANCEL).context("pruning the store")?;
         pruned.objects = u64::try_from(objects).unwrap_or_default();
         pruned.bytes = bytes;
         Ok(pruned)

@@ -43,7 +43,8 @@ pub fn check(root: &Path, source: &ImageSource) -> Result<()> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => return Err(refused(source, format!("{}: {error}", path.display())).into()),
         };
-        let verdict = serde_json::from_slice(&text).map_err(|error| error.to_string()).and_then(|policy| judge(&policy, source));
+        let verdict =
+            serde_json::from_slice(&text).map_err(|error| error.to_string()).and_then(|policy| judge(&policy, source));
         return verdict.map_err(|why| refused(source, format!("{}: {why}", path.display()))).context("checking policy");
     }
     Ok(())
@@ -103,11 +104,15 @@ fn scopes_of(source: &ImageSource) -> Vec<String> {
             if let Some(image) = &at.image {
                 scopes.push(format!("{path}:{image}"));
             }
-            scopes.extend(at.path.ancestors().take_while(|path| path.parent().is_some()).map(|path| path.display().to_string()));
+            scopes.extend(
+                at.path.ancestors().take_while(|path| path.parent().is_some()).map(|path| path.display().to_string()),
+            );
         }
         // by path, though a policy can hardly know a file that anyone may bring
         ImageSource::OciArchive(at) => {
-            scopes.extend(at.path.ancestors().take_while(|path| path.parent().is_some()).map(|path| path.display().to_string()));
+            scopes.extend(
+                at.path.ancestors().take_while(|path| path.parent().is_some()).map(|path| path.display().to_string()),
+            );
         }
         // the manual gives this transport no scope but the empty one
         ImageSource::DockerArchive(_) => {}
