@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
 use nix::unistd::{execve, sethostname};
 use oci_spec::runtime::{Linux, Mount, Process};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -182,7 +183,14 @@ impl Ready {
         if let Some(filter) = &self.filter {
             filter.load()?;
         }
-        execve(&self.program, &self.args, &self.env).with_context(|| format!("executing {:?}", self.program))
+        let Err(error) = execve(&self.program, &self.args, &self.env);
+        let executing = format!("executing {:?}", self.program);
+        match error {
+            // The file itself was looked at before: what is missing is what its first line or its header names.
+            Errno::ENOENT => bail!("{executing}: the interpreter that it names is missing in the image"),
+            Errno::ENOEXEC => bail!("{executing}: it is no program for this machine"),
+            error => Err(error).context(executing),
+        }
     }
 }
 
