@@ -1,2 +1,29 @@
-//! The `sysctr` program.
-fn main() {}
+//! The `sysctr` program: words in, a verb, words out.
+
+mod cli;
+mod commands;
+mod output;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+
+use cli::{Cli, Verb};
+use commands::Context;
+use output::Output;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output { json: cli.json, verbose: cli.verbose, quiet: cli.quiet };
+    let context = Context { root: cli.root.unwrap_or_else(|| PathBuf::from("/")), output };
+    match run(&context, cli.verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output.failure(&error),
+    }
+}
+
+fn run(_context: &Context, verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        _ => Ok(()),
+    }
+}
