@@ -101,7 +101,7 @@ fn println_or_leave(text: &str) {
 /// A table for people: columns two spaces apart, no lines around them.
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING);
+    table.load_style(comfy_table::presets::NOTHING);
     table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
     table.set_header(header.iter().copied());
     table.add_rows(rows);

@@ -220,6 +220,10 @@ impl Manifest {
         for path in container.mounts.iter().flat_map(|mount| [&mount.source, &mount.target]) {
             absolute(path).context("container.mounts")?;
         }
+        for option in container.mounts.iter().flat_map(|mount| &mount.options) {
+            let known = ["ro", "rw", "noexec", "nofail"].contains(&option.as_str());
+            ensure!(known, "container.mounts: the option {option:?} is not one of ro, rw, noexec, nofail");
+        }
         for path in container.tmpfs.iter().chain(&container.devices).chain(&container.workdir) {
             absolute(path).context("container")?;
         }
