@@ -22,8 +22,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(_context: &Context, verb: Verb) -> anyhow::Result<()> {
+fn run(context: &Context, verb: Verb) -> anyhow::Result<()> {
     match verb {
-        _ => Ok(()),
+        Verb::Install(args) => commands::install::run(context, &args),
+        Verb::Uninstall(args) => commands::uninstall::run(context, &args),
+        Verb::List => commands::list::run(context),
+        Verb::Show { name } => commands::show::run(context, &name),
+        Verb::Completions { shell } => commands::man::completions(shell),
+        Verb::Man { dir } => commands::man::run(dir.as_deref()),
+        Verb::Recover => commands::recover::run(context),
+        Verb::Pull { .. }
+        | Verb::Images
+        | Verb::Remove { .. }
+        | Verb::Inspect { .. }
+        | Verb::Verify { .. }
+        | Verb::Prune { .. } => {
+            anyhow::bail!("not there yet")
+        }
     }
 }

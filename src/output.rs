@@ -70,7 +70,7 @@ impl Output {
 
     /// Prints the failure on one line, the hint below it, and gives the exit code.
     pub fn failure(&self, error: &anyhow::Error) -> ExitCode {
-        let fault = error.chain().find_map(|cause| cause.downcast_ref::<Fault>());
+        let fault = error.downcast_ref::<Fault>();
         let code = fault.map_or(Code::Failed, Fault::code);
         let hint = fault.and_then(Fault::way_out);
         let message = one_line(error);

@@ -9,6 +9,7 @@ pub mod name;
 pub mod reference;
 pub mod render;
 pub mod request;
+pub mod settings;
 pub mod spec;
 pub mod template;
 pub mod unit;

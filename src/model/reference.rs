@@ -1,18 +1,313 @@
-//! Where an image comes from, as containers-transports(5) writes it.
+//! Where an image comes from, as
+//! [containers-transports(5)](https://github.com/containers/image/blob/main/docs/containers-transports.5.md) writes it.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    path::{Component, Path, PathBuf},
+    str::FromStr,
+};
 
-/// placeholder until the store branch lands
-#[derive(Clone, Debug)]
-pub struct ImageSource(String);
-impl FromStr for ImageSource {
-    type Err = std::convert::Infallible;
-    fn from_str(text: &str) -> Result<ImageSource, Self::Err> {
-        Ok(ImageSource(text.to_owned()))
+use oci_client::Reference;
+use serde::{Deserialize, Serialize};
+
+use super::digest::Digest;
+
+/// A place that an image can be had from. `Display` writes text that parses to the same value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ImageSource {
+    /// `registry/repository[:tag][@digest]`
+    Registry(Reference),
+    /// `oci:DIR[:TAG]`, an image layout in a folder
+    OciDir(Archived),
+    /// `oci-archive:FILE[:TAG]`, an image layout in a tar file
+    OciArchive(Archived),
+    /// `docker-archive:FILE[:REPOSITORY:TAG]`, what `docker save` writes
+    DockerArchive(Archived),
+}
+
+/// A file or folder, and which of the images in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Archived {
+    /// absolute and without `.` or `..`
+    pub path: PathBuf,
+    /// the image's name in it; absent where it holds only one
+    pub image: Option<String>,
+}
+
+/// Text that names no source.
+#[derive(Debug, thiserror::Error)]
+#[error("invalid image {text:?}: {why}")]
+pub struct BadSource {
+    text: String,
+    why: String,
+}
+
+const TAG_PREFIX: &str = "sysctr/tag/";
+/// A ref is a file in the repository, so a part of it may not be longer than a file's name.
+const REF_PART: usize = 200;
+
+impl ImageSource {
+    /// The transport's name, as containers-policy.json(5) uses it.
+    pub fn transport(&self) -> &'static str {
+        match self {
+            ImageSource::Registry(_) => "docker",
+            ImageSource::OciDir(_) => "oci",
+            ImageSource::OciArchive(_) => "oci-archive",
+            ImageSource::DockerArchive(_) => "docker-archive",
+        }
+    }
+
+    /// The last part of the repository or of the path: what a container is called unless told otherwise.
+    pub fn repository_name(&self) -> &str {
+        match self {
+            ImageSource::Registry(reference) => reference.repository().rsplit('/').next().unwrap_or_default(),
+            ImageSource::OciDir(at) => at.path.file_name().and_then(|name| name.to_str()).unwrap_or_default(),
+            ImageSource::OciArchive(at) | ImageSource::DockerArchive(at) => at.docker_name().unwrap_or_else(|| {
+                let name = at.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                name.split_once('.').map_or(name, |(stem, _)| stem)
+            }),
+        }
+    }
+
+    /// The digest that the reference itself asks for.
+    pub fn wanted_digest(&self) -> Option<Digest> {
+        match self {
+            ImageSource::Registry(reference) => reference.digest().and_then(|digest| digest.parse().ok()),
+            _ => None,
+        }
+    }
+
+    /// The OSTree ref that keeps the image under this reference. No two references share one, and none is a folder of another.
+    pub fn tag_ref(&self) -> String {
+        let mut escaped = String::new();
+        for byte in self.to_string().bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' => escaped.push(byte as char),
+                _ => escaped.push_str(&format!("_{byte:02X}")),
+            }
+        }
+        let mut parts = Vec::new();
+        let mut rest = escaped.as_str();
+        while rest.len() > REF_PART {
+            let (part, more) = rest.split_at(REF_PART);
+            parts.push(format!("{part}_"));
+            rest = more;
+        }
+        parts.push(rest.to_owned());
+        format!("{TAG_PREFIX}{}", parts.join("/"))
+    }
+
+    /// The reference that [`ImageSource::tag_ref`] made this ref of; none for other refs.
+    pub fn from_tag_ref(name: &str) -> Option<ImageSource> {
+        let escaped = name.strip_prefix(TAG_PREFIX)?.replace("_/", "");
+        let mut bytes = Vec::with_capacity(escaped.len());
+        let mut rest = escaped.as_bytes();
+        while let [first, more @ ..] = rest {
+            rest = more;
+            if *first != b'_' {
+                bytes.push(*first);
+                continue;
+            }
+            let hex = more.get(..2)?;
+            bytes.push(u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()?);
+            rest = &more[2..];
+        }
+        String::from_utf8(bytes).ok()?.parse().ok()
+    }
+
+    fn parse(text: &str) -> Result<ImageSource, String> {
+        if text.bytes().any(|byte| byte.is_ascii_control()) {
+            return Err("it holds control characters".into());
+        }
+        match text.split_once(':') {
+            Some(("docker", rest)) => match rest.strip_prefix("//") {
+                Some(reference) => parse_registry(reference).map(ImageSource::Registry),
+                None => Err("write docker://REGISTRY/REPOSITORY".into()),
+            },
+            Some(("oci", rest)) => Archived::parse(rest).map(ImageSource::OciDir),
+            Some(("oci-archive", rest)) => Archived::parse(rest).map(ImageSource::OciArchive),
+            Some(("docker-archive", rest)) => Archived::parse(rest).map(ImageSource::DockerArchive),
+            Some((transport @ ("docker-daemon" | "containers-storage"), _)) => {
+                Err(format!("the transport {transport}: is not supported yet"))
+            }
+            Some((transport @ ("dir" | "tarball" | "sif" | "ostree" | "atomic" | "docker-registry"), _)) => {
+                Err(format!("the transport {transport}: is not supported"))
+            }
+            Some((scheme, rest)) if rest.starts_with("//") => {
+                Err(format!("unknown transport {scheme}: (use docker://, oci:, oci-archive: or docker-archive:)"))
+            }
+            Some((transport, rest)) if rest.starts_with('/') => {
+                Err(format!("unknown transport {transport}: (use docker://, oci:, oci-archive: or docker-archive:)"))
+            }
+            _ => parse_registry(text).map(ImageSource::Registry),
+        }
     }
 }
+
+/// Takes only what names its registry: guessing one would let whoever owns the guess choose what runs.
+fn parse_registry(text: &str) -> Result<Reference, String> {
+    let host = text.split_once('/').map(|(first, _)| first);
+    let named = host.is_some_and(|host| host == "localhost" || host.contains(['.', ':']));
+    if !named {
+        return Err("it does not name its registry, write REGISTRY/REPOSITORY[:TAG]".into());
+    }
+    let reference = Reference::from_str(text).map_err(|error| error.to_string())?;
+    if let Some(digest) = reference.digest() {
+        digest.parse::<Digest>().map_err(|error| error.to_string())?;
+    }
+    Ok(reference)
+}
+
+impl Archived {
+    fn parse(text: &str) -> Result<Archived, String> {
+        let (path, image) = match text.split_once(':') {
+            Some((_, "")) => return Err("nothing follows the last ':'".into()),
+            Some((path, image)) => (path, Some(image.to_owned())),
+            None => (text, None),
+        };
+        if path.is_empty() {
+            return Err("it names no file".into());
+        }
+        let path = std::path::absolute(path).map_err(|error| error.to_string())?;
+        Ok(Archived { path: without_dots(&path), image })
+    }
+
+    /// `name` of an image called `repository/name:tag`.
+    fn docker_name(&self) -> Option<&str> {
+        let image = self.image.as_deref()?;
+        let last = image.rsplit('/').next()?;
+        let (name, _tag) = last.split_once([':', '@']).filter(|(name, _)| !name.is_empty())?;
+        Some(name)
+    }
+}
+
+/// `..` is taken away as text, so that one folder has one name; a path over links should be written out.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                plain.pop();
+            }
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+impl fmt::Display for Archived {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        self.image.as_ref().map_or(Ok(()), |image| write!(f, ":{image}"))
+    }
+}
+
 impl fmt::Display for ImageSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            ImageSource::Registry(reference) => f.write_str(&reference.whole()),
+            ImageSource::OciDir(at) => write!(f, "oci:{at}"),
+            ImageSource::OciArchive(at) => write!(f, "oci-archive:{at}"),
+            ImageSource::DockerArchive(at) => write!(f, "docker-archive:{at}"),
+        }
+    }
+}
+
+impl FromStr for ImageSource {
+    type Err = BadSource;
+
+    fn from_str(text: &str) -> Result<ImageSource, BadSource> {
+        ImageSource::parse(text).map_err(|why| BadSource { text: text.to_owned(), why })
+    }
+}
+
+impl TryFrom<String> for ImageSource {
+    type Error = BadSource;
+
+    fn try_from(text: String) -> Result<ImageSource, BadSource> {
+        text.parse()
+    }
+}
+
+impl From<ImageSource> for String {
+    fn from(source: ImageSource) -> String {
+        source.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> ImageSource {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn what_is_written_parses_to_the_same_source() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        let table = [
+            ("localhost:5000/etcd", "localhost:5000/etcd:latest", "etcd"),
+            ("docker://reg.example.org/a/b/httpd:2.4", "reg.example.org/a/b/httpd:2.4", "httpd"),
+            (&format!("reg.example.org/x@{digest}"), &format!("reg.example.org/x@{digest}"), "x"),
+            (&format!("localhost/x:1@{digest}"), &format!("localhost/x:1@{digest}"), "x"),
+            ("oci:/srv/img", "oci:/srv/img", "img"),
+            ("oci:/srv/./a/../img/:3.5", "oci:/srv/img:3.5", "img"),
+            ("oci-archive:/srv/etcd.tar", "oci-archive:/srv/etcd.tar", "etcd"),
+            ("docker-archive:/x/y.tar.gz:reg.io/lib/web:1", "docker-archive:/x/y.tar.gz:reg.io/lib/web:1", "web"),
+        ];
+        for (text, written, name) in table {
+            let source = parsed(text);
+            assert_eq!(source.to_string(), written);
+            assert_eq!(parsed(written), source);
+            assert_eq!(source.repository_name(), name, "{text}");
+        }
+        let here = std::env::current_dir().expect("a current folder");
+        assert_eq!(parsed("oci:img").to_string(), format!("oci:{}/img", here.display()));
+    }
+
+    #[test]
+    fn a_guess_is_never_made_and_the_refusal_says_what_to_write() {
+        let table = [
+            ("etcd", "does not name its registry"),
+            ("library/etcd:3", "does not name its registry"),
+            ("", "does not name its registry"),
+            ("containers-storage:x/y", "not supported yet"),
+            ("docker-daemon:x:1", "not supported yet"),
+            ("dir:/x", "not supported"),
+            ("http://reg.io/x", "unknown transport http:"),
+            ("foo:/x", "unknown transport foo:"),
+            ("oci:", "names no file"),
+            ("oci:/x:", "nothing follows"),
+            ("docker:reg.io/x", "docker://"),
+            ("reg.io/UPPER", "invalid reference"),
+            ("reg.io/x:bad tag", ""),
+            ("reg.io/x@sha256:12", ""),
+            ("reg.io/x@sha512:00", ""),
+            ("reg.io/x\n", "control"),
+        ];
+        for (text, why) in table {
+            let error = text.parse::<ImageSource>().expect_err(text).to_string();
+            assert!(error.contains(why), "{text}: {error}");
+            assert!(!error.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn refs_come_back_as_references_and_never_nest() {
+        let long = format!("oci:/{}:3", "very/deep_folder/".repeat(40));
+        let longer = format!("{long}.1");
+        let texts = ["localhost:5000/a/b:1", "oci:/img", "oci:/img/x", "oci:/é ü:t", &long, &longer];
+        let refs: Vec<String> = texts.iter().map(|text| parsed(text).tag_ref()).collect();
+        for (text, name) in texts.iter().zip(&refs) {
+            assert_eq!(ImageSource::from_tag_ref(name).expect(name), parsed(text));
+            assert!(name.split('/').all(|part| !part.is_empty() && part.len() <= 255 && !part.starts_with('.')));
+            let folder = format!("{name}/");
+            assert!(refs.iter().all(|other| !other.starts_with(&folder)), "{name} is a folder of another");
+        }
+        assert_eq!(ImageSource::from_tag_ref("sysctr/image/sha256/00"), None);
+        assert_eq!(ImageSource::from_tag_ref("sysctr/tag/a_Z"), None);
     }
 }

@@ -1,0 +1,404 @@
+//! Layers merged into one tree, as the image specification's
+//! [layer.md](https://github.com/opencontainers/image-spec/blob/main/layer.md) says.
+//!
+//! The tree is names, links and attributes in memory; file contents go straight to an [`Importer`]. So a path of an image is
+//! never looked up on the host: a link in it can only lead to another node of the tree.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::Read,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::tarball::{Entry, Kind, TarReader};
+
+/// Owner, permission bits and extended attributes of a file or folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// owner
+    pub uid: u32,
+    /// group
+    pub gid: u32,
+    /// permission bits, with setuid, setgid and sticky
+    pub mode: u32,
+    /// extended attributes
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// SHA-256 of a content object.
+pub type ObjectId = [u8; 32];
+
+/// Takes the contents that layers bring.
+pub trait Importer {
+    /// Stores a file's content, `size` bytes of it.
+    fn file(&mut self, attributes: &Attributes, size: u64, content: &mut dyn Read) -> Result<ObjectId>;
+    /// Stores a symbolic link.
+    fn symlink(&mut self, attributes: &Attributes, target: &str) -> Result<ObjectId>;
+}
+
+/// How much an image may bring.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// entries in all layers together
+    pub entries: u64,
+    /// bytes of all files together
+    pub bytes: u64,
+}
+
+/// A node's place in the tree.
+pub type NodeId = usize;
+
+/// What a name stands for.
+#[derive(Clone, Debug)]
+pub enum Node {
+    /// a folder
+    Dir(Attributes, BTreeMap<String, NodeId>),
+    /// a file's content and its length
+    File(ObjectId, u64),
+    /// a symbolic link's object and where it leads
+    Symlink(ObjectId, String),
+}
+
+/// The merged tree of the layers applied so far.
+pub struct Tree {
+    nodes: Vec<(u32, Node)>,
+    layer: u32,
+    entries: u64,
+    bytes: u64,
+    xattr_bytes: usize,
+    limits: Limits,
+    /// what was left out, for the user
+    pub warnings: Vec<String>,
+}
+
+const MAX_PATH: usize = 4096;
+const MAX_NAME: usize = 255;
+/// libostree follows at most 256 levels.
+const MAX_DEPTH: usize = 240;
+const MAX_LINKS: u32 = 40;
+/// Folders keep theirs in memory until the commit.
+const MAX_XATTR_BYTES: usize = 64 * 1024 * 1024;
+const MAX_WARNINGS: usize = 20;
+const WHITEOUT: &str = ".wh.";
+const OPAQUE: &str = ".wh..wh..opq";
+/// Files that AUFS kept for itself.
+const AUFS: &str = ".wh..wh.";
+
+impl Tree {
+    /// The root folder.
+    pub const ROOT: NodeId = 0;
+
+    /// An empty root, root's own and 0755.
+    pub fn new(limits: Limits) -> Tree {
+        let root = Node::Dir(implied(), BTreeMap::new());
+        Tree { nodes: vec![(0, root)], layer: 0, entries: 0, bytes: 0, xattr_bytes: 0, limits, warnings: Vec::new() }
+    }
+
+    /// The node with this number.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id].1
+    }
+
+    /// Bytes of all files in the tree, a hard-linked one counted for each name.
+    pub fn size(&self) -> u64 {
+        let mut todo = vec![Tree::ROOT];
+        let mut sum = 0u64;
+        while let Some(id) = todo.pop() {
+            match self.node(id) {
+                Node::Dir(_, children) => todo.extend(children.values()),
+                Node::File(_, size) => sum = sum.saturating_add(*size),
+                Node::Symlink(..) => {}
+            }
+        }
+        sum
+    }
+
+    /// Puts the next layer on top.
+    pub fn apply(&mut self, layer: &mut dyn Read, importer: &mut dyn Importer) -> Result<()> {
+        self.layer += 1;
+        let mut reader = TarReader::new(layer);
+        while let Some(entry) = reader.next_entry()? {
+            self.entries += 1;
+            ensure!(self.entries <= self.limits.entries, "the image has more than {} entries", self.limits.entries);
+            self.place(&entry, &mut reader, importer).with_context(|| named(&entry.path))?;
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, entry: &Entry, content: &mut dyn Read, importer: &mut dyn Importer) -> Result<()> {
+        let path = split(&entry.path)?;
+        let Some((name, parents)) = path.split_last() else {
+            ensure!(entry.kind == Kind::Dir, "the root of an image must be a folder");
+            let attributes = self.attributes(entry)?;
+            self.describe(Tree::ROOT, attributes);
+            return Ok(());
+        };
+        if path.iter().any(|part| part.starts_with(AUFS) && *part != OPAQUE) {
+            return Ok(());
+        }
+        ensure!(!parents.iter().any(|part| part.starts_with(WHITEOUT)), "a whiteout is not a folder");
+        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+            return self.white_out(parents, if *name == OPAQUE { None } else { Some(hidden) });
+        }
+        let node = match entry.kind {
+            Kind::Special => {
+                self.warn(format!("left out {:?}: devices, fifos and sockets are not installed", path.join("/")));
+                return Ok(());
+            }
+            Kind::Dir => {
+                let attributes = self.attributes(entry)?;
+                let parent = self.folder(parents)?;
+                if let Some(there) = self.child(parent, name)
+                    && matches!(self.node(there), Node::Dir(..))
+                {
+                    self.describe(there, attributes);
+                    return Ok(());
+                }
+                Node::Dir(attributes, BTreeMap::new())
+            }
+            Kind::File => {
+                self.bytes = self.bytes.saturating_add(entry.size);
+                ensure!(
+                    self.bytes <= self.limits.bytes,
+                    "the image is larger than the free space ({} bytes)",
+                    self.limits.bytes
+                );
+                let attributes = self.attributes(entry)?;
+                Node::File(importer.file(&attributes, entry.size, content)?, entry.size)
+            }
+            Kind::Symlink => {
+                let target = text(&entry.link).context("the link's target")?;
+                ensure!(!target.is_empty() && target.len() < MAX_PATH, "the link's target is empty or too long");
+                // no attribute that we keep may stand on a link
+                let attributes = Attributes { xattrs: BTreeMap::new(), mode: 0o777, ..self.attributes(entry)? };
+                Node::Symlink(importer.symlink(&attributes, target)?, target.to_owned())
+            }
+            Kind::Hardlink => self.link_target(&entry.link)?,
+        };
+        let parent = self.folder(parents)?;
+        self.insert(parent, name, node).map(drop)
+    }
+
+    fn link_target(&self, link: &[u8]) -> Result<Node> {
+        let shown = String::from_utf8_lossy(link).into_owned();
+        let path = split(link).with_context(|| format!("hard link to {shown:?}"))?;
+        let found = path.split_last().and_then(|(name, parents)| {
+            let parent = self.find(parents).ok().flatten()?;
+            self.child(parent, name)
+        });
+        match found.map(|id| self.node(id)) {
+            Some(Node::Dir(..)) => bail!("hard link to the folder {shown:?}"),
+            Some(node) => Ok(node.clone()),
+            None => bail!("hard link to {shown:?}, which is not there"),
+        }
+    }
+
+    /// Hides what lower layers brought: one name, or everything in the folder.
+    fn white_out(&mut self, parents: &[&str], hidden: Option<&str>) -> Result<()> {
+        let Some(parent) = self.find(parents)? else { return Ok(()) };
+        match hidden {
+            Some("" | "." | "..") => bail!("a whiteout of nothing"),
+            Some(name) => {
+                if let Some(child) = self.child(parent, name)
+                    && self.drop_lower(child)
+                {
+                    self.children_mut(parent).remove(name);
+                }
+            }
+            None => self.drop_lower_children(parent),
+        }
+        Ok(())
+    }
+
+    /// Takes away what is not of this layer; true where nothing is left of the node.
+    fn drop_lower(&mut self, id: NodeId) -> bool {
+        if matches!(self.node(id), Node::Dir(..)) {
+            self.drop_lower_children(id);
+        }
+        let empty = !matches!(self.node(id), Node::Dir(_, children) if !children.is_empty());
+        self.nodes[id].0 < self.layer && empty
+    }
+
+    fn drop_lower_children(&mut self, id: NodeId) {
+        let children: Vec<(String, NodeId)> =
+            self.children_mut(id).iter().map(|(name, id)| (name.clone(), *id)).collect();
+        for (name, child) in children {
+            if self.drop_lower(child) {
+                self.children_mut(id).remove(&name);
+            }
+        }
+    }
+
+    fn describe(&mut self, id: NodeId, attributes: Attributes) {
+        self.nodes[id].0 = self.layer;
+        if let Node::Dir(there, _) = &mut self.nodes[id].1 {
+            *there = attributes;
+        }
+    }
+
+    fn insert(&mut self, parent: NodeId, name: &str, node: Node) -> Result<NodeId> {
+        let id = self.nodes.len();
+        // parents that no entry describes count too
+        ensure!(id as u64 <= self.limits.entries, "the image has more than {} entries", self.limits.entries);
+        self.nodes.push((self.layer, node));
+        self.children_mut(parent).insert(name.to_owned(), id);
+        Ok(id)
+    }
+
+    fn child(&self, parent: NodeId, name: &str) -> Option<NodeId> {
+        match self.node(parent) {
+            Node::Dir(_, children) => children.get(name).copied(),
+            _ => None,
+        }
+    }
+
+    fn children_mut(&mut self, id: NodeId) -> &mut BTreeMap<String, NodeId> {
+        match &mut self.nodes[id].1 {
+            Node::Dir(_, children) => children,
+            _ => unreachable!("only folders are asked for their children"),
+        }
+    }
+
+    fn find(&self, path: &[&str]) -> Result<Option<NodeId>> {
+        let mut walk = Walk::new(path);
+        while let Some(step) = walk.next(self)? {
+            match step {
+                Step::Missing(..) | Step::NotAFolder(_) => return Ok(None),
+                Step::At => {}
+            }
+        }
+        Ok(Some(walk.here()))
+    }
+
+    /// The folder at this path, links followed inside the tree; made where it is missing.
+    fn folder(&mut self, path: &[&str]) -> Result<NodeId> {
+        let mut walk = Walk::new(path);
+        while let Some(step) = walk.next(self)? {
+            match step {
+                Step::Missing(name) => {
+                    let id = self.insert(walk.here(), &name, Node::Dir(implied(), BTreeMap::new()))?;
+                    walk.dirs.push(id);
+                }
+                Step::NotAFolder(name) => bail!("{name:?} on the way to it is not a folder"),
+                Step::At => {}
+            }
+        }
+        ensure!(walk.dirs.len() <= MAX_DEPTH, "it lies more than {MAX_DEPTH} folders deep");
+        Ok(walk.here())
+    }
+
+    /// Only attributes that mean the same on every machine are kept: labels and overlay marks are the host's.
+    fn attributes(&mut self, entry: &Entry) -> Result<Attributes> {
+        let mut xattrs = BTreeMap::new();
+        for (name, value) in &entry.xattrs {
+            if kept(name) {
+                self.xattr_bytes += name.len() + value.len();
+                ensure!(
+                    self.xattr_bytes <= MAX_XATTR_BYTES,
+                    "the image has more than {MAX_XATTR_BYTES} bytes of attributes"
+                );
+                xattrs.insert(name.clone(), value.clone());
+            } else if name != b"security.selinux" {
+                let name = String::from_utf8_lossy(name).into_owned();
+                self.warn(format!("left out the attribute {name:?} of {:?}", String::from_utf8_lossy(&entry.path)));
+            }
+        }
+        Ok(Attributes { uid: entry.uid, gid: entry.gid, mode: entry.mode, xattrs })
+    }
+
+    fn warn(&mut self, text: String) {
+        if self.warnings.len() < MAX_WARNINGS {
+            self.warnings.push(text);
+        }
+    }
+}
+
+/// A path followed inside the tree, one name at a time.
+struct Walk {
+    dirs: Vec<NodeId>,
+    todo: VecDeque<String>,
+    links: u32,
+}
+
+enum Step {
+    At,
+    Missing(String),
+    NotAFolder(String),
+}
+
+impl Walk {
+    fn new(path: &[&str]) -> Walk {
+        Walk { dirs: vec![Tree::ROOT], todo: path.iter().map(|part| (*part).to_owned()).collect(), links: 0 }
+    }
+
+    fn here(&self) -> NodeId {
+        self.dirs.last().copied().unwrap_or(Tree::ROOT)
+    }
+
+    fn next(&mut self, tree: &Tree) -> Result<Option<Step>> {
+        let Some(name) = self.todo.pop_front() else { return Ok(None) };
+        match name.as_str() {
+            "" | "." => return Ok(Some(Step::At)),
+            ".." => {
+                ensure!(self.dirs.len() > 1, "a link on the way to it leads out of the image");
+                self.dirs.pop();
+                return Ok(Some(Step::At));
+            }
+            _ => {}
+        }
+        let Some(child) = tree.child(self.here(), &name) else {
+            return Ok(Some(Step::Missing(name)));
+        };
+        match tree.node(child) {
+            Node::Dir(..) => self.dirs.push(child),
+            Node::File(..) => return Ok(Some(Step::NotAFolder(name))),
+            Node::Symlink(_, target) => {
+                self.links += 1;
+                ensure!(self.links <= MAX_LINKS, "too many links on the way to it");
+                if target.starts_with('/') {
+                    self.dirs.truncate(1);
+                }
+                for part in target.split('/').rev() {
+                    self.todo.push_front(part.to_owned());
+                }
+            }
+        }
+        Ok(Some(Step::At))
+    }
+}
+
+/// A folder that no layer describes.
+fn implied() -> Attributes {
+    Attributes { uid: 0, gid: 0, mode: 0o755, xattrs: BTreeMap::new() }
+}
+
+fn kept(xattr: &[u8]) -> bool {
+    let user = xattr.starts_with(b"user.") && !xattr.starts_with(b"user.overlay.");
+    user || matches!(xattr, b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")
+}
+
+fn named(path: &[u8]) -> String {
+    format!("layer entry {:?}", String::from_utf8_lossy(path))
+}
+
+fn text(bytes: &[u8]) -> Result<&str> {
+    let text = std::str::from_utf8(bytes).context("it is not UTF-8")?;
+    ensure!(!text.chars().any(char::is_control), "it holds control characters");
+    Ok(text)
+}
+
+/// The names of a path inside the image; none for the root itself.
+fn split(path: &[u8]) -> Result<Vec<&str>> {
+    ensure!(path.len() < MAX_PATH, "the path is longer than {MAX_PATH} bytes");
+    let path = text(path)?;
+    ensure!(!path.starts_with('/'), "an absolute path");
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    ensure!(!parts.contains(&".."), "a path with '..'");
+    ensure!(parts.iter().all(|part| part.len() <= MAX_NAME), "a name longer than {MAX_NAME} bytes");
+    Ok(parts)
+}
+
+#[cfg(test)]
+#[path = "layer_tests.rs"]
+mod tests;

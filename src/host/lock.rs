@@ -1,0 +1,134 @@
+//! The one lock that every changing command takes, so that two never work on a machine at once.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions},
+    io::{Read, Seek, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+
+const POLL: Duration = Duration::from_millis(100);
+
+/// `ROOT/var/lib/sysctr`, root's alone.
+pub fn state_dir(root: &Path) -> PathBuf {
+    root.join("var/lib/sysctr")
+}
+
+/// Proof that this process alone changes what lies below its root. The kernel gives it back when the process ends, however it ends.
+#[derive(Debug)]
+pub struct StoreLock {
+    root: PathBuf,
+    _file: File,
+}
+
+impl StoreLock {
+    /// Takes the lock, waiting up to `patience` for whoever holds it; says on standard error whom it waits for.
+    pub fn acquire(root: &Path, verb: &str, patience: Duration) -> Result<StoreLock> {
+        let folder = state_dir(root);
+        make_state_dir(&folder)?;
+        let path = folder.join("lock");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+            .open(&path)
+            .with_context(|| format!("opening {}", path.display()))?;
+        let deadline = Instant::now() + patience;
+        let mut told = false;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error).with_context(|| format!("locking {}", path.display())),
+            }
+            let holder = holder(&mut file);
+            if Instant::now() >= deadline {
+                bail!("{} is locked by {holder}", folder.display());
+            }
+            if !told {
+                eprintln!("waiting for {holder}");
+                told = true;
+            }
+            std::thread::sleep(POLL);
+        }
+        let note = || -> std::io::Result<()> {
+            file.set_len(0)?;
+            file.rewind()?;
+            writeln!(&file, "{} {verb}", std::process::id())
+        };
+        // it only serves another's message: a full disk is no reason to refuse `remove` or `prune`
+        let mut note = note;
+        let _ = note();
+        Ok(StoreLock { root: root.to_owned(), _file: file })
+    }
+
+    /// The root that it holds.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+}
+
+fn make_state_dir(folder: &Path) -> Result<()> {
+    let making = || format!("making {}", folder.display());
+    if let Some(parent) = folder.parent() {
+        std::fs::create_dir_all(parent).with_context(making)?;
+    }
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error).with_context(making),
+        _ => Ok(()),
+    }
+}
+
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    let read = file.rewind().and_then(|()| file.take(256).read_to_string(&mut text));
+    match (read, text.trim().split_once(' ')) {
+        (Ok(_), Some((pid, verb))) => format!("`sysctr {}` (process {})", verb.escape_debug(), pid.escape_debug()),
+        _ => "another sysctr".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_writer_is_told_who_holds_it_and_gets_it_afterwards() {
+        let root = tempfile::tempdir().expect("a folder");
+        let first = StoreLock::acquire(root.path(), "pull", Duration::ZERO).expect("free");
+        let error = StoreLock::acquire(root.path(), "prune", Duration::ZERO).expect_err("held").to_string();
+        assert!(error.contains(&format!("`sysctr pull` (process {})", std::process::id())), "{error}");
+        let waiting = std::thread::spawn({
+            let root = root.path().to_owned();
+            move || StoreLock::acquire(&root, "prune", Duration::from_secs(20)).map(drop)
+        });
+        std::thread::sleep(Duration::from_millis(250));
+        drop(first);
+        waiting.join().expect("no panic").expect("freed");
+    }
+
+    #[test]
+    fn a_dead_holder_does_not_block() {
+        let root = tempfile::tempdir().expect("a folder");
+        drop(StoreLock::acquire(root.path(), "pull", Duration::ZERO).expect("free"));
+        let path = state_dir(root.path()).join("lock");
+        std::fs::write(&path, "1 install\n").expect("written");
+        let mut child = std::process::Command::new("flock").arg(&path).args(["sleep", "60"]).spawn().expect("flock(1)");
+        std::thread::sleep(Duration::from_millis(300));
+        let error = StoreLock::acquire(root.path(), "prune", Duration::ZERO).expect_err("held").to_string();
+        assert!(error.contains("sysctr install"), "{error}");
+        // flock(1) runs the command as its child, which holds the lock too
+        let group = std::process::Command::new("pkill").args(["-KILL", "-P", &child.id().to_string()]).status();
+        assert!(group.expect("pkill(1)").success());
+        child.kill().ok();
+        child.wait().expect("reaped");
+        StoreLock::acquire(root.path(), "prune", Duration::from_secs(5)).expect("the dead hold nothing");
+    }
+}

@@ -1,0 +1,302 @@
+//! The store of images: an OSTree repository of our own.
+//!
+//! ```text
+//! ROOT/var/lib/sysctr/repo                  mode bare, so that a checkout is made of hard links
+//!     sysctr/image/sha256/HEX  -> commit    one for each image, by the digest of its manifest
+//!     sysctr/tag/ESCAPED       -> commit    one for each reference that it was pulled by
+//! ```
+//! A commit is the merged tree of the image's layers; its metadata holds the manifest and the config as they came. The same
+//! image always makes the same commit.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs::{DirBuilder, File},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::fs::DirBuilderExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use oci_spec::image::{ImageConfiguration, ImageManifest};
+use ostree::{
+    ObjectType, Repo, RepoCheckoutAtOptions, RepoMode, RepoPruneFlags,
+    gio::Cancellable,
+    glib::{self, Variant},
+};
+
+use super::lock::{StoreLock, state_dir};
+use crate::model::{digest::Digest, reference::ImageSource};
+
+pub(super) const NO_CANCEL: Option<&Cancellable> = Cancellable::NONE;
+pub(super) const META_FORMAT: &str = "sysctr.format";
+pub(super) const META_MANIFEST: &str = "sysctr.manifest";
+pub(super) const META_CONFIG: &str = "sysctr.config";
+pub(super) const META_SIZE: &str = "sysctr.size";
+/// The version of what a commit's metadata says; a newer one is refused.
+pub(super) const FORMAT: u32 = 1;
+
+const REPO: &str = "repo";
+const REPO_NEW: &str = ".repo.new";
+const IMAGE_PREFIX: &str = "sysctr/image/sha256/";
+
+/// The images below one root.
+pub struct Store {
+    pub(super) repo: Repo,
+    path: PathBuf,
+}
+
+/// An image in the store.
+#[derive(Clone, Debug)]
+pub struct StoredImage {
+    /// what it was pulled as; empty where a newer image took its tag
+    pub references: Vec<ImageSource>,
+    /// of its manifest
+    pub digest: Digest,
+    /// the OSTree commit with its files
+    pub commit: String,
+    /// its manifest
+    pub manifest: ImageManifest,
+    /// its config
+    pub config: ImageConfiguration,
+    /// the config as it came, with fields that the type does not know (Docker's `Healthcheck`)
+    pub config_json: Vec<u8>,
+    /// bytes of its files once installed, each name of a hard-linked file counted
+    pub size: u64,
+}
+
+/// What [`Store::prune`] freed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pruned {
+    /// images dropped
+    pub images: usize,
+    /// objects deleted
+    pub objects: u64,
+    /// bytes freed
+    pub bytes: u64,
+}
+
+impl StoredImage {
+    /// When it was built, as its config says.
+    pub fn created(&self) -> Option<&str> {
+        self.config.created().as_deref()
+    }
+
+    /// What to call it in a message.
+    pub fn name(&self) -> String {
+        self.references.first().map_or_else(|| self.digest.to_string(), |reference| reference.to_string())
+    }
+}
+
+impl Store {
+    /// Opens the store to read it; none where nothing was ever pulled.
+    pub fn open(root: &Path) -> Result<Option<Store>> {
+        let path = state_dir(root).join(REPO);
+        match path.symlink_metadata() {
+            Ok(_) => Store::open_at(path).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("opening {}", path.display())),
+        }
+    }
+
+    /// Opens the store to change it, made where it is missing.
+    pub fn open_or_create(lock: &StoreLock) -> Result<Store> {
+        if let Some(store) = Store::open(lock.root())? {
+            return Ok(store);
+        }
+        let folder = state_dir(lock.root());
+        create(&folder).with_context(|| format!("making the store in {}", folder.display()))?;
+        Store::open_at(folder.join(REPO))
+    }
+
+    fn open_at(path: PathBuf) -> Result<Store> {
+        let opening = || format!("opening the store {}", path.display());
+        let folder = File::open(&path).with_context(opening)?;
+        let repo = Repo::open_at_dir(folder.as_fd(), ".").with_context(opening)?;
+        ensure!(repo.mode() == RepoMode::Bare, "{} is not a store of sysctr (its mode is not bare)", path.display());
+        Ok(Store { repo, path })
+    }
+
+    /// Where the repository lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Every image, ordered by its first reference.
+    pub fn images(&self) -> Result<Vec<StoredImage>> {
+        let refs = self.refs()?;
+        let mut tags: HashMap<&str, Vec<ImageSource>> = HashMap::new();
+        for (name, commit) in &refs {
+            if let Some(source) = ImageSource::from_tag_ref(name) {
+                tags.entry(commit).or_default().push(source);
+            }
+        }
+        let mut images = Vec::new();
+        for (name, commit) in &refs {
+            if name.starts_with(IMAGE_PREFIX) {
+                let references = tags.get(commit.as_str()).cloned().unwrap_or_default();
+                images.push(self.load(commit, references)?);
+            }
+        }
+        images.sort_by_key(|image| (image.references.is_empty(), image.name()));
+        Ok(images)
+    }
+
+    /// The image that this reference was last pulled as.
+    pub fn find(&self, source: &ImageSource) -> Result<Option<StoredImage>> {
+        match self.rev(&source.tag_ref())? {
+            Some(commit) => self.image(&commit).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The image with this manifest digest.
+    pub fn by_digest(&self, digest: &Digest) -> Result<Option<StoredImage>> {
+        match self.rev(&digest.commit_ref())? {
+            Some(commit) => self.image(&commit).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The image in this commit.
+    pub fn image(&self, commit: &str) -> Result<StoredImage> {
+        let mut references: Vec<ImageSource> = self
+            .refs()?
+            .into_iter()
+            .filter(|(_, target)| target == commit)
+            .filter_map(|(name, _)| ImageSource::from_tag_ref(&name))
+            .collect();
+        references.sort_by_key(ToString::to_string);
+        self.load(commit, references)
+    }
+
+    fn load(&self, commit: &str, references: Vec<ImageSource>) -> Result<StoredImage> {
+        self.load_from(commit, references).with_context(|| format!("reading the stored image in commit {commit}"))
+    }
+
+    fn load_from(&self, commit: &str, references: Vec<ImageSource>) -> Result<StoredImage> {
+        let (variant, _) = self.repo.load_commit(commit)?;
+        let metadata = glib::VariantDict::new(Some(&variant.child_value(0)));
+        let format = metadata.lookup::<u32>(META_FORMAT).ok().flatten().context("it is not an image of sysctr")?;
+        ensure!(format <= FORMAT, "it was stored by a newer sysctr (format {format})");
+        let bytes =
+            |key: &str| metadata.lookup::<Vec<u8>>(key).ok().flatten().with_context(|| format!("{key} is missing"));
+        let manifest_json = bytes(META_MANIFEST)?;
+        let config_json = bytes(META_CONFIG)?;
+        Ok(StoredImage {
+            references,
+            digest: sha256(&manifest_json),
+            commit: commit.to_owned(),
+            manifest: serde_json::from_slice(&manifest_json).context("its manifest")?,
+            config: serde_json::from_slice(&config_json).context("its config")?,
+            config_json,
+            size: metadata.lookup::<u64>(META_SIZE).ok().flatten().unwrap_or_default(),
+        })
+    }
+
+    /// Makes the folder `name` in `parent` with the image's files, as hard links where the file system can, else as copies.
+    /// Nothing is synced: whoever stages a deployment syncs it whole. Mount it read-only: a write in place would reach the store.
+    pub fn checkout(&self, _lock: &StoreLock, image: &StoredImage, parent: BorrowedFd<'_>, name: &str) -> Result<()> {
+        let plain = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
+        ensure!(plain, "{name:?} cannot name a folder");
+        let options = RepoCheckoutAtOptions::default();
+        self.repo
+            .checkout_at(Some(&options), parent.as_raw_fd(), name, &image.commit, NO_CANCEL)
+            .with_context(|| format!("checking out {}", image.name()))
+    }
+
+    /// Lets this reference name the image too.
+    pub fn tag(&self, _lock: &StoreLock, image: &StoredImage, source: &ImageSource) -> Result<()> {
+        self.change_refs(&[source.tag_ref()], Some(&image.commit))
+    }
+
+    /// Forgets one reference; the image stays until [`Store::prune`].
+    pub fn untag(&self, _lock: &StoreLock, source: &ImageSource) -> Result<()> {
+        ensure!(self.rev(&source.tag_ref())?.is_some(), "{source} is not in the store");
+        self.change_refs(&[source.tag_ref()], None)
+    }
+
+    /// Forgets an image and all its references; its objects go with the next [`Store::prune`].
+    pub fn remove(&self, _lock: &StoreLock, image: &StoredImage) -> Result<()> {
+        let mut names: Vec<String> = image.references.iter().map(ImageSource::tag_ref).collect();
+        names.push(image.digest.commit_ref());
+        self.change_refs(&names, None)
+    }
+
+    /// Drops images that have no reference and that no commit in `needed` is, and every object that no image has.
+    pub fn prune(&self, _lock: &StoreLock, needed: &BTreeSet<String>) -> Result<Pruned> {
+        let mut pruned = Pruned::default();
+        for image in self.images()? {
+            if image.references.is_empty() && !needed.contains(&image.commit) {
+                self.change_refs(&[image.digest.commit_ref()], None)?;
+                pruned.images += 1;
+            }
+        }
+        let (_, objects, bytes) =
+            self.repo.prune(RepoPruneFlags::REFS_ONLY, 0, NO_CANCEL).context("pruning the store")?;
+        pruned.objects = u64::try_from(objects).unwrap_or_default();
+        pruned.bytes = bytes;
+        Ok(pruned)
+    }
+
+    /// For each image, by commit, the bytes that only it needs: what removing it and pruning would free.
+    pub fn unique_sizes(&self, images: &[StoredImage]) -> Result<BTreeMap<String, u64>> {
+        let mut users: HashMap<String, (usize, usize)> = HashMap::new();
+        for (at, image) in images.iter().enumerate() {
+            for object in self.repo.traverse_commit(&image.commit, 0, NO_CANCEL)? {
+                if object.object_type() == ObjectType::File {
+                    users.entry(object.checksum().to_owned()).or_insert((at, 0)).1 += 1;
+                }
+            }
+        }
+        let mut sizes: BTreeMap<String, u64> = images.iter().map(|image| (image.commit.clone(), 0)).collect();
+        for (checksum, (owner, count)) in users {
+            if count == 1 {
+                let size = self.repo.query_object_storage_size(ObjectType::File, &checksum, NO_CANCEL)?;
+                *sizes.entry(images[owner].commit.clone()).or_default() += size;
+            }
+        }
+        Ok(sizes)
+    }
+
+    pub(super) fn refs(&self) -> Result<BTreeMap<String, String>> {
+        let refs = self.repo.list_refs(None, NO_CANCEL).context("listing the store's images")?;
+        Ok(refs.into_iter().collect())
+    }
+
+    fn rev(&self, name: &str) -> Result<Option<String>> {
+        let commit = self.repo.resolve_rev(name, true).with_context(|| format!("looking for {name} in the store"))?;
+        Ok(commit.map(String::from))
+    }
+
+    fn change_refs(&self, names: &[String], commit: Option<&str>) -> Result<()> {
+        let transaction = self.repo.auto_transaction(NO_CANCEL)?;
+        for name in names {
+            self.repo.transaction_set_ref(None, name, commit);
+        }
+        transaction.commit(NO_CANCEL).context("changing the store's references")?;
+        Ok(())
+    }
+}
+
+/// Made under another name first: a repository that a power cut left without half its folders would never open again.
+fn create(folder: &Path) -> Result<()> {
+    let parent = File::open(folder)?;
+    let fresh = folder.join(REPO_NEW);
+    match std::fs::remove_dir_all(&fresh) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => bail!(error),
+        _ => {}
+    }
+    DirBuilder::new().mode(0o700).create(&fresh)?;
+    Repo::create_at_dir(parent.as_fd(), REPO_NEW, RepoMode::Bare, None::<&Variant>)?;
+    rustix::fs::syncfs(&parent)?;
+    std::fs::rename(&fresh, folder.join(REPO))?;
+    parent.sync_all()?;
+    Ok(())
+}
+
+pub(super) fn sha256(data: &[u8]) -> Digest {
+    use sha2::Digest as _;
+    Digest::from_sha256(sha2::Sha256::digest(data).into())
+}

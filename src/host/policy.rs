@@ -1,0 +1,192 @@
+//! What may be installed, as
+//! [containers-policy.json(5)](https://github.com/containers/image/blob/main/docs/containers-policy.json.5.md) says.
+//!
+//! A rule that cannot be checked refuses: an image is never taken for verified because nobody looked.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::model::reference::ImageSource;
+
+const PLACES: [&str; 2] = ["etc/containers/policy.json", "usr/share/containers/policy.json"];
+
+/// The image may not be installed; `main` ends with code 4.
+#[derive(Debug, thiserror::Error)]
+#[error("policy refuses {image}: {why}")]
+pub struct Refused {
+    image: String,
+    why: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Policy {
+    default: Vec<Rule>,
+    #[serde(default)]
+    transports: BTreeMap<String, BTreeMap<String, Vec<Rule>>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Rule {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+/// Refuses what the policy below this root does not allow. Without a policy file everything is allowed.
+pub fn check(root: &Path, source: &ImageSource) -> Result<()> {
+    for place in PLACES {
+        let path = root.join(place);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(refused(source, format!("{}: {error}", path.display())).into()),
+        };
+        let verdict =
+            serde_json::from_slice(&text).map_err(|error| error.to_string()).and_then(|policy| judge(&policy, source));
+        return verdict.map_err(|why| refused(source, format!("{}: {why}", path.display()))).context("checking policy");
+    }
+    Ok(())
+}
+
+fn refused(source: &ImageSource, why: String) -> Refused {
+    Refused { image: source.to_string(), why }
+}
+
+fn judge(policy: &Policy, source: &ImageSource) -> Result<(), String> {
+    let scopes = policy.transports.get(source.transport());
+    let found = scopes.and_then(|scopes| {
+        scopes_of(source).into_iter().find_map(|scope| scopes.get(&scope).map(|rules| (scope, rules)))
+    });
+    let (scope, rules) = match &found {
+        Some((scope, rules)) if scope.is_empty() => (format!("transport {}", source.transport()), *rules),
+        Some((scope, rules)) => (format!("scope {scope}"), *rules),
+        None => ("default".to_owned(), &policy.default),
+    };
+    if rules.is_empty() {
+        return Err(format!("no rule for {scope}"));
+    }
+    for rule in rules {
+        match rule.kind.as_str() {
+            "insecureAcceptAnything" => {}
+            "reject" => return Err(format!("{scope} is rejected")),
+            other => return Err(format!("{scope} asks for {other:?}, which this version cannot check")),
+        }
+    }
+    Ok(())
+}
+
+/// The scopes that a source falls under, the most specific first; the last, empty one is the transport's own default.
+fn scopes_of(source: &ImageSource) -> Vec<String> {
+    let mut scopes = Vec::new();
+    match source {
+        ImageSource::Registry(reference) => {
+            let name = format!("{}/{}", reference.registry(), reference.repository());
+            // the manual knows a reference by its tag or by its digest; with both, each is looked for
+            if let Some(digest) = reference.digest() {
+                scopes.push(format!("{name}@{digest}"));
+            }
+            if let Some(tag) = reference.tag() {
+                scopes.push(format!("{name}:{tag}"));
+            }
+            let mut prefix = name.as_str();
+            scopes.push(prefix.to_owned());
+            while let Some((shorter, _)) = prefix.rsplit_once('/') {
+                scopes.push(shorter.to_owned());
+                prefix = shorter;
+            }
+            let host = reference.registry().split(':').next().unwrap_or_default();
+            scopes.extend(host.match_indices('.').map(|(at, _)| format!("*{}", &host[at..])));
+        }
+        ImageSource::OciDir(at) => {
+            let path = at.path.display().to_string();
+            if let Some(image) = &at.image {
+                scopes.push(format!("{path}:{image}"));
+            }
+            scopes.extend(
+                at.path.ancestors().take_while(|path| path.parent().is_some()).map(|path| path.display().to_string()),
+            );
+        }
+        // by path, though a policy can hardly know a file that anyone may bring
+        ImageSource::OciArchive(at) => {
+            scopes.extend(
+                at.path.ancestors().take_while(|path| path.parent().is_some()).map(|path| path.display().to_string()),
+            );
+        }
+        // the manual gives this transport no scope but the empty one
+        ImageSource::DockerArchive(_) => {}
+    }
+    scopes.push(String::new());
+    scopes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(policy: &str, image: &str) -> Result<(), String> {
+        let root = tempfile::tempdir().expect("a folder");
+        let path = root.path().join(PLACES[0]);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        std::fs::write(&path, policy).expect("written");
+        check(root.path(), &image.parse().expect(image)).map_err(|error| {
+            assert!(error.downcast_ref::<Refused>().is_some(), "{error:#} is not a refusal");
+            format!("{error:#}")
+        })
+    }
+
+    #[test]
+    fn the_most_specific_scope_decides() {
+        let policy = r#"{"default": [{"type": "reject"}], "transports": {
+            "docker": {
+                "reg.io": [{"type": "insecureAcceptAnything"}],
+                "reg.io/bad": [{"type": "reject"}],
+                "reg.io/bad/good:1": [{"type": "insecureAcceptAnything"}],
+                "*.example.org": [{"type": "insecureAcceptAnything"}],
+                "localhost:5000/x": [{"type": "insecureAcceptAnything"}]},
+            "oci": {"": [{"type": "insecureAcceptAnything"}], "/srv/no": [{"type": "reject"}]},
+            "docker-archive": {"": [{"type": "insecureAcceptAnything"}]}}}"#;
+        for (image, allowed) in [
+            ("reg.io/x/y", true),
+            ("reg.io/bad/x", false),
+            ("reg.io/badly", true),
+            ("reg.io/bad/good:1", true),
+            ("reg.io/bad/good:2", false),
+            ("a.b.example.org/x", true),
+            ("example.org/x", false),
+            ("localhost:5000/x:7", true),
+            ("localhost:5000/xy", false),
+            ("localhost:5001/x", false),
+            ("oci:/srv/yes:1", true),
+            ("oci:/srv/no/image:1", false),
+            ("oci-archive:/srv/yes", false),
+            ("docker-archive:/x.tar", true),
+        ] {
+            assert_eq!(verdict(policy, image).is_ok(), allowed, "{image}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_checked_or_read_refuses() {
+        for (policy, why) in [
+            (r#"{"default": [{"type": "signedBy", "keyType": "GPGKeys"}]}"#, "signedBy"),
+            (r#"{"default": [{"type": "sigstoreSigned"}]}"#, "sigstoreSigned"),
+            (r#"{"default": [{"type": "insecureAcceptAnything"}, {"type": "new"}]}"#, "new"),
+            (r#"{"default": []}"#, "no rule"),
+            (r#"{"default": [{"type": "insecureAcceptAnything"}]"#, "EOF"),
+            (r#"{"transports": {}}"#, "default"),
+            (r#"{"default": [{"type": "insecureAcceptAnything"}], "transprots": {}}"#, "transprots"),
+            ("", "EOF"),
+        ] {
+            let error = verdict(policy, "reg.io/x").expect_err(policy);
+            assert!(error.contains(why), "{policy}: {error}");
+        }
+    }
+
+    #[test]
+    fn without_a_policy_everything_goes() {
+        let root = tempfile::tempdir().expect("a folder");
+        check(root.path(), &"reg.io/x".parse().expect("a source")).expect("allowed");
+    }
+}
