@@ -90,6 +90,11 @@ impl Machine for Nspawn {
 }
 
 impl Nspawn {
+    /// The arguments of nsenter(1) that lead into it.
+    pub fn entrance(&self) -> Vec<String> {
+        entrance(self.leader)
+    }
+
     /// With its first process everything in it ends; the rest of the chain follows.
     fn end(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -123,13 +128,21 @@ fn children(parent: u32) -> Vec<u32> {
     std::fs::read_to_string(path).unwrap_or_default().split_whitespace().filter_map(|word| word.parse().ok()).collect()
 }
 
+/// The arguments of nsenter(1) that lead into the machine.
+fn entrance(leader: u32) -> Vec<String> {
+    let mut arguments = vec!["--target".to_owned(), leader.to_string()];
+    arguments.extend(
+        ["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd", "env", "-i", "HOME=/root", "LC_ALL=C.UTF-8"]
+            .map(str::to_owned),
+    );
+    arguments.push("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+    arguments
+}
+
 fn enter(leader: u32, script: &str, limit: Duration) -> Result<Output> {
-    let seconds = limit.as_secs().max(1).to_string();
-    let namespaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd"];
     let output = Command::new("timeout")
-        .args(["-k", "2", &seconds, "nsenter", "--target", &leader.to_string()])
-        .args(namespaces)
-        .args(["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8"])
+        .args(["-k", "2", &limit.as_secs().max(1).to_string(), "nsenter"])
+        .args(entrance(leader))
         .args(["bash", "-c", script])
         .stdin(Stdio::null())
         .output()
