@@ -97,6 +97,18 @@ impl<R: Read> TarReader<R> {
         }
     }
 
+    /// Passes over the content of the entry last returned without reading it.
+    pub fn leap(&mut self) -> Result<()>
+    where
+        R: io::Seek,
+    {
+        let distance = i64::try_from(self.content).context("a tar entry's size is too large")?;
+        self.inner.seek_relative(distance)?;
+        self.offset += self.content;
+        self.content = 0;
+        Ok(())
+    }
+
     fn entry(&mut self, header: &Header, size: u64, extensions: Extensions) -> Result<Entry> {
         let Extensions { path, link, mut pax } = extensions;
         let path = pax.remove(&b"path"[..]).or(path).unwrap_or_else(|| header.path_bytes().into_owned());

@@ -7,7 +7,7 @@ use std::{
     str::FromStr,
 };
 
-use oci_client::Reference;
+use oci_spec::distribution::Reference;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;

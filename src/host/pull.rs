@@ -1,0 +1,109 @@
+//! Brings an image into the store: resolve, fetch and check each layer as it streams, merge, commit.
+//!
+//! Everything is written in one OSTree transaction with one sync at its end, before the references. A pull that is cut off leaves
+//! only unfinished objects in the repository's own `tmp`, which libostree reuses or clears.
+
+use std::io::Read;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{
+    blob::LayerReader,
+    import::{Metadata, TrustedImporter, commit},
+    layer::{Limits, Tree},
+    lock::StoreLock,
+    ostree::{NO_CANCEL, Store, StoredImage},
+    policy,
+    source::{RegistrySettings, Resolved, resolve},
+};
+use crate::model::reference::ImageSource;
+
+/// More than any system image has; a full desktop has half a million.
+const MAX_ENTRIES: u64 = 1_000_000;
+
+/// Hears how a pull goes on.
+pub trait Progress {
+    /// The bytes that will be fetched.
+    fn begin(&mut self, _image: &ImageSource, _bytes: u64) {}
+    /// So many bytes have come since the last call.
+    fn fetched(&mut self, _bytes: u64) {}
+    /// Something was left out, or is odd.
+    fn warning(&mut self, _text: &str) {}
+}
+
+/// Tells nobody.
+pub struct Silent;
+impl Progress for Silent {}
+
+/// Pulls what the reference names now, unless the store has it. Policy is asked first, before anything is fetched.
+pub fn pull(
+    lock: &StoreLock,
+    store: &Store,
+    source: &ImageSource,
+    settings: &RegistrySettings,
+    progress: &mut dyn Progress,
+) -> Result<StoredImage> {
+    policy::check(lock.root(), source)?;
+    let pulling = || format!("pulling {source}");
+    let resolved = resolve(source, settings).with_context(pulling)?;
+    if let Some(image) = store.by_digest(&resolved.digest)? {
+        if !image.references.contains(source) {
+            store.tag(lock, &image, source)?;
+        }
+        return store.image(&image.commit);
+    }
+    let commit = import(store, source, &resolved, progress).with_context(pulling)?;
+    store.image(&commit)
+}
+
+fn import(store: &Store, source: &ImageSource, resolved: &Resolved, progress: &mut dyn Progress) -> Result<String> {
+    let free = free_space(store)?;
+    let download = resolved.download_size();
+    ensure!(
+        download <= free,
+        "{download} bytes of layers do not fit into {free} bytes of free space in {}",
+        store.path().display()
+    );
+    progress.begin(source, download);
+    let transaction = store.repo.auto_transaction(NO_CANCEL).context("writing to the store")?;
+    let mut tree = Tree::new(Limits { entries: MAX_ENTRIES, bytes: free });
+    let mut importer = TrustedImporter::new(&store.repo);
+    for layer in &resolved.layers {
+        let digest = &layer.blob.digest;
+        let fetching = || format!("layer {}", digest.short());
+        let content = resolved.open(layer).with_context(fetching)?;
+        // headers and padding are not stored: a layer may be a little longer than its files
+        let limit = free.saturating_mul(2);
+        let mut reader = LayerReader::start(content, layer.blob.clone(), layer.diff_id.clone(), limit);
+        let applied = tree.apply(&mut Counted { inner: &mut reader, progress }, &mut importer);
+        reader.finish(applied).with_context(fetching)?;
+    }
+    let metadata = Metadata { manifest: &resolved.manifest_json, config: &resolved.config_json };
+    let checksum = commit(&store.repo, &tree, &metadata)?;
+    store.repo.transaction_set_ref(None, &resolved.digest.commit_ref(), Some(&checksum));
+    store.repo.transaction_set_ref(None, &source.tag_ref(), Some(&checksum));
+    transaction.commit(NO_CANCEL).context("writing to the store")?;
+    for warning in &tree.warnings {
+        progress.warning(warning);
+    }
+    Ok(checksum)
+}
+
+fn free_space(store: &Store) -> Result<u64> {
+    let stat = rustix::fs::statvfs(store.path()).context("asking for the store's free space")?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Counts unpacked bytes; what is shown is a rate, not a checksum.
+struct Counted<'a> {
+    inner: &'a mut LayerReader,
+    progress: &'a mut dyn Progress,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.progress.fetched(count as u64);
+        Ok(count)
+    }
+}
