@@ -147,10 +147,10 @@ impl Init {
         let mut detached = Vec::new();
         let wanted = spec.mounts().as_deref().unwrap_or_default();
         if !wanted.iter().any(|mount| mount.destination() == Path::new("/dev")) {
-            detached.push(mounts::make(&default_dev(), dir)?);
+            detached.extend(mounts::make(&default_dev(), dir)?);
         }
         for mount in wanted {
-            detached.push(mounts::make(mount, dir)?);
+            detached.extend(mounts::make(mount, dir)?);
         }
         rootfs::cut_off()?;
 
