@@ -52,7 +52,10 @@ fn show(shell: bool) -> Result<()> {
     let mut machine = nspawn::Nspawn::boot("demo", &tree, &payload)?;
     machine.run("mkdir -p /var/www")?;
     machine.wait_until(Duration::from_secs(60), "curl -sf http://127.0.0.1:5000/v2/ >/dev/null")?;
-    println!("A Debian 13 has booted in {:.1} s, with a registry inside and no network.", begin.elapsed().as_secs_f32());
+    println!(
+        "A Debian 13 has booted in {:.1} s, with a registry inside and no network.",
+        begin.elapsed().as_secs_f32()
+    );
     if shell {
         println!("This is a shell in it; it goes when you leave. Try: sysctr install 127.0.0.1:5000/etcd");
         Command::new("nsenter").args(machine.entrance()).args(["bash", "-l"]).status()?;
