@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod blob;
+pub mod content;
 pub mod credentials;
 pub mod import;
 pub mod layer;
