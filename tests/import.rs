@@ -178,7 +178,9 @@ fn a_debian_image_comes_out_as_umoci_unpacks_it() {
     ] {
         assert!(ours.get(path).is_some_and(|found| found.contains(part)), "{path}: {:?}", ours.get(path));
     }
-    for path in ["opt/one", "opt/replaced/old", "opt/deep/er/old", "etc/issue", "usr/share/doc", "opt/replaced/.wh..wh..opq"] {
+    for path in
+        ["opt/one", "opt/replaced/old", "opt/deep/er/old", "etc/issue", "usr/share/doc", "opt/replaced/.wh..wh..opq"]
+    {
         assert!(!ours.contains_key(path), "{path} is still there");
     }
     run("ostree", &["fsck", &format!("--repo={}", store.path().display())]).unwrap();

@@ -131,7 +131,8 @@ impl Store {
     pub(super) fn folder(&self, tree: &str) -> Result<Folder> {
         type Listed = (Vec<(String, Vec<u8>)>, Vec<(String, Vec<u8>, Vec<u8>)>);
         let variant = self.repo.load_variant(ObjectType::DirTree, tree)?;
-        let (files, folders): Listed = variant.get().with_context(|| format!("the folder object {tree} is malformed"))?;
+        let (files, folders): Listed =
+            variant.get().with_context(|| format!("the folder object {tree} is malformed"))?;
         Ok(Folder {
             files: files.into_iter().map(|(name, object)| (name, hex(&object))).collect(),
             folders: folders.into_iter().map(|(name, tree, meta)| (name, (hex(&tree), hex(&meta)))).collect(),
