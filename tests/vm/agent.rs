@@ -55,7 +55,10 @@ impl Agent {
         let header = format!("{} {} {}\n", self.number, limit.as_secs().max(1), script.len());
         let stream = self.reader.get_mut();
         stream.set_read_timeout(Some(limit + Duration::from_secs(60)))?;
-        stream.write_all(header.as_bytes()).and_then(|()| stream.write_all(script.as_bytes())).context("speaking to the agent")?;
+        stream
+            .write_all(header.as_bytes())
+            .and_then(|()| stream.write_all(script.as_bytes()))
+            .context("speaking to the agent")?;
 
         let mut line = String::new();
         self.reader.read_line(&mut line).with_context(|| format!("waiting for the end of `{script}`"))?;

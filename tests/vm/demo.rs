@@ -1,6 +1,7 @@
 //! `make demo`: what sysctr does, shown on a machine booted in systemd-nspawn. Each command is printed as typed, and what came of it.
 #![allow(dead_code, reason = "the scenarios use more of the harness than the demo does")]
 
+mod agent;
 mod image;
 mod logs;
 mod machine;
@@ -15,9 +16,9 @@ use anyhow::{Result, bail, ensure};
 use machine::Machine;
 
 /// What is shown, and why: an empty command is only a remark.
-const STEPS: [(&str, &str); 18] = [
+const STEPS: [(&str, &str); 17] = [
     ("An etcd that is only an image in a registry", ""),
-    ("", "sysctr inspect 127.0.0.1:5000/etcd | head -n 12"),
+    //    ("", "sysctr inspect 127.0.0.1:5000/etcd | head -n 12"),
     ("becomes a service of this machine.", "sysctr install 127.0.0.1:5000/etcd"),
     ("", "sysctr list"),
     ("From here on systemd has it, like any other:", "systemctl start etcd"),
@@ -52,7 +53,10 @@ fn show(shell: bool) -> Result<()> {
     let mut machine = nspawn::Nspawn::boot("demo", &tree, &payload)?;
     machine.run("mkdir -p /var/www")?;
     machine.wait_until(Duration::from_secs(60), "curl -sf http://127.0.0.1:5000/v2/ >/dev/null")?;
-    println!("A Debian 13 has booted in {:.1} s, with a registry inside and no network.", begin.elapsed().as_secs_f32());
+    println!(
+        "A Debian 13 has booted in {:.1} s, with a registry inside and no network.",
+        begin.elapsed().as_secs_f32()
+    );
     if shell {
         println!("This is a shell in it; it goes when you leave. Try: sysctr install 127.0.0.1:5000/etcd");
         Command::new("nsenter").args(machine.entrance()).args(["bash", "-l"]).status()?;

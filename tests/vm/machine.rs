@@ -36,7 +36,12 @@ pub trait Machine {
     fn run(&mut self, script: &str) -> Result<String> {
         let output = self.try_run(script, LIMIT)?;
         if output.code != 0 {
-            bail!("`{script}` ended with {}\n--- stdout\n{}\n--- stderr\n{}", output.code, output.stdout, output.stderr);
+            bail!(
+                "`{script}` ended with {}\n--- stdout\n{}\n--- stderr\n{}",
+                output.code,
+                output.stdout,
+                output.stderr
+            );
         }
         Ok(output.stdout.trim_end().to_owned())
     }

@@ -132,8 +132,21 @@ fn children(parent: u32) -> Vec<u32> {
 fn entrance(leader: u32) -> Vec<String> {
     let mut arguments = vec!["--target".to_owned(), leader.to_string()];
     arguments.extend(
-        ["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd", "env", "-i", "HOME=/root", "LC_ALL=C.UTF-8"]
-            .map(str::to_owned),
+        [
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--net",
+            "--pid",
+            "--cgroup",
+            "--root",
+            "--wd",
+            "env",
+            "-i",
+            "HOME=/root",
+            "LC_ALL=C.UTF-8",
+        ]
+        .map(str::to_owned),
     );
     arguments.push("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
     arguments

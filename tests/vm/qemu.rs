@@ -53,7 +53,9 @@ impl Qemu {
         let folder = self.folder.path();
         let socket = folder.join("agent");
         let console = folder.join("console.log");
-        let drive = |file: &str| format!("file={},format=qcow2,if=none,id={file}", folder.join(file).with_extension("qcow2").display());
+        let drive = |file: &str| {
+            format!("file={},format=qcow2,if=none,id={file}", folder.join(file).with_extension("qcow2").display())
+        };
         // `quiet` would save little, and a boot that hangs would leave nothing to read.
         let kernel_line = "root=/dev/nvme0n1 rw console=ttyS0 net.ifnames=0 panic=-1 systemd.show_status=1 loglevel=4";
         let mut process = Guarded::spawn(
@@ -66,7 +68,12 @@ impl Qemu {
                 command.args(["-drive", &drive("payload"), "-device", "virtio-blk-pci,drive=payload"]);
                 command.args(["-device", "virtio-serial-pci", "-chardev"]);
                 command.arg(format!("socket,id=agent,path={},server=on,wait=off", socket.display()));
-                command.args(["-device", "virtserialport,chardev=agent,name=sysctr.agent", "-device", "virtio-rng-pci"]);
+                command.args([
+                    "-device",
+                    "virtserialport,chardev=agent,name=sysctr.agent",
+                    "-device",
+                    "virtio-rng-pci",
+                ]);
                 command.args(["-chardev", &format!("file,id=console,append=on,path={}", console.display())]);
                 command.args(["-serial", "chardev:console"]);
                 if self.network_card {

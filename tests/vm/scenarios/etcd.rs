@@ -45,7 +45,10 @@ pub fn lives_as_any_service(machine: &mut dyn Machine) -> Result<()> {
     ensure!(log.contains("closed etcd server"), "etcd's log shows no clean end:\n{log}");
     // Killed from outside, it fails as any service does, and comes back as its unit says.
     machine.run("systemctl start etcd && systemctl kill --signal=KILL etcd")?;
-    machine.wait_until(Duration::from_secs(30), "[ $(systemctl show --value -p NRestarts etcd) = 1 ] && systemctl is-active etcd")?;
+    machine.wait_until(
+        Duration::from_secs(30),
+        "[ $(systemctl show --value -p NRestarts etcd) = 1 ] && systemctl is-active etcd",
+    )?;
     holds_the_key(machine)
 }
 
@@ -90,7 +93,9 @@ pub fn limit_holds(machine: &mut dyn Machine) -> Result<()> {
 
 /// Makes the next boot wait for a network card, and everything that wants the network with it.
 pub fn makes_the_boot_wait_for_a_card(machine: &mut dyn Machine) -> Result<()> {
-    machine.run("systemctl enable systemd-networkd-wait-online && systemctl add-wants multi-user.target network-online.target")?;
+    machine.run(
+        "systemctl enable systemd-networkd-wait-online && systemctl add-wants multi-user.target network-online.target",
+    )?;
     Ok(())
 }
 
@@ -103,7 +108,10 @@ pub fn was_there_before_the_network(machine: &mut dyn Machine) -> Result<()> {
     let wait = "systemd-networkd-wait-online";
     let waited = stamp(wait, "ExecMainExitTimestampMonotonic")? - stamp(wait, "ExecMainStartTimestampMonotonic")?;
     ensure!(waited > 19_000_000, "the boot waited only {waited} µs for the network: this test proves nothing");
-    let (etcd, online) = (stamp("etcd", "ActiveEnterTimestampMonotonic")?, stamp("network-online.target", "ActiveEnterTimestampMonotonic")?);
+    let (etcd, online) = (
+        stamp("etcd", "ActiveEnterTimestampMonotonic")?,
+        stamp("network-online.target", "ActiveEnterTimestampMonotonic")?,
+    );
     ensure!(etcd > 0 && etcd < online, "etcd was active at {etcd} µs, the network at {online} µs");
     ensure!(machine.property(wait, "Result")? == "exit-code", "the wait for the network did not fail");
     Ok(())

@@ -29,9 +29,13 @@ pub fn processes(machine: &mut dyn Machine, unit: &str) -> Result<Vec<String>> {
 
 /// Stops a unit and checks that it went as with any service: soon, in order, with nothing left.
 pub fn stops_cleanly(machine: &mut dyn Machine, unit: &str) -> Result<()> {
-    let took: u64 = machine.run(&format!("t=$(date +%s%N); systemctl stop {unit}; echo $(( ($(date +%s%N) - t) / 1000000 ))"))?.parse()?;
+    let took: u64 = machine
+        .run(&format!("t=$(date +%s%N); systemctl stop {unit}; echo $(( ($(date +%s%N) - t) / 1000000 ))"))?
+        .parse()?;
     ensure!(took < 2000, "stopping {unit} took {took} ms");
-    for (property, wanted) in [("ActiveState", "inactive"), ("Result", "success"), ("ExecMainStatus", "0"), ("ExecMainCode", "1")] {
+    for (property, wanted) in
+        [("ActiveState", "inactive"), ("Result", "success"), ("ExecMainStatus", "0"), ("ExecMainCode", "1")]
+    {
         let found = machine.property(unit, property)?;
         ensure!(found == wanted, "after the stop {property} of {unit} is {found}, not {wanted}");
     }
