@@ -46,5 +46,6 @@ $(PROGRAMS)/sysctr $(PROGRAMS)/sysctr-runtime:
 install: $(PROGRAMS)/sysctr $(PROGRAMS)/sysctr-runtime
 	install -D $(if $(STRIP),-s) -m 755 $(PROGRAMS)/sysctr $(DESTDIR)$(PREFIX)/bin/sysctr
 	install -D $(if $(STRIP),-s) -m 755 $(PROGRAMS)/sysctr-runtime $(DESTDIR)$(LIBEXEC)/sysctr/sysctr-runtime
-	set -e; for unit in $(wildcard units/*.service units/*.timer units/*.socket); do \
-	    install -D -m 644 $$unit $(DESTDIR)$(UNITS)/$$(basename $$unit); done
+	install -d $(DESTDIR)$(UNITS)/sysinit.target.wants
+	sed 's|@bindir@|$(PREFIX)/bin|' units/sysctr-recover.service > $(DESTDIR)$(UNITS)/sysctr-recover.service
+	ln -sf ../sysctr-recover.service $(DESTDIR)$(UNITS)/sysinit.target.wants/sysctr-recover.service

@@ -66,7 +66,8 @@ impl Tree {
                 .arg(format!("--customize-hook={} \"$1\"", source.join("customize.sh").display()))
                 .arg(suite)
                 .arg(folder.join("tree")))?;
-            run(Command::new("mkfs.ext4").args(["-q", "-d"]).args([folder.join("tree"), folder.join("disk")]).arg(DISK)).map(drop)
+            run(Command::new("mkfs.ext4").args(["-q", "-d"]).args([folder.join("tree"), folder.join("disk")]).arg(DISK))
+                .map(drop)
         })?;
         Ok(Self(folder))
     }
@@ -118,7 +119,10 @@ impl Payload {
             .arg(format!("DESTDIR={}", payload.folder.join("root").display())))?;
         run(Command::new("cp").arg("-a").args([images.join("registry"), payload.folder.join("registry")]))?;
         let disk = payload.disk();
-        run(Command::new("mkfs.ext4").args(["-q", "-F", "-L", "payload", "-d"]).args([&payload.folder, &disk]).arg("1G"))?;
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-L", "payload", "-d"])
+            .args([&payload.folder, &disk])
+            .arg("1G"))?;
         Ok(payload)
     }
 
@@ -196,7 +200,13 @@ impl Registry {
             format!("version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {store}\nhttp:\n  addr: {address}\n"),
         )?;
         let log = work.join("registry.log");
-        let process = Guarded::spawn("docker-registry", |command| { command.arg("serve").arg(&config); }, &log)?;
+        let process = Guarded::spawn(
+            "docker-registry",
+            |command| {
+                command.arg("serve").arg(&config);
+            },
+            &log,
+        )?;
         let end = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(&address).is_err() {
             if Instant::now() > end {
