@@ -100,7 +100,7 @@ impl Registry {
         }
         let registry = self.reference.registry();
         self.runtime
-            .block_on(request.send())
+            .block_on(async { request.send().await })
             .map_err(reqwest::Error::without_url)
             .with_context(|| format!("the registry {registry} cannot be reached"))
     }

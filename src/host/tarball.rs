@@ -240,9 +240,13 @@ fn until_nul(mut data: Vec<u8>) -> Vec<u8> {
 /// Records are `LENGTH KEY=VALUE\n`; a value may hold any byte, so only the length says where it ends.
 fn read_pax(mut data: &[u8], into: &mut BTreeMap<Vec<u8>, Vec<u8>>) -> Result<()> {
     while !data.is_empty() {
-        let record = pax_record(data).context("a tar archive's extended header is malformed")?;
-        let (length, key, value) = record;
-        into.insert(key.to_vec(), value.to_vec());
+        let (length, key, value) = pax_record(data).context("a tar archive's extended header is malformed")?;
+        // an empty value takes back what an earlier record said
+        if value.is_empty() {
+            into.remove(key);
+        } else {
+            into.insert(key.to_vec(), value.to_vec());
+        }
         data = &data[length..];
     }
     Ok(())
