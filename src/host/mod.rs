@@ -6,7 +6,6 @@ pub mod blob;
 pub mod content;
 pub mod credentials;
 pub mod dir;
-pub mod exports;
 pub mod import;
 pub mod layer;
 pub mod lock;
