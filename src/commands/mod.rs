@@ -53,7 +53,13 @@ impl Context {
     pub fn begin(&self, verb: &str) -> Result<(Folder, StoreLock)> {
         let lock = StoreLock::acquire(&self.root, verb, PATIENCE)?;
         let root = self.folder()?;
-        let recovered = transaction::recover(&root, &lock)?;
+        self.recover(&root, &lock)?;
+        Ok((root, lock))
+    }
+
+    /// Finishes or undoes what was cut short.
+    pub fn recover(&self, root: &Folder, lock: &StoreLock) -> Result<()> {
+        let recovered = transaction::recover(root, lock)?;
         for one in &recovered {
             self.output.detail(match one {
                 Recovered::Finished(name) => format!("finished the install of {name} that was cut short"),
@@ -66,6 +72,6 @@ impl Context {
         {
             manager.reload()?;
         }
-        Ok((root, lock))
+        Ok(())
     }
 }

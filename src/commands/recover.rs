@@ -3,8 +3,13 @@
 use anyhow::Result;
 
 use super::Context;
+use sysctr::host::lock::StoreLock;
 
-/// Finishes or undoes what was cut short.
+/// Finishes or undoes what was cut short. An operation whose process lives was not cut short: it may be waiting for a unit that in turn
+/// waits for us, so there is nothing to wait for here.
 pub fn run(context: &Context) -> Result<()> {
-    context.begin("recover").map(drop)
+    match StoreLock::try_acquire(&context.root, "recover")? {
+        Some(lock) => context.recover(&context.folder()?, &lock),
+        None => Ok(()),
+    }
 }

@@ -28,6 +28,19 @@ pub struct StoreLock {
 impl StoreLock {
     /// Takes the lock, waiting up to `patience` for whoever holds it; says on standard error whom it waits for.
     pub fn acquire(root: &Path, verb: &str, patience: Duration) -> Result<StoreLock> {
+        match StoreLock::wait(root, verb, patience)? {
+            Ok(lock) => Ok(lock),
+            Err(holder) => bail!("{} is locked by {holder}", state_dir(root).display()),
+        }
+    }
+
+    /// Takes the lock if nobody holds it.
+    pub fn try_acquire(root: &Path, verb: &str) -> Result<Option<StoreLock>> {
+        Ok(StoreLock::wait(root, verb, Duration::ZERO)?.ok())
+    }
+
+    /// The lock, or who still held it at the end.
+    fn wait(root: &Path, verb: &str, patience: Duration) -> Result<Result<StoreLock, String>> {
         let folder = state_dir(root);
         make_state_dir(&folder)?;
         let path = folder.join("lock");
@@ -50,7 +63,7 @@ impl StoreLock {
             }
             let holder = holder(&mut file);
             if Instant::now() >= deadline {
-                bail!("{} is locked by {holder}", folder.display());
+                return Ok(Err(holder));
             }
             if !told {
                 eprintln!("waiting for {holder}");
@@ -66,7 +79,7 @@ impl StoreLock {
         // it only serves another's message: a full disk is no reason to refuse `remove` or `prune`
         let mut note = note;
         let _ = note();
-        Ok(StoreLock { root: root.to_owned(), _file: file })
+        Ok(Ok(StoreLock { root: root.to_owned(), _file: file }))
     }
 
     /// The root that it holds.
