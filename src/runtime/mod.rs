@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 mod cgroup;
 mod check;
+mod credentials;
 mod deployment;
 mod dev;
 mod environment;

@@ -147,18 +147,22 @@ fn a_socket_that_was_promised_and_is_not_there_is_an_error() {
 }
 
 #[test]
-fn credentials_are_there_read_only_at_the_same_path() {
-    let dir = format!("/run/credentials/sysctr-test-{}.service", std::process::id());
-    fs::create_dir_all(&dir).unwrap();
-    fs::write(format!("{dir}/token"), "secret\n").unwrap();
-    let bundle = Bundle::script(
-        "cat $CREDENTIALS_DIRECTORY/token; touch $CREDENTIALS_DIRECTORY/x 2>&1; echo $CREDENTIALS_DIRECTORY",
-    );
-    let output = bundle.command().env("CREDENTIALS_DIRECTORY", &dir).output().unwrap();
-    fs::remove_dir_all(&dir).unwrap();
-    let printed = String::from_utf8(output.stdout).unwrap();
-    assert!(printed.starts_with("secret\n") && printed.contains("Read-only file system"), "{printed}");
-    assert!(printed.ends_with(&format!("{dir}\n")), "{printed}");
+fn credentials_are_there_read_only_at_the_same_path_for_root_and_for_another_user() {
+    for uid in [0, 998] {
+        let dir = format!("/run/credentials/sysctr-test-{}-{uid}.service", std::process::id());
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(format!("{dir}/token"), "secret\n").unwrap();
+        fs::set_permissions(format!("{dir}/token"), fs::Permissions::from_mode(0o400)).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o500)).unwrap();
+        let script =
+            "cat $CREDENTIALS_DIRECTORY/token; touch $CREDENTIALS_DIRECTORY/x 2>&1; echo $CREDENTIALS_DIRECTORY";
+        let bundle = Bundle::script(script).with("/process", "user", json!({"uid": uid, "gid": uid}));
+        let output = bundle.command().env("CREDENTIALS_DIRECTORY", &dir).output().unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(printed.starts_with("secret\n") && printed.contains("Read-only file system"), "{uid}: {printed}");
+        assert!(printed.ends_with(&format!("{dir}\n")), "{printed}");
+    }
 }
 
 #[test]
