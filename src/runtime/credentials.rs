@@ -35,11 +35,12 @@ impl Credentials {
     pub fn attach(self, root: &mut RootFs) -> Result<()> {
         let Self { path, mount } = self;
         let parent = path.parent().filter(|parent| parent.ends_with("credentials"));
-        if let (Some(parent), Err(_)) = (parent, root.open(&path, OFlags::empty())) {
-            if root.open(parent, OFlags::DIRECTORY).is_ok_and(|folder| !root.is_ours(&folder).unwrap_or(false)) {
-                let over = mounts::fresh("tmpfs", "tmpfs", &["mode=755".into(), "size=4k".into()])?;
-                root.attach(Detached { mount: over, destination: parent.into(), ours: true, seal: true })?;
-            }
+        let of_image = |folder: OwnedFd| root.is_ours(&folder).is_ok_and(|ours| !ours);
+        if let (Some(parent), Err(_)) = (parent, root.open(&path, OFlags::empty()))
+            && root.open(parent, OFlags::DIRECTORY).is_ok_and(of_image)
+        {
+            let over = mounts::fresh("tmpfs", "tmpfs", &["mode=755".into(), "size=4k".into()])?;
+            root.attach(Detached { mount: over, destination: parent.into(), ours: true, seal: true })?;
         }
         let attached = root.attach(Detached { mount, destination: path.clone(), ours: false, seal: false });
         attached.with_context(|| format!("mounting {}", path.display()))

@@ -88,7 +88,8 @@ impl Init {
             let path = "/proc/self/oom_score_adj";
             std::fs::write(path, score.to_string()).with_context(|| format!("setting oomScoreAdj to {score}"))?;
         }
-        let filter = linux.seccomp().as_ref().map(seccomp::build).transpose()?;
+        let filter =
+            linux.seccomp().as_ref().map(|seccomp| seccomp::Filter::of(seccomp, &self.deployment.dir)).transpose()?;
         let capable = Capable::of(process.capabilities().as_ref())?;
         let profile = apparmor(process)?;
         let notify = self.build_root(linux)?;
