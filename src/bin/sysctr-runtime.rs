@@ -1,2 +1,13 @@
-//! The bundled runtime: `sysctr-runtime run DEPLOYMENT`.
-fn main() {}
+//! The bundled runtime: `sysctr-runtime run DEPLOYMENT_DIR`.
+//!
+//! It takes its modules in by path instead of linking the library: what starts a container at boot links libc and nothing of
+//! OSTree, D-Bus or TLS.
+
+use std::process::ExitCode;
+
+#[path = "../runtime/mod.rs"]
+mod runtime;
+
+fn main() -> ExitCode {
+    runtime::main()
+}

@@ -190,7 +190,8 @@ impl BlobSource for Layout {
     fn top(&self) -> Result<Vec<u8>> {
         let shown = self.shown.display();
         let data = self.files.read("index.json").with_context(|| format!("{shown} is not an OCI image layout"))?;
-        let index: ImageIndex = serde_json::from_slice(&data).with_context(|| format!("reading {shown}'s index.json"))?;
+        let index: ImageIndex =
+            serde_json::from_slice(&data).with_context(|| format!("reading {shown}'s index.json"))?;
         let name = |entry: &Descriptor| entry.annotations().as_ref().and_then(|notes| notes.get(REF_NAME)).cloned();
         let entry = match (&self.image, index.manifests().as_slice()) {
             (Some(image), entries) => {
@@ -245,7 +246,8 @@ impl DockerArchive {
         let files = Files::tar(&at.path)?;
         let shown = at.path.display();
         let list = files.read("manifest.json").with_context(|| format!("{shown} is not a docker archive"))?;
-        let list: Vec<Saved> = serde_json::from_slice(&list).with_context(|| format!("reading {shown}'s manifest.json"))?;
+        let list: Vec<Saved> =
+            serde_json::from_slice(&list).with_context(|| format!("reading {shown}'s manifest.json"))?;
         let tags: Vec<String> = list.iter().flat_map(|saved| saved.repo_tags.iter().flatten().cloned()).collect();
         let saved = match (&at.image, list.as_slice()) {
             (_, []) => bail!("{shown} holds no image"),
@@ -263,7 +265,12 @@ impl DockerArchive {
         let config = files.read(&normal(&saved.config))?;
         let parsed: ImageConfiguration = serde_json::from_slice(&config).context("reading the image's config")?;
         let diff_ids = parsed.rootfs().diff_ids();
-        ensure!(diff_ids.len() == saved.layers.len(), "it lists {} layers, its config {}", saved.layers.len(), diff_ids.len());
+        ensure!(
+            diff_ids.len() == saved.layers.len(),
+            "it lists {} layers, its config {}",
+            saved.layers.len(),
+            diff_ids.len()
+        );
         let mut names = HashMap::new();
         let mut layers = Vec::new();
         for (name, diff_id) in saved.layers.iter().zip(diff_ids) {

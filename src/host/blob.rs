@@ -52,7 +52,10 @@ impl<R: Read> Read for Checked<R> {
         if count > 0 {
             hash.update(&buffer[..count]);
             self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("{digest} is longer than the {} bytes promised", self.blob.size))
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{digest} is longer than the {} bytes promised", self.blob.size),
+                )
             })?;
             return Ok(count);
         }
@@ -62,9 +65,10 @@ impl<R: Read> Read for Checked<R> {
         }
         let found = self.hash.take().map(|hash| Digest::from_sha256(hash.finalize().into()));
         match found {
-            Some(found) if found != *digest => {
-                Err(io::Error::new(io::ErrorKind::InvalidData, format!("{digest} is corrupted: its content has {found}")))
-            }
+            Some(found) if found != *digest => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{digest} is corrupted: its content has {found}"),
+            )),
             _ => Ok(0),
         }
     }
@@ -115,7 +119,13 @@ impl Read for LayerReader {
     }
 }
 
-fn pump(content: Box<dyn Read + Send>, blob: Blob, diff_id: &Digest, limit: u64, to: &SyncSender<io::Result<Vec<u8>>>) -> io::Result<()> {
+fn pump(
+    content: Box<dyn Read + Send>,
+    blob: Blob,
+    diff_id: &Digest,
+    limit: u64,
+    to: &SyncSender<io::Result<Vec<u8>>>,
+) -> io::Result<()> {
     let mut stored = BufReader::with_capacity(CHUNK, Checked::new(content, blob));
     let result = inflate(&mut stored, diff_id, limit, to);
     // a wrong digest explains a broken archive, not the other way round; and what the archive does not need is hashed too
@@ -125,7 +135,12 @@ fn pump(content: Box<dyn Read + Send>, blob: Blob, diff_id: &Digest, limit: u64,
     }
 }
 
-fn inflate(stored: &mut (impl Read + io::BufRead), diff_id: &Digest, limit: u64, to: &SyncSender<io::Result<Vec<u8>>>) -> io::Result<()> {
+fn inflate(
+    stored: &mut (impl Read + io::BufRead),
+    diff_id: &Digest,
+    limit: u64,
+    to: &SyncSender<io::Result<Vec<u8>>>,
+) -> io::Result<()> {
     let mut plain = decompressed(stored)?;
     let mut hash = Sha256::new();
     let mut length = 0;

@@ -64,7 +64,9 @@ fn find_in(places: &[PathBuf], reference: &Reference) -> Result<Option<Credentia
     for place in places {
         let text = match std::fs::read(place) {
             Ok(text) => text,
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => continue,
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+                continue;
+            }
             Err(error) => return Err(error).with_context(|| format!("reading {}", place.display())),
         };
         let file: AuthFile = serde_json::from_slice(&text).with_context(|| format!("reading {}", place.display()))?;
@@ -151,6 +153,9 @@ mod tests {
             "HOME" => Some("/home/me".into()),
             _ => None,
         });
-        assert!(all.contains(&"/run/user/0/containers/auth.json".into()) && all.contains(&"/home/me/.docker/config.json".into()));
+        assert!(
+            all.contains(&"/run/user/0/containers/auth.json".into())
+                && all.contains(&"/home/me/.docker/config.json".into())
+        );
     }
 }

@@ -100,11 +100,8 @@ fn header(attributes: &Attributes, kind: u32, target: &str) -> Vec<u8> {
 
 /// `a(ayay)`: names with their closing NUL, in order.
 fn xattrs(attributes: &Attributes) -> Variant {
-    let list: Vec<(Vec<u8>, Vec<u8>)> = attributes
-        .xattrs
-        .iter()
-        .map(|(name, value)| ([name.as_slice(), &[0]].concat(), value.clone()))
-        .collect();
+    let list: Vec<(Vec<u8>, Vec<u8>)> =
+        attributes.xattrs.iter().map(|(name, value)| ([name.as_slice(), &[0]].concat(), value.clone())).collect();
     list.to_variant()
 }
 

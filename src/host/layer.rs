@@ -159,7 +159,11 @@ impl Tree {
             }
             Kind::File => {
                 self.bytes = self.bytes.saturating_add(entry.size);
-                ensure!(self.bytes <= self.limits.bytes, "the image is larger than the free space ({} bytes)", self.limits.bytes);
+                ensure!(
+                    self.bytes <= self.limits.bytes,
+                    "the image is larger than the free space ({} bytes)",
+                    self.limits.bytes
+                );
                 let attributes = self.attributes(entry)?;
                 Node::File(importer.file(&attributes, entry.size, content)?, entry.size)
             }
@@ -217,7 +221,8 @@ impl Tree {
     }
 
     fn drop_lower_children(&mut self, id: NodeId) {
-        let children: Vec<(String, NodeId)> = self.children_mut(id).iter().map(|(name, id)| (name.clone(), *id)).collect();
+        let children: Vec<(String, NodeId)> =
+            self.children_mut(id).iter().map(|(name, id)| (name.clone(), *id)).collect();
         for (name, child) in children {
             if self.drop_lower(child) {
                 self.children_mut(id).remove(&name);
@@ -289,7 +294,10 @@ impl Tree {
         for (name, value) in &entry.xattrs {
             if kept(name) {
                 self.xattr_bytes += name.len() + value.len();
-                ensure!(self.xattr_bytes <= MAX_XATTR_BYTES, "the image has more than {MAX_XATTR_BYTES} bytes of attributes");
+                ensure!(
+                    self.xattr_bytes <= MAX_XATTR_BYTES,
+                    "the image has more than {MAX_XATTR_BYTES} bytes of attributes"
+                );
                 xattrs.insert(name.clone(), value.clone());
             } else if name != b"security.selinux" {
                 let name = String::from_utf8_lossy(name).into_owned();

@@ -129,7 +129,8 @@ fn a_name_changes_its_type_between_layers() {
 
 #[test]
 fn a_path_over_links_lands_where_they_lead() {
-    let lower: &[Item<'_>] = &[Dir("usr"), Dir("usr/lib"), Link("lib", "usr/lib"), Link("abs", "/lib/../lib"), Link("var", "lib")];
+    let lower: &[Item<'_>] =
+        &[Dir("usr"), Dir("usr/lib"), Link("lib", "usr/lib"), Link("abs", "/lib/../lib"), Link("var", "lib")];
     let upper: &[Item<'_>] = &[File("lib/a", "a"), File("abs/b", "b"), File("var/sub/c", "c")];
     let tree = merged(&[lower, upper]);
     assert_eq!(tree[4..], ["usr/lib/a=a", "usr/lib/b=b", "usr/lib/sub/", "usr/lib/sub/c=c", "var->lib"]);
@@ -190,7 +191,9 @@ fn many_entries_and_deep_folders_end_in_an_error() {
     assert!(format!("{:#}", merge(&[&items]).err().expect("too many")).contains("entries"));
     // links make a deep folder of short paths
     let step = "d/".repeat(45);
-    let links: Vec<(String, String)> = (1..7).map(|at| (format!("l{at}"), format!("{}{step}", if at > 1 { format!("l{}/", at - 1) } else { String::new() }))).collect();
+    let links: Vec<(String, String)> = (1..7)
+        .map(|at| (format!("l{at}"), format!("{}{step}", if at > 1 { format!("l{}/", at - 1) } else { String::new() })))
+        .collect();
     let mut items: Vec<Item<'_>> = links.iter().map(|(name, target)| Link(name, target)).collect();
     items.push(File("l6/x", "x"));
     assert!(format!("{:#}", merge(&[&items]).err().expect("too deep")).contains("deep"));

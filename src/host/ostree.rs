@@ -9,7 +9,7 @@
 //! image always makes the same commit.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs::{DirBuilder, File},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd},
@@ -21,7 +21,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use ostree::{
-    ObjectType, Repo, RepoCheckoutAtOptions, RepoMode, RepoPruneFlags,
+    ObjectName, ObjectType, Repo, RepoCheckoutAtOptions, RepoMode, RepoPruneFlags,
+    ffi::OSTREE_REPO_LIST_OBJECTS_ALL,
     gio::Cancellable,
     glib::{self, Variant},
 };
@@ -143,11 +144,12 @@ impl Store {
         Ok(images)
     }
 
-    /// The image that this reference was last pulled as.
+    /// The image that this reference was last pulled as, or that has the digest it asks for.
     pub fn find(&self, source: &ImageSource) -> Result<Option<StoredImage>> {
-        match self.rev(&source.tag_ref())? {
-            Some(commit) => self.image(&commit).map(Some),
-            None => Ok(None),
+        match (self.rev(&source.tag_ref())?, source.wanted_digest()) {
+            (Some(commit), _) => self.image(&commit).map(Some),
+            (None, Some(digest)) => self.by_digest(&digest),
+            (None, None) => Ok(None),
         }
     }
 
@@ -180,7 +182,8 @@ impl Store {
         let metadata = glib::VariantDict::new(Some(&variant.child_value(0)));
         let format = metadata.lookup::<u32>(META_FORMAT).ok().flatten().context("it is not an image of sysctr")?;
         ensure!(format <= FORMAT, "it was stored by a newer sysctr (format {format})");
-        let bytes = |key: &str| metadata.lookup::<Vec<u8>>(key).ok().flatten().with_context(|| format!("{key} is missing"));
+        let bytes =
+            |key: &str| metadata.lookup::<Vec<u8>>(key).ok().flatten().with_context(|| format!("{key} is missing"));
         let manifest_json = bytes(META_MANIFEST)?;
         let config_json = bytes(META_CONFIG)?;
         Ok(StoredImage {
@@ -232,9 +235,29 @@ impl Store {
                 pruned.images += 1;
             }
         }
-        let (_, objects, bytes) = self.repo.prune(RepoPruneFlags::REFS_ONLY, 0, NO_CANCEL).context("pruning the store")?;
+        let (_, objects, bytes) =
+            self.repo.prune(RepoPruneFlags::REFS_ONLY, 0, NO_CANCEL).context("pruning the store")?;
         pruned.objects = u64::try_from(objects).unwrap_or_default();
         pruned.bytes = bytes;
+        Ok(pruned)
+    }
+
+    /// What [`Store::prune`] would free.
+    pub fn prunable(&self, _lock: &StoreLock, needed: &BTreeSet<String>) -> Result<Pruned> {
+        let images = self.images()?;
+        let goes = |image: &StoredImage| image.references.is_empty() && !needed.contains(&image.commit);
+        let mut kept: HashSet<ObjectName> = HashSet::new();
+        for image in images.iter().filter(|image| !goes(image)) {
+            kept.extend(self.repo.traverse_commit(&image.commit, 0, NO_CANCEL)?);
+        }
+        let mut pruned = Pruned { images: images.iter().filter(|image| goes(image)).count(), ..Pruned::default() };
+        for object in self.repo.list_objects(OSTREE_REPO_LIST_OBJECTS_ALL, NO_CANCEL)?.into_keys() {
+            if !kept.contains(&object) {
+                pruned.objects += 1;
+                pruned.bytes +=
+                    self.repo.query_object_storage_size(object.object_type(), object.checksum(), NO_CANCEL)?;
+            }
+        }
         Ok(pruned)
     }
 

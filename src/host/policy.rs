@@ -5,20 +5,15 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Deserialize;
 
-use crate::model::reference::ImageSource;
+use crate::model::{
+    fault::{Code, Fault},
+    reference::ImageSource,
+};
 
 const PLACES: [&str; 2] = ["etc/containers/policy.json", "usr/share/containers/policy.json"];
-
-/// The image may not be installed; `main` ends with code 4.
-#[derive(Debug, thiserror::Error)]
-#[error("policy refuses {image}: {why}")]
-pub struct Refused {
-    image: String,
-    why: String,
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,14 +38,15 @@ pub fn check(root: &Path, source: &ImageSource) -> Result<()> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => return Err(refused(source, format!("{}: {error}", path.display())).into()),
         };
-        let verdict = serde_json::from_slice(&text).map_err(|error| error.to_string()).and_then(|policy| judge(&policy, source));
-        return verdict.map_err(|why| refused(source, format!("{}: {why}", path.display()))).context("checking policy");
+        let verdict =
+            serde_json::from_slice(&text).map_err(|error| error.to_string()).and_then(|policy| judge(&policy, source));
+        return verdict.map_err(|why| refused(source, format!("{}: {why}", path.display())).into());
     }
     Ok(())
 }
 
-fn refused(source: &ImageSource, why: String) -> Refused {
-    Refused { image: source.to_string(), why }
+fn refused(source: &ImageSource, why: String) -> Fault {
+    Fault::new(Code::Refused, format!("policy refuses {source}: {why}"))
 }
 
 fn judge(policy: &Policy, source: &ImageSource) -> Result<(), String> {
@@ -103,11 +99,15 @@ fn scopes_of(source: &ImageSource) -> Vec<String> {
             if let Some(image) = &at.image {
                 scopes.push(format!("{path}:{image}"));
             }
-            scopes.extend(at.path.ancestors().take_while(|path| path.parent().is_some()).map(|path| path.display().to_string()));
+            scopes.extend(
+                at.path.ancestors().take_while(|path| path.parent().is_some()).map(|path| path.display().to_string()),
+            );
         }
         // by path, though a policy can hardly know a file that anyone may bring
         ImageSource::OciArchive(at) => {
-            scopes.extend(at.path.ancestors().take_while(|path| path.parent().is_some()).map(|path| path.display().to_string()));
+            scopes.extend(
+                at.path.ancestors().take_while(|path| path.parent().is_some()).map(|path| path.display().to_string()),
+            );
         }
         // the manual gives this transport no scope but the empty one
         ImageSource::DockerArchive(_) => {}
@@ -126,7 +126,7 @@ mod tests {
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
         std::fs::write(&path, policy).expect("written");
         check(root.path(), &image.parse().expect(image)).map_err(|error| {
-            assert!(error.downcast_ref::<Refused>().is_some(), "{error:#} is not a refusal");
+            assert_eq!(error.downcast_ref().map(Fault::code), Some(Code::Refused), "{error:#}");
             format!("{error:#}")
         })
     }

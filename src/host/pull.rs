@@ -3,7 +3,13 @@
 //! Everything is written in one OSTree transaction with one sync at its end, before the references. A pull that is cut off leaves
 //! only unfinished objects in the repository's own `tmp`, which libostree reuses or clears.
 
-use std::io::Read;
+use std::{
+    io::Read,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -14,9 +20,9 @@ use super::{
     lock::StoreLock,
     ostree::{NO_CANCEL, Store, StoredImage},
     policy,
-    source::{RegistrySettings, Resolved, resolve},
+    source::{Resolved, resolve},
 };
-use crate::model::reference::ImageSource;
+use crate::model::{reference::ImageSource, settings::Settings};
 
 /// More than any system image has; a full desktop has half a million.
 const MAX_ENTRIES: u64 = 1_000_000;
@@ -40,7 +46,7 @@ pub fn pull(
     lock: &StoreLock,
     store: &Store,
     source: &ImageSource,
-    settings: &RegistrySettings,
+    settings: &Settings,
     progress: &mut dyn Progress,
 ) -> Result<StoredImage> {
     policy::check(lock.root(), source)?;
@@ -59,7 +65,11 @@ pub fn pull(
 fn import(store: &Store, source: &ImageSource, resolved: &Resolved, progress: &mut dyn Progress) -> Result<String> {
     let free = free_space(store)?;
     let download = resolved.download_size();
-    ensure!(download <= free, "{download} bytes of layers do not fit into {free} bytes of free space in {}", store.path().display());
+    ensure!(
+        download <= free,
+        "{download} bytes of layers do not fit into {free} bytes of free space in {}",
+        store.path().display()
+    );
     progress.begin(source, download);
     let transaction = store.repo.auto_transaction(NO_CANCEL).context("writing to the store")?;
     let mut tree = Tree::new(Limits { entries: MAX_ENTRIES, bytes: free });
@@ -67,11 +77,13 @@ fn import(store: &Store, source: &ImageSource, resolved: &Resolved, progress: &m
     for layer in &resolved.layers {
         let digest = &layer.blob.digest;
         let fetching = || format!("layer {}", digest.short());
-        let content = resolved.open(layer).with_context(fetching)?;
+        let count = Arc::new(AtomicU64::new(0));
+        let inner = resolved.open(layer).with_context(fetching)?;
+        let content = Box::new(Fetched { inner, count: count.clone() });
         // headers and padding are not stored: a layer may be a little longer than its files
         let limit = free.saturating_mul(2);
         let mut reader = LayerReader::start(content, layer.blob.clone(), layer.diff_id.clone(), limit);
-        let applied = tree.apply(&mut Counted { inner: &mut reader, progress }, &mut importer);
+        let applied = tree.apply(&mut Telling { inner: &mut reader, count, progress }, &mut importer);
         reader.finish(applied).with_context(fetching)?;
     }
     let metadata = Metadata { manifest: &resolved.manifest_json, config: &resolved.config_json };
@@ -90,16 +102,33 @@ fn free_space(store: &Store) -> Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Counts unpacked bytes; what is shown is a rate, not a checksum.
-struct Counted<'a> {
+/// Counts what is fetched, on the thread that fetches.
+struct Fetched {
+    inner: Box<dyn Read + Send>,
+    count: Arc<AtomicU64>,
+}
+
+impl Read for Fetched {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.count.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+/// Tells what was fetched meanwhile, on the thread that imports.
+struct Telling<'a> {
     inner: &'a mut LayerReader,
+    count: Arc<AtomicU64>,
     progress: &'a mut dyn Progress,
 }
 
-impl Read for Counted<'_> {
+impl Read for Telling<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.progress.fetched(count as u64);
-        Ok(count)
+        let fetched = self.count.swap(0, Ordering::Relaxed);
+        if fetched > 0 {
+            self.progress.fetched(fetched);
+        }
+        self.inner.read(buffer)
     }
 }

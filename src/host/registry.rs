@@ -20,9 +20,13 @@ use tokio::{runtime::Runtime, sync::mpsc};
 use super::{
     blob::Blob,
     credentials::{self, Credentials},
-    source::{BlobSource, MAX_JSON, RegistrySettings},
+    source::{BlobSource, MAX_JSON},
 };
-use crate::model::digest::Digest;
+use crate::model::{
+    digest::Digest,
+    fault::{Code, Fault},
+    settings::Settings,
+};
 
 const CONNECT: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(60);
@@ -42,28 +46,35 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Prepares to talk to the registry; nothing is sent yet.
-    pub fn connect(reference: &Reference, settings: &RegistrySettings) -> Result<Registry> {
+    /// Prepares to talk to the registry. One that may do without TLS is asked whether it has it all the same.
+    pub fn connect(reference: &Reference, settings: &Settings) -> Result<Registry> {
         let host = reference.resolve_registry();
-        let plain = is_loopback(host) || settings.insecure.iter().any(|known| known == host);
+        let insecure = is_loopback(host) || settings.registry.insecure.iter().any(|known| known == host);
         // a second installation fails, and leaves the first in force
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .read_timeout(IDLE)
             .user_agent(concat!("sysctr/", env!("CARGO_PKG_VERSION")))
-            .https_only(!plain);
+            .https_only(!insecure)
+            .danger_accept_invalid_certs(insecure);
         if is_loopback(host) {
             builder = builder.no_proxy();
         }
-        let scheme = if plain { "http" } else { "https" };
+        let client = builder.build().context("preparing TLS")?;
+        // one worker, so that a download goes on while its reader is busy
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let tls = !insecure || {
+            let probe = client.get(format!("https://{host}/v2/"));
+            runtime.block_on(async { probe.send().await }).is_ok()
+        };
+        let scheme = if tls { "https" } else { "http" };
         Ok(Registry {
             base: format!("{scheme}://{host}/v2/{}", reference.repository()),
-            client: builder.build().context("preparing TLS")?,
+            client,
             credentials: credentials::find(reference)?,
             authorization: Mutex::new(None),
-            // one worker, so that a download goes on while its reader is busy
-            runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?,
+            runtime,
             reference: reference.clone(),
         })
     }
@@ -81,9 +92,14 @@ impl Registry {
         match response.status() {
             status if status.is_success() => Ok(response),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => bail!(self.not_let_in()),
+            StatusCode::NOT_FOUND => {
+                let message = format!("the registry {registry} has no {} (404 Not Found)", what_is(path));
+                bail!(Fault::new(Code::NotFound, message))
+            }
             status => {
                 let text = self.runtime.block_on(body(response, 4096)).unwrap_or_default();
-                let text = String::from_utf8_lossy(&text).chars().filter(|c| !c.is_control()).take(200).collect::<String>();
+                let text =
+                    String::from_utf8_lossy(&text).chars().filter(|c| !c.is_control()).take(200).collect::<String>();
                 bail!("the registry {registry} answered {status} {text}")
             }
         }
@@ -108,7 +124,8 @@ impl Registry {
     fn authorize(&self, response: &Response) -> Result<String> {
         let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
         let texts: Vec<&str> = headers.iter().filter_map(|value| value.to_str().ok()).collect();
-        let challenges: Vec<ChallengeRef<'_>> = texts.iter().flat_map(|text| ChallengeParser::new(text).flatten()).collect();
+        let challenges: Vec<ChallengeRef<'_>> =
+            texts.iter().flat_map(|text| ChallengeParser::new(text).flatten()).collect();
         let asks_for = |scheme: &str| challenges.iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case(scheme));
         if let Some(challenge) = asks_for("bearer") {
             let value = |key: &str| {
@@ -118,7 +135,11 @@ impl Registry {
             let realm = value("realm").context("the registry's challenge names no realm")?;
             return self.token(&realm, value("service"));
         }
-        ensure!(asks_for("basic").is_some(), "the registry {} asks for an unknown kind of login", self.reference.registry());
+        ensure!(
+            asks_for("basic").is_some(),
+            "the registry {} asks for an unknown kind of login",
+            self.reference.registry()
+        );
         match &self.credentials {
             Some(credentials) => Ok(credentials.basic()),
             None => bail!(self.not_let_in()),
@@ -163,7 +184,9 @@ impl Registry {
             Some(credentials) => {
                 format!("the registry {registry} refused the credentials of {}", credentials.origin.display())
             }
-            None => format!("the registry {registry} asks for credentials and none are known (try `podman login {registry}`)"),
+            None => format!(
+                "the registry {registry} asks for credentials and none are known (try `podman login {registry}`)"
+            ),
         }
     }
 
@@ -238,6 +261,15 @@ async fn body(mut response: Response, limit: u64) -> Result<Vec<u8>> {
 fn interrupted(error: reqwest::Error) -> io::Error {
     let text = format!("the registry broke off: {:#}", anyhow::Error::from(error.without_url()));
     io::Error::new(io::ErrorKind::ConnectionAborted, text)
+}
+
+/// The last part of a request, in words.
+fn what_is(path: &str) -> String {
+    match path.split_once('/') {
+        Some(("manifests", what)) => format!("image {what:?} in this repository"),
+        Some((_, digest)) => format!("blob {digest}"),
+        None => path.to_owned(),
+    }
 }
 
 /// `localhost`, 127.0.0.0/8 or `[::1]`, with or without a port.

@@ -124,10 +124,15 @@ impl<R: Read> TarReader<R> {
             ensure!(id < u64::from(u32::MAX), "tar entry {named:?}: {key} {id} is too large");
             Ok(id as u32)
         };
-        ensure!(!pax.keys().any(|key| key.starts_with(b"GNU.sparse.")), "tar entry {named:?}: sparse files are not supported");
+        ensure!(
+            !pax.keys().any(|key| key.starts_with(b"GNU.sparse.")),
+            "tar entry {named:?}: sparse files are not supported"
+        );
 
         let kind = match header.entry_type() {
-            EntryType::Regular | EntryType::Continuous if header.as_bytes()[156] == 0 && path.ends_with(b"/") => Kind::Dir,
+            EntryType::Regular | EntryType::Continuous if header.as_bytes()[156] == 0 && path.ends_with(b"/") => {
+                Kind::Dir
+            }
             EntryType::Regular | EntryType::Continuous => Kind::File,
             EntryType::Directory => Kind::Dir,
             EntryType::Symlink => Kind::Symlink,
@@ -176,7 +181,11 @@ impl<R: Read> TarReader<R> {
             return Ok(None);
         }
         let header = Header::from_byte_slice(&block).clone();
-        let sum: u32 = block.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) }).sum();
+        let sum: u32 = block
+            .iter()
+            .enumerate()
+            .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) })
+            .sum();
         ensure!(header.cksum().is_ok_and(|written| written == sum), "not a tar archive: a header's checksum is wrong");
         Ok(Some(header))
     }

@@ -1,5 +1,17 @@
 //! What sysctr knows, without effects: names, references, manifests, values, rendered text and plans.
 
+pub mod deployment;
 pub mod digest;
+pub mod fault;
+pub mod layout;
+pub mod manifest;
 pub mod name;
 pub mod reference;
+pub mod render;
+pub mod request;
+pub mod settings;
+pub mod spec;
+pub mod template;
+pub mod unit;
+pub mod user;
+pub mod values;

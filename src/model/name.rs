@@ -41,8 +41,13 @@ impl FromStr for ContainerName {
 
     fn from_str(text: &str) -> Result<ContainerName, BadName> {
         let first = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        let rest = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'));
-        if first && rest && text.len() <= 64 { Ok(ContainerName(text.to_owned())) } else { Err(BadName(text.to_owned())) }
+        let rest =
+            text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'));
+        if first && rest && text.len() <= 64 {
+            Ok(ContainerName(text.to_owned()))
+        } else {
+            Err(BadName(text.to_owned()))
+        }
     }
 }
 

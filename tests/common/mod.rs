@@ -81,7 +81,8 @@ pub fn hardlink<'a>(path: &'a str, target: &'a str) -> Entry<'a> {
 pub fn tar_of(entries: &[Entry<'_>]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for entry in entries {
-        let records: Vec<(String, &[u8])> = entry.xattrs.iter().map(|(name, value)| (format!("SCHILY.xattr.{name}"), *value)).collect();
+        let records: Vec<(String, &[u8])> =
+            entry.xattrs.iter().map(|(name, value)| (format!("SCHILY.xattr.{name}"), *value)).collect();
         if !records.is_empty() {
             builder.append_pax_extensions(records.iter().map(|(key, value)| (key.as_str(), *value))).unwrap();
         }
@@ -210,7 +211,13 @@ impl Registry {
             fs::write(&config, text).unwrap();
             let log = File::create(folder.join("registry.log")).unwrap();
             let mut command = Command::new("docker-registry");
-            command.arg("serve").arg(&config).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
+            command
+                .arg("serve")
+                .arg(&config)
+                .stdin(Stdio::null())
+                .stdout(log.try_clone().unwrap())
+                .stderr(log)
+                .process_group(0);
             let mut child = command.spawn().unwrap();
             let deadline = Instant::now() + Duration::from_secs(20);
             while Instant::now() < deadline && child.try_wait().unwrap().is_none() {

@@ -1,0 +1,107 @@
+//! The command line: text becomes types here and nowhere behind.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+
+use sysctr::model::{name::ContainerName, reference::ImageSource, values::Setting};
+
+/// Install OCI images as systemd services, without a container engine
+#[derive(Parser)]
+#[command(name = "sysctr", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    after_help = "IMAGE is REGISTRY/REPOSITORY[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE."
+)]
+pub struct Cli {
+    /// Work on the system below this folder, without talking to systemd
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub root: Option<PathBuf>,
+    /// Print one JSON document on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more
+    #[arg(short, long, global = true, action = ArgAction::SetTrue)]
+    pub verbose: bool,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Install an image as a service
+    Install(InstallArgs),
+    /// Stop, disable and remove containers; images and state stay
+    Uninstall(UninstallArgs),
+    /// List what is installed
+    List,
+    /// Show one container in full
+    Show { name: ContainerName },
+    /// Pull an image into the store
+    Pull { image: ImageSource },
+    /// List the images in the store
+    Images,
+    /// Remove images from the store
+    Remove {
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<ImageSource>,
+    },
+    /// Show what an image says about itself, in the store or where it comes from
+    Inspect { image: ImageSource },
+    /// Check every object of the store and every file that sysctr has placed
+    Verify { names: Vec<ContainerName> },
+    /// Drop what nothing needs: unused images, leftovers of what was cut short
+    Prune {
+        /// Only say what would go
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print a completion script for a shell
+    Completions { shell: Shell },
+    /// Print the manual page, or write one for each verb into a folder
+    Man {
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: Option<PathBuf>,
+    },
+    /// Finish or undo what was cut short (run at boot by sysctr-recover.service)
+    #[command(hide = true)]
+    Recover,
+}
+
+#[derive(Args)]
+pub struct InstallArgs {
+    pub image: ImageSource,
+    /// Name of the container and of its unit [default: the last part of the repository]
+    #[arg(long)]
+    pub name: Option<ContainerName>,
+    /// Give a value that the image asks for; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub settings: Vec<Setting>,
+    /// Accept what the image requests of the host without asking
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Also start it; when that fails the install is undone
+    #[arg(long)]
+    pub now: bool,
+    /// Do not enable it at boot
+    #[arg(long)]
+    pub no_enable: bool,
+    /// Say what would be done, and show the files, without doing it
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Args)]
+pub struct UninstallArgs {
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<ContainerName>,
+    /// Also delete the state that the image declared
+    #[arg(long)]
+    pub purge: bool,
+    /// Only say what would go
+    #[arg(long)]
+    pub dry_run: bool,
+}

@@ -1,0 +1,106 @@
+//! What every verb about images needs: pulling with a progress bar, who uses an image, sizes for people.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::Context;
+use crate::output::Output;
+use sysctr::{
+    host::{
+        dir::Folder,
+        lock::StoreLock,
+        ostree::{Store, StoredImage},
+        pull::{self, Progress},
+        state,
+    },
+    model::{
+        fault::{Code, Fault},
+        name::ContainerName,
+        reference::ImageSource,
+        settings::Settings,
+    },
+};
+
+/// Pulls an image.
+pub fn pull(
+    context: &Context,
+    lock: &StoreLock,
+    store: &Store,
+    source: &ImageSource,
+    settings: &Settings,
+) -> Result<StoredImage> {
+    let mut bar = Bar { output: context.output, bar: None };
+    let pulled = pull::pull(lock, store, source, settings, &mut bar);
+    if let Some(bar) = bar.bar {
+        bar.finish_and_clear();
+    }
+    pulled
+}
+
+/// Draws on standard error, and only on a terminal.
+struct Bar {
+    output: Output,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress for Bar {
+    fn begin(&mut self, image: &ImageSource, bytes: u64) {
+        if !self.output.progress() {
+            return;
+        }
+        let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}") {
+            bar.set_style(style);
+        }
+        bar.set_message(image.to_string());
+        self.bar = Some(bar);
+    }
+
+    fn fetched(&mut self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
+        }
+    }
+
+    fn warning(&mut self, text: &str) {
+        self.output.warn(text);
+    }
+}
+
+/// The containers of each commit that a deployment was made of, in force or not.
+pub fn users(root: &Folder) -> Result<BTreeMap<String, Vec<ContainerName>>> {
+    let mut users: BTreeMap<String, Vec<ContainerName>> = BTreeMap::new();
+    for container in state::containers(root)? {
+        for deployment in state::deployments(root, &container.name)? {
+            let names = users.entry(deployment.commit).or_default();
+            if !names.contains(&container.name) {
+                names.push(container.name.clone());
+            }
+        }
+    }
+    Ok(users)
+}
+
+/// The failure that says so.
+pub fn missing(source: &ImageSource) -> Fault {
+    Fault::new(Code::NotFound, format!("{source} is not in the store")).hint("`sysctr images` shows what is")
+}
+
+/// `1 image`, `2 images`.
+pub fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A size in the unit that fits, of powers of 1000.
+pub fn bytes(size: u64) -> String {
+    let mut value = size as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if value < 999.5 {
+            return if unit == "B" { format!("{size} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} TB")
+}

@@ -1,0 +1,86 @@
+//! `sysctr list`: what is installed.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::Context;
+use crate::output::table;
+use sysctr::{
+    host::{
+        dir::Folder,
+        state::{self, Container},
+        systemd::Manager,
+        units,
+    },
+    model::{deployment::Deployment, name::ContainerName},
+};
+
+/// One line of the list; the keys are part of the command line's contract.
+#[derive(Serialize)]
+pub struct Row {
+    pub name: ContainerName,
+    pub image: String,
+    pub digest: String,
+    pub version: Option<String>,
+    pub deployment: u32,
+    pub previous: Option<u32>,
+    pub state: String,
+    pub enabled: bool,
+    pub health: Option<String>,
+    /// An operation was cut short, or runs just now.
+    pub pending: bool,
+}
+
+/// Prints the list.
+pub fn run(context: &Context) -> Result<()> {
+    let root = context.folder()?;
+    let manager = context.manager()?;
+    let mut rows = Vec::new();
+    for container in state::containers(&root)? {
+        if let Some(id) = container.active {
+            let deployment = state::deployment(&root, &container.name, id)?;
+            rows.push(row(&root, manager.as_ref(), &container, &deployment)?);
+        }
+    }
+    context.output.result(&rows, || {
+        if rows.is_empty() {
+            return "nothing is installed; `sysctr install IMAGE` does".to_owned();
+        }
+        table(&["NAME", "STATE", "ENABLED", "VERSION", "DIGEST", "IMAGE"], rows.iter().map(Row::cells))
+    })
+}
+
+/// What is told of a container in one line.
+pub fn row(root: &Folder, manager: Option<&Manager>, container: &Container, deployment: &Deployment) -> Result<Row> {
+    let name = &container.name;
+    let unit = name.service_unit();
+    let (state, enabled) = match manager {
+        Some(manager) => {
+            let state = manager.state(&unit)?;
+            (state.active, state.file_state.starts_with("enabled"))
+        }
+        None => ("offline".to_owned(), units::is_enabled(root, name, deployment.id)?),
+    };
+    Ok(Row {
+        name: name.clone(),
+        image: deployment.image.clone(),
+        digest: deployment.digest.to_string(),
+        version: deployment.image_version.clone(),
+        deployment: deployment.id,
+        previous: None,
+        state,
+        enabled,
+        health: None,
+        pending: container.journal.is_some(),
+    })
+}
+
+impl Row {
+    fn cells(&self) -> Vec<String> {
+        let state = if self.pending { format!("{} (pending)", self.state) } else { self.state.clone() };
+        let digest = self.digest.trim_start_matches("sha256:").chars().take(12).collect();
+        let yes_no = if self.enabled { "yes" } else { "no" };
+        let version = self.version.clone().unwrap_or_else(|| "-".to_owned());
+        vec![self.name.to_string(), state, yes_no.to_owned(), version, digest, self.image.clone()]
+    }
+}

@@ -1,0 +1,77 @@
+//! One verb a file: choose, apply, report.
+
+pub mod image;
+pub mod images;
+pub mod inspect;
+pub mod install;
+pub mod list;
+pub mod man;
+pub mod prune;
+pub mod pull;
+pub mod recover;
+pub mod remove;
+pub mod show;
+pub mod uninstall;
+pub mod verify;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Result;
+
+use crate::output::Output;
+use sysctr::host::{
+    dir::Folder,
+    lock::StoreLock,
+    systemd::Manager,
+    transaction::{self, Recovered},
+};
+
+/// What every verb needs to know about this run.
+pub struct Context {
+    /// `/`, or the folder given with `--root`.
+    pub root: PathBuf,
+    pub output: Output,
+}
+
+/// How long a writer waits for another one.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+impl Context {
+    /// Whether we work on a tree that is not the running system.
+    pub fn offline(&self) -> bool {
+        self.root != Path::new("/")
+    }
+
+    /// The root as a folder.
+    pub fn folder(&self) -> Result<Folder> {
+        Folder::root(&self.root)
+    }
+
+    /// The service manager, where there is one and we work on its system.
+    pub fn manager(&self) -> Result<Option<Manager>> {
+        if self.offline() { Ok(None) } else { Manager::connect() }
+    }
+
+    /// What every changing verb begins with: the lock, then what was cut short before.
+    pub fn begin(&self, verb: &str) -> Result<(Folder, StoreLock)> {
+        let lock = StoreLock::acquire(&self.root, verb, PATIENCE)?;
+        let root = self.folder()?;
+        let recovered = transaction::recover(&root, &lock)?;
+        for one in &recovered {
+            self.output.detail(match one {
+                Recovered::Finished(name) => format!("finished the install of {name} that was cut short"),
+                Recovered::Removed(name) => format!("finished the uninstall of {name} that was cut short"),
+                Recovered::Undone(name) => format!("undid what was cut short for {name}"),
+            });
+        }
+        if !recovered.is_empty()
+            && let Some(manager) = self.manager()?
+        {
+            manager.reload()?;
+        }
+        Ok((root, lock))
+    }
+}

@@ -1,0 +1,83 @@
+//! `sysctr uninstall NAME...`: stop, disable, remove. The image, declared state and system users stay.
+
+use anyhow::Result;
+
+use super::Context;
+use crate::cli::UninstallArgs;
+use sysctr::{
+    host::{
+        dir::Folder,
+        lock::StoreLock,
+        owned,
+        state::{self, Container},
+        systemd::Manager,
+        transaction,
+    },
+    model::{deployment::Deployment, name::ContainerName},
+};
+
+/// Uninstalls all of them, or none where one of them is not installed.
+pub fn run(context: &Context, args: &UninstallArgs) -> Result<()> {
+    let (root, lock) = context.begin("uninstall")?;
+    let mut names = args.names.clone();
+    names.sort();
+    names.dedup();
+    let chosen = names.iter().map(|name| state::installed(&root, name)).collect::<Result<Vec<_>>>()?;
+    if args.dry_run {
+        for (container, deployment) in &chosen {
+            context.output.say(format!("would stop, disable and remove {}", container.name));
+            for folder in deployment.state.iter().filter(|_| args.purge) {
+                context.output.say(format!("would delete {}", folder.path));
+            }
+        }
+        return Ok(());
+    }
+    let manager = context.manager()?;
+    for (container, deployment) in &chosen {
+        remove(&root, &lock, manager.as_ref(), container, deployment, args.purge)?;
+        context.output.say(format!("uninstalled {}{}", container.name, kept(&root, &container.name, deployment)?));
+    }
+    Ok(())
+}
+
+/// Stops a container and removes it whole.
+pub fn remove(
+    root: &Folder,
+    lock: &StoreLock,
+    manager: Option<&Manager>,
+    container: &Container,
+    deployment: &Deployment,
+    purge: bool,
+) -> Result<()> {
+    if let Some(manager) = manager {
+        // What could start the service again goes before it.
+        let (services, starters): (Vec<&String>, Vec<&String>) =
+            deployment.units.iter().partition(|unit| unit.ends_with(".service"));
+        for unit in starters.into_iter().chain(services) {
+            manager.stop(unit)?;
+        }
+    }
+    transaction::commit_uninstall(root, lock, container, purge)?;
+    if purge {
+        for folder in &deployment.state {
+            owned::purge(root, &container.name, &folder.path)?;
+        }
+    }
+    transaction::remove_files(root, &container.name)?;
+    if let Some(manager) = manager {
+        manager.reload()?;
+        deployment.units.iter().for_each(|unit| manager.reset_failed(unit));
+    }
+    Ok(())
+}
+
+/// Words about state that is still there.
+fn kept(root: &Folder, name: &ContainerName, deployment: &Deployment) -> Result<String> {
+    let mut kept = Vec::new();
+    for folder in &deployment.state {
+        if root.open(folder.path.trim_start_matches('/'))?.is_some() && !owned::is_foreign(root, name, &folder.path)? {
+            kept.push(folder.path.as_str());
+        }
+    }
+    Ok(if kept.is_empty() { String::new() } else { format!("; its state stays in {}", kept.join(", ")) })
+}

@@ -1,0 +1,178 @@
+//! The service manager over D-Bus (org.freedesktop.systemd1(5)).
+//!
+//! As root through the manager's private socket, which is there before any bus; else over the system bus. A job is awaited by its
+//! JobRemoved signal, for which we listen before we ask.
+
+use std::{
+    os::unix::net::UnixStream,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use futures_util::StreamExt;
+use serde::Serialize;
+use tokio::runtime::Runtime;
+use zbus::{
+    Connection, MessageStream, OwnedObjectPath, OwnedVariant, connection, message::Type, zvariant::DynamicType,
+};
+
+const PRIVATE_SOCKET: &str = "/run/systemd/private";
+const BUS: &str = "org.freedesktop.systemd1";
+const PATH: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
+
+/// Longer than any start or stop that systemd itself lets run by default.
+const JOB_DEADLINE: Duration = Duration::from_secs(15 * 60);
+
+/// A connection to the running service manager.
+pub struct Manager {
+    runtime: Runtime,
+    connection: Connection,
+    /// The private socket has no bus and so no names on it.
+    on_bus: bool,
+}
+
+/// What systemd says of a unit.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct UnitState {
+    /// `loaded`, `not-found`, `bad-setting`, `error`, `masked`
+    pub load: String,
+    /// `active`, `inactive`, `failed`, `activating`, ...
+    pub active: String,
+    pub sub: String,
+    /// Where its text is; empty where it has none.
+    pub fragment: String,
+    /// As `systemctl is-enabled` prints it.
+    pub file_state: String,
+}
+
+impl Manager {
+    /// Connects, or none where systemd does not run this system (sd_booted(3)).
+    pub fn connect() -> Result<Option<Manager>> {
+        if !Path::new("/run/systemd/system").is_dir() {
+            return Ok(None);
+        }
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("talking to systemd")?;
+        let private = match rustix::process::geteuid().is_root() {
+            true => UnixStream::connect(PRIVATE_SOCKET).ok(),
+            false => None,
+        };
+        let on_bus = private.is_none();
+        let connection = runtime.block_on(async {
+            match private {
+                Some(stream) => connection::Builder::unix_stream(stream).p2p().build().await,
+                None => connection::Builder::system().build().await,
+            }
+        });
+        let connection = connection.context("talking to systemd")?;
+        let manager = Manager { runtime, connection, on_bus };
+        if manager.on_bus {
+            manager.call("Subscribe", &()).context("talking to systemd")?;
+        }
+        Ok(Some(manager))
+    }
+
+    /// Loads changed units (`systemctl daemon-reload`).
+    pub fn reload(&self) -> Result<()> {
+        self.call("Reload", &()).map(drop).context("reloading systemd")
+    }
+
+    /// Starts a unit and waits until the job is done.
+    pub fn start(&self, unit: &str) -> Result<()> {
+        self.job("StartUnit", unit).with_context(|| format!("starting {unit}"))
+    }
+
+    /// Stops a unit and waits until the job is done.
+    pub fn stop(&self, unit: &str) -> Result<()> {
+        self.job("StopUnit", unit).with_context(|| format!("stopping {unit}"))
+    }
+
+    /// Forgets that a unit failed; one that is not loaded has nothing to forget.
+    pub fn reset_failed(&self, unit: &str) {
+        let _ = self.call("ResetFailedUnit", &(unit,));
+    }
+
+    /// What systemd knows of a unit; loads it if need be.
+    pub fn state(&self, unit: &str) -> Result<UnitState> {
+        let context = || format!("asking systemd about {unit}");
+        let reply = self.call("LoadUnit", &(unit,)).with_context(context)?;
+        let path: OwnedObjectPath = reply.body().deserialize().with_context(context)?;
+        let property = |name: &str| -> Result<String> {
+            let reply = self
+                .raw(path.as_str(), "org.freedesktop.DBus.Properties", "Get", &(UNIT, name))
+                .with_context(context)?;
+            let value: OwnedVariant = reply.body().deserialize().with_context(context)?;
+            String::try_from(value).with_context(context)
+        };
+        Ok(UnitState {
+            load: property("LoadState")?,
+            active: property("ActiveState")?,
+            sub: property("SubState")?,
+            fragment: property("FragmentPath")?,
+            file_state: property("UnitFileState")?,
+        })
+    }
+
+    fn job(&self, method: &str, unit: &str) -> Result<()> {
+        let deadline = Instant::now() + JOB_DEADLINE;
+        let result = self.runtime.block_on(async {
+            let mut stream = MessageStream::from(&self.connection);
+            let destination = self.on_bus.then_some(BUS);
+            let reply = self.connection.call_method(destination, PATH, Some(MANAGER), method, &(unit, "replace")).await;
+            let job: OwnedObjectPath = reply.map_err(plain)?.body().deserialize()?;
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let message = match tokio::time::timeout(left, stream.next()).await {
+                    Ok(Some(message)) => message?,
+                    Ok(None) => bail!("systemd closed the connection"),
+                    Err(_) => bail!("the job is not done after {} minutes", JOB_DEADLINE.as_secs() / 60),
+                };
+                let header = message.header();
+                let removed = message.message_type() == Type::Signal
+                    && header.member().is_some_and(|member| member.as_str() == "JobRemoved");
+                if !removed {
+                    continue;
+                }
+                let (_, path, _, result): (u32, OwnedObjectPath, String, String) = message.body().deserialize()?;
+                if path == job {
+                    return Ok(result);
+                }
+            }
+        })?;
+        match result.as_str() {
+            "done" | "skipped" => Ok(()),
+            "failed" => bail!("it failed; `systemctl status {unit}` and `journalctl -u {unit}` say why"),
+            "dependency" => bail!("a unit that it requires failed; `systemctl status {unit}` says which"),
+            "timeout" => bail!("it took longer than the unit allows"),
+            other => bail!("systemd ended the job as {other:?}"),
+        }
+    }
+
+    fn call<B: Serialize + DynamicType>(&self, method: &str, body: &B) -> Result<zbus::Message> {
+        self.raw(PATH, MANAGER, method, body)
+    }
+
+    fn raw<B: Serialize + DynamicType>(
+        &self,
+        path: &str,
+        interface: &str,
+        method: &str,
+        body: &B,
+    ) -> Result<zbus::Message> {
+        let destination = self.on_bus.then_some(BUS);
+        let call = self.connection.call_method(destination, path, Some(interface), method, body);
+        self.runtime.block_on(call).map_err(plain)
+    }
+}
+
+/// systemd's own words, without the error's D-Bus name in front.
+fn plain(error: zbus::Error) -> anyhow::Error {
+    match error {
+        zbus::Error::MethodError(_, Some(text), _) => anyhow::anyhow!(text),
+        other => other.into(),
+    }
+}

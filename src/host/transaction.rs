@@ -1,0 +1,261 @@
+//! An operation on what is installed: stage → journal → commit → place. Everything before the journal can be thrown away, everything
+//! after the commit can be done again; [`recover`] does either, whenever the machine stopped.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use rustix::fs::FileType;
+
+use super::{
+    dir::Folder,
+    lock::StoreLock,
+    ostree::{Store, StoredImage},
+    owned,
+    state::{self, Container},
+    units,
+};
+use crate::model::{
+    deployment::{self, Deployment, Journal, Operation, Record},
+    fault::{Code, Fault},
+    layout,
+    name::ContainerName,
+    spec::MountPoint,
+};
+
+/// A deployment on disk that is not in force. Dropped, it takes itself away again.
+pub struct Staged<'a> {
+    root: &'a Folder,
+    name: ContainerName,
+    id: u32,
+    armed: bool,
+}
+
+/// What a deployment consists of.
+#[allow(missing_docs)]
+pub struct Parts<'a> {
+    pub image: &'a StoredImage,
+    pub record: Deployment,
+    pub config_json: String,
+    pub files: BTreeMap<String, String>,
+    pub mount_points: Vec<MountPoint>,
+}
+
+/// The number for the container's next deployment: numbers are never used again.
+pub fn next_id(root: &Folder, name: &ContainerName) -> Result<u32> {
+    let on_disk = state::deployment_ids(root, name)?.into_iter().chain(units::set_ids(root, name)?).max();
+    Ok(on_disk.unwrap_or(0) + 1)
+}
+
+impl<'a> Staged<'a> {
+    /// Writes the whole deployment, synced; nothing of it is in force.
+    pub fn write(root: &'a Folder, lock: &StoreLock, store: &Store, parts: Parts) -> Result<Staged<'a>> {
+        let Parts { image, mut record, config_json, files, mount_points } = parts;
+        let staged = Staged { root, name: record.name.clone(), id: record.id, armed: true };
+        root.create(layout::STATE, 0o700)?;
+        let folder = root.create(&layout::deployment(&staged.name, staged.id), 0o755)?;
+        store.checkout(lock, image, std::os::fd::AsFd::as_fd(&folder), "rootfs").context("checking out the image")?;
+        if let Some(rootfs) = folder.open("rootfs")? {
+            for point in &mount_points {
+                record.mount_points.extend(make_mount_point(&rootfs, point)?);
+            }
+        }
+        folder.write_new("config.json", &config_json, 0o600)?;
+        folder.write_new(state::DEPLOYMENT, &deployment::to_text(&record)?, 0o600)?;
+        folder.sync_all()?;
+        units::stage(root, &staged.name, staged.id, &files)?;
+        Ok(staged)
+    }
+
+    /// Puts the deployment in force. From here on a power cut ends in the new state.
+    pub fn commit(mut self, _lock: &StoreLock, enable: bool) -> Result<()> {
+        let settings = self.root.create(&layout::settings(&self.name), 0o755)?;
+        let journal = Journal {
+            version: Journal::VERSION,
+            operation: Operation::Install,
+            from: None,
+            to: Some(self.id),
+            enable,
+            purge: false,
+        };
+        settings.write(layout::JOURNAL, &deployment::to_text(&journal)?, 0o600)?;
+        let committed = settings.write(layout::ACTIVE, &format!("{}\n", self.id), 0o644);
+        if committed.is_err() {
+            settings.remove(layout::JOURNAL)?;
+        }
+        committed?;
+        self.armed = false;
+        let placed = roll_forward(self.root, &self.name, &journal);
+        if placed.is_err() {
+            remove_files(self.root, &self.name)?;
+        }
+        placed
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            // What cannot be removed now, the next changing command removes.
+            let _ = discard(self.root, &self.name, self.id);
+        }
+    }
+}
+
+/// Begins an uninstall: from here on a power cut ends with the container gone.
+pub fn commit_uninstall(root: &Folder, _lock: &StoreLock, container: &Container, purge: bool) -> Result<()> {
+    let Some(settings) = root.open(&layout::settings(&container.name))? else { return Ok(()) };
+    let journal = Journal {
+        version: Journal::VERSION,
+        operation: Operation::Uninstall,
+        from: container.active,
+        to: None,
+        enable: false,
+        purge,
+    };
+    settings.write(layout::JOURNAL, &deployment::to_text(&journal)?, 0o600)?;
+    settings.remove(layout::ACTIVE)?;
+    settings.sync()
+}
+
+/// Ends an operation: nothing is left to do for it.
+pub fn finish(root: &Folder, _lock: &StoreLock, name: &ContainerName) -> Result<()> {
+    if let Some(settings) = root.open(&layout::settings(name))? {
+        settings.remove(layout::JOURNAL)?;
+        settings.sync()?;
+    }
+    Ok(())
+}
+
+/// What [`recover`] did for a container.
+#[derive(Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Recovered {
+    Finished(ContainerName),
+    Undone(ContainerName),
+    Removed(ContainerName),
+}
+
+/// Finishes or undoes what was cut short, in files only: it neither starts nor awaits anything.
+pub fn recover(root: &Folder, lock: &StoreLock) -> Result<Vec<Recovered>> {
+    let mut done = Vec::new();
+    for folder in [layout::CONTAINERS.to_owned(), format!("{}/containers", layout::STATE)] {
+        let names = root.open(&folder)?.map_or(Ok(Vec::new()), |folder| folder.names())?;
+        for name in names.iter().filter_map(|name| name.parse::<ContainerName>().ok()) {
+            let doing = || {
+                Fault::new(Code::NeedsYou, format!("recovering {name}"))
+                    .hint("the file it names has to be mended by hand")
+            };
+            done.extend(recover_one(root, lock, &name).with_context(doing)?);
+        }
+    }
+    Ok(done)
+}
+
+fn recover_one(root: &Folder, lock: &StoreLock, name: &ContainerName) -> Result<Option<Recovered>> {
+    let Some(container) = state::container(root, name)? else {
+        let left = root.open(&layout::settings(name))?.is_some() || root.open(&layout::container(name))?.is_some();
+        remove_files(root, name)?;
+        return Ok(left.then(|| Recovered::Undone(name.clone())));
+    };
+    match (&container.journal, container.active) {
+        (None, active) => {
+            let newer = |id: &u32| Some(*id) > active;
+            let mut staged: Vec<u32> = state::deployment_ids(root, name)?.into_iter().filter(newer).collect();
+            staged.extend(units::set_ids(root, name)?.into_iter().filter(newer));
+            staged.iter().try_for_each(|id| discard(root, name, *id))?;
+            Ok((!staged.is_empty()).then(|| Recovered::Undone(name.clone())))
+        }
+        (Some(journal), active) => match journal.operation {
+            Operation::Install if active == journal.to => {
+                roll_forward(root, name, journal)?;
+                finish(root, lock, name)?;
+                Ok(Some(Recovered::Finished(name.clone())))
+            }
+            Operation::Uninstall if active.is_none() => {
+                if journal.purge
+                    && let Some(id) = journal.from
+                    && let Ok(record) = state::deployment(root, name, id)
+                {
+                    record.state.iter().try_for_each(|folder| owned::purge(root, name, &folder.path).map(drop))?;
+                }
+                remove_files(root, name)?;
+                Ok(Some(Recovered::Removed(name.clone())))
+            }
+            Operation::Install | Operation::Uninstall => {
+                if let Some(id) = journal.to {
+                    discard(root, name, id)?;
+                }
+                finish(root, lock, name)?;
+                if active.is_none() {
+                    remove_files(root, name)?;
+                }
+                Ok(Some(Recovered::Undone(name.clone())))
+            }
+        },
+    }
+}
+
+/// Everything behind the commit that is files.
+fn roll_forward(root: &Folder, name: &ContainerName, journal: &Journal) -> Result<()> {
+    let Some(id) = journal.to else { return Ok(()) };
+    units::place(root, name, id)?;
+    units::preset(root, name, Some(journal.enable))?;
+    if journal.enable { units::enable(root, name, id) } else { Ok(()) }
+}
+
+/// Removes every file of a container that is no longer in force; its state and its image stay.
+pub fn remove_files(root: &Folder, name: &ContainerName) -> Result<()> {
+    units::withdraw(root, name)?;
+    if let Some(containers) = root.open(&format!("{}/containers", layout::STATE))? {
+        containers.remove_tree(name.as_str())?;
+        containers.sync()?;
+    }
+    // Last, because it holds the journal: until here all of this can be done again.
+    if let Some(containers) = root.open(layout::CONTAINERS)? {
+        containers.remove_tree(name.as_str())?;
+        containers.sync()?;
+    }
+    Ok(())
+}
+
+/// Throws a staged deployment away.
+fn discard(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
+    units::discard(root, name, id)?;
+    if let Some(deployments) = root.open(&layout::deployments(name))? {
+        deployments.remove_tree(&id.to_string())?;
+        deployments.sync()?;
+    }
+    if state::container(root, name)?.is_none() {
+        remove_files(root, name)?;
+    }
+    Ok(())
+}
+
+/// Makes what the checkout lacks to mount upon; gives the path if something was made. Resolved inside the checkout: an image's links
+/// cannot lead out of it.
+fn make_mount_point(rootfs: &Folder, point: &MountPoint) -> Result<Option<String>> {
+    let (MountPoint::Folder(path) | MountPoint::File(path)) = point;
+    let below = path.trim_start_matches('/');
+    let context = || format!("making the mount point {path} in the image");
+    let (parent, name) = below.rsplit_once('/').unwrap_or((".", below));
+    if let MountPoint::Folder(_) = point {
+        if rootfs.open(below).with_context(context)?.is_some() {
+            return Ok(None);
+        }
+        rootfs.create(below, 0o755).with_context(context)?;
+        return Ok(Some(path.clone()));
+    }
+    let parent = match parent {
+        "." => rootfs.open(".")?.with_context(context)?,
+        parent => rootfs.create(parent, 0o755).with_context(context)?,
+    };
+    match parent.kind(name).with_context(context)? {
+        Some(FileType::RegularFile) => return Ok(None),
+        // A link such as resolv.conf -> ../run/... would have the host's file mounted elsewhere.
+        Some(FileType::Symlink) => drop(parent.remove(name)?),
+        Some(_) => anyhow::bail!("the image has something else at {path}, where a file is to be mounted"),
+        None => {}
+    }
+    parent.write_new(name, "", 0o644).with_context(context)?;
+    Ok(Some(path.clone()))
+}

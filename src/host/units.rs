@@ -1,0 +1,247 @@
+//! The rendered files of a deployment: staged beside their places, placed by renames, enabled by links of our own that are synced
+//! (`systemctl enable` does not sync), and withdrawn again.
+
+use std::{collections::BTreeMap, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result, ensure};
+
+use super::dir::Folder;
+use crate::model::{
+    layout::{self, Link},
+    name::ContainerName,
+    unit::UnitFile,
+};
+
+/// Where systemd looks for units, but for our own folder (systemd.unit(5), "Unit File Load Path").
+const UNIT_PATH: [&str; 11] = [
+    "etc/systemd/system.control",
+    "run/systemd/system.control",
+    "run/systemd/transient",
+    "run/systemd/generator.early",
+    "etc/systemd/system",
+    "run/systemd/system",
+    "run/systemd/generator",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+    "lib/systemd/system",
+    "run/systemd/generator.late",
+];
+
+/// The file that makes a unit's name taken, where one does.
+pub fn taken(root: &Folder, unit: &str) -> Result<Option<PathBuf>> {
+    for place in UNIT_PATH.into_iter().chain([layout::UNITS]) {
+        if let Some(folder) = root.open(place)?
+            && folder.kind(unit)?.is_some()
+        {
+            return Ok(Some(PathBuf::from("/").join(place).join(unit)));
+        }
+    }
+    Ok(None)
+}
+
+/// Writes the set, and each of its files under a temporary name in the folder where it will lie; all synced.
+pub fn stage(root: &Folder, name: &ContainerName, id: u32, files: &BTreeMap<String, String>) -> Result<()> {
+    let set = root.create(&layout::unit_set(name, id), 0o755)?;
+    for (file, text) in files {
+        set.write_new(file, text, 0o644)?;
+        let (folder, placed) = layout::place(name, file);
+        let folder = root.create(folder, 0o755)?;
+        folder.write_new(&temporary(&placed, id), text, 0o644)?;
+        folder.sync()?;
+    }
+    set.sync()
+}
+
+/// Takes back what [`stage`] wrote.
+pub fn discard(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
+    for file in set_files(root, name, id)? {
+        let (folder, placed) = layout::place(name, &file);
+        if let Some(folder) = root.open(folder)? {
+            folder.remove(&temporary(&placed, id))?;
+        }
+        remove_if_empty(root, layout::place(name, &file).0)?;
+    }
+    if let Some(settings) = root.open(&layout::settings(name))? {
+        settings.remove_tree(&id.to_string())?;
+        settings.sync()?;
+    }
+    Ok(())
+}
+
+/// Puts the set's files in their places, by renames where they are staged. Can be done again.
+pub fn place(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
+    let Some(set) = root.open(&layout::unit_set(name, id))? else { return Ok(()) };
+    for file in set.names()? {
+        let (folder, placed) = layout::place(name, &file);
+        let folder = root.create(folder, 0o755)?;
+        let staged = temporary(&placed, id);
+        if folder.kind(&staged)?.is_some() {
+            folder.rename(&staged, &placed)?;
+        } else {
+            let text = set.read(&file)?.unwrap_or_default();
+            if folder.read(&placed)?.as_deref() != Some(&text) {
+                folder.write(&placed, &text, 0o644)?;
+            }
+        }
+    }
+    if let Some(container) = root.open(&layout::container(name))? {
+        container.link("current", &format!("deployments/{id}"))?;
+    }
+    Ok(())
+}
+
+/// Removes every placed file of the container's sets, and the links to them.
+pub fn withdraw(root: &Folder, name: &ContainerName) -> Result<()> {
+    disable(root, name)?;
+    preset(root, name, None)?;
+    for id in set_ids(root, name)? {
+        for file in set_files(root, name, id)? {
+            let (place, placed) = layout::place(name, &file);
+            if let Some(folder) = root.open(place)? {
+                folder.remove(&placed)?;
+                folder.remove(&temporary(&placed, id))?;
+                folder.sync()?;
+            }
+            remove_if_empty(root, place)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the links of the set's [Install] sections.
+pub fn enable(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
+    for link in links(root, name, id)? {
+        let folder = root.create(&link.folder, 0o755)?;
+        if folder.link_target(&link.name).as_deref() != Some(&link.target) {
+            folder.link(&link.name, &link.target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether every link of the set's [Install] sections is there, and there is one.
+pub fn is_enabled(root: &Folder, name: &ContainerName, id: u32) -> Result<bool> {
+    let links = links(root, name, id)?;
+    for link in &links {
+        let there = root.open(&link.folder)?.and_then(|folder| folder.link_target(&link.name));
+        if there.as_deref() != Some(&link.target) {
+            return Ok(false);
+        }
+    }
+    Ok(!links.is_empty())
+}
+
+/// Removes every link to the container's units, whoever made it.
+fn disable(root: &Folder, name: &ContainerName) -> Result<()> {
+    let mut targets = Vec::new();
+    for id in set_ids(root, name)? {
+        targets.extend(set_files(root, name, id)?.into_iter().map(|file| format!("/{}/{file}", layout::UNITS)));
+    }
+    let Some(system) = root.open(layout::LINKS)? else { return Ok(()) };
+    remove_links(&system, &targets)?;
+    for folder in
+        system.names()?.iter().filter(|name| [".wants", ".requires", ".upholds"].iter().any(|end| name.ends_with(end)))
+    {
+        if let Some(wants) = system.open(folder)?
+            && remove_links(&wants, &targets)?
+        {
+            system.remove_empty(folder)?;
+            system.sync()?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_links(folder: &Folder, targets: &[String]) -> Result<bool> {
+    let mut removed = false;
+    for name in folder.names()? {
+        if folder.link_target(&name).is_some_and(|target| targets.contains(&target)) {
+            removed |= folder.remove(&name)?;
+        }
+    }
+    if removed {
+        folder.sync()?;
+    }
+    Ok(removed)
+}
+
+/// Sets or drops the container's line in our preset file (systemd.preset(5)): a first boot must not enable what was left off.
+pub fn preset(root: &Folder, name: &ContainerName, enabled: Option<bool>) -> Result<()> {
+    let known = root.open(layout::PRESET_FOLDER)?.map(|folder| folder.read(layout::PRESET)).transpose()?.flatten();
+    if known.is_none() && enabled.is_none() {
+        return Ok(());
+    }
+    let unit = name.service_unit();
+    let known = known.unwrap_or_default();
+    let mut lines: Vec<String> =
+        known.lines().filter(|line| line.split_whitespace().nth(1) != Some(&unit)).map(str::to_owned).collect();
+    lines.extend(enabled.map(|on| format!("{} {unit}", if on { "enable" } else { "disable" })));
+    lines.sort();
+    if lines.is_empty() {
+        if let Some(folder) = root.open(layout::PRESET_FOLDER)? {
+            folder.remove(layout::PRESET)?;
+            folder.sync()?;
+        }
+        return remove_if_empty(root, layout::PRESET_FOLDER);
+    }
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    root.create(layout::PRESET_FOLDER, 0o755)?.write(layout::PRESET, &text, 0o644)
+}
+
+/// Lets systemd read the set before it is in force. It exits 0 for keys that it does not know, so any message that names one of our
+/// files refuses.
+pub fn verify(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
+    let Some(set) = root.open(&layout::unit_set(name, id))? else { return Ok(()) };
+    let units: Vec<String> = set.names()?.into_iter().filter(|file| layout::is_unit(file)).collect();
+    let paths = units.iter().map(|unit| set.path().join(unit));
+    let output = match Command::new("systemd-analyze")
+        .args(["verify", "--man=no", "--recursive-errors=no"])
+        .args(paths)
+        .output()
+    {
+        Ok(output) => output,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).context("running systemd-analyze verify"),
+    };
+    let text = String::from_utf8_lossy(&output.stderr);
+    let complaint = text.lines().find(|line| units.iter().any(|unit| line.contains(unit.as_str())));
+    ensure!(complaint.is_none(), "systemd refuses the unit: {}", complaint.unwrap_or_default());
+    Ok(())
+}
+
+/// The files of a set.
+pub fn set_files(root: &Folder, name: &ContainerName, id: u32) -> Result<Vec<String>> {
+    root.open(&layout::unit_set(name, id))?.map_or(Ok(Vec::new()), |set| set.names())
+}
+
+/// The numbers of the sets on disk.
+pub fn set_ids(root: &Folder, name: &ContainerName) -> Result<Vec<u32>> {
+    let names = root.open(&layout::settings(name))?.map_or(Ok(Vec::new()), |folder| folder.names())?;
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
+fn links(root: &Folder, name: &ContainerName, id: u32) -> Result<Vec<Link>> {
+    let Some(set) = root.open(&layout::unit_set(name, id))? else { return Ok(Vec::new()) };
+    let mut links = Vec::new();
+    for file in set.names()?.into_iter().filter(|file| layout::is_unit(file)) {
+        let text = set.read(&file)?.unwrap_or_default();
+        links.extend(layout::links(&file, &UnitFile::parse(&file, &text)?));
+    }
+    Ok(links)
+}
+
+fn temporary(placed: &str, id: u32) -> String {
+    format!(".sysctr-{placed}.{id}")
+}
+
+/// Our own folders go when nothing is left in them; the distribution's stay.
+fn remove_if_empty(root: &Folder, folder: &str) -> Result<()> {
+    if [layout::UNITS, layout::PRESET_FOLDER].contains(&folder)
+        && let Some((parent, name)) = folder.rsplit_once('/')
+        && let Some(parent) = root.open(parent)?
+    {
+        parent.remove_empty(name)?;
+        parent.sync()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! The records on disk: one deployment, and the operation under way. Each has a version; a newer one than ours is refused.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{digest::Digest, name::ContainerName, values::Values};
+
+/// `deployment.json`: one numbered version of a container, written once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deployment {
+    /// Format of the record.
+    pub version: u32,
+    /// The container.
+    pub name: ContainerName,
+    /// 1 for the first one; never used again.
+    pub id: u32,
+    /// Where the image came from.
+    pub image: String,
+    /// The image's manifest.
+    pub digest: Digest,
+    /// The OSTree commit of the checkout.
+    pub commit: String,
+    /// The image's label `org.opencontainers.image.version`.
+    pub image_version: Option<String>,
+    /// When it was made, RFC 3339.
+    pub created: String,
+    /// Settings in force.
+    pub values: Values,
+    /// Requests of the image that were accepted.
+    pub accepted: BTreeSet<String>,
+    /// Units, in the order of their names.
+    pub units: Vec<String>,
+    /// Host folders of state that it declared, and who they belong to.
+    pub state: Vec<OwnedFolder>,
+    /// Files and folders that were added to the checkout to mount upon.
+    pub mount_points: Vec<String>,
+}
+
+/// A host folder of the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct OwnedFolder {
+    pub path: String,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// `journal.json`: names and numbers only, never paths to follow.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Journal {
+    /// Format of the record.
+    pub version: u32,
+    /// What is under way.
+    pub operation: Operation,
+    /// The deployment in force before.
+    pub from: Option<u32>,
+    /// The deployment in force after.
+    pub to: Option<u32>,
+    /// Whether its units are enabled.
+    pub enable: bool,
+    /// Whether declared state goes too.
+    pub purge: bool,
+}
+
+/// The operations that change what is installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Operation {
+    Install,
+    Uninstall,
+}
+
+/// A record of a known version.
+pub trait Record: Serialize + DeserializeOwned {
+    /// The newest version that this program reads, and the one that it writes.
+    const VERSION: u32;
+}
+
+impl Record for Deployment {
+    const VERSION: u32 = 1;
+}
+
+impl Record for Journal {
+    const VERSION: u32 = 1;
+}
+
+/// Reads a record; a newer version is refused before anything else of it is believed.
+pub fn parse<R: Record>(text: &str) -> Result<R> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let Versioned { version } = serde_json::from_str(text).context("no record of sysctr")?;
+    ensure!(
+        version <= R::VERSION,
+        "written by a newer sysctr (record version {version}, this one reads {})",
+        R::VERSION
+    );
+    serde_json::from_str(text).context("a damaged record")
+}
+
+/// The text of a record.
+pub fn to_text(record: &impl Record) -> Result<String> {
+    Ok(serde_json::to_string_pretty(record).context("writing a record")? + "\n")
+}

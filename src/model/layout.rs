@@ -1,0 +1,101 @@
+//! Where everything lies on disk. Paths are relative to the root, which is `/` or the folder given with `--root`.
+//!
+//! ```text
+//! etc/sysctr/containers/NAME/active          number of the deployment in force; its rename is the commit point
+//! etc/sysctr/containers/NAME/N/              the rendered files of deployment N
+//! etc/sysctr/containers/NAME/journal.json    only while an operation is under way
+//! etc/systemd/system.attached/               units, from the set in force
+//! var/lib/sysctr/containers/NAME/deployments/N/   deployment.json config.json rootfs/
+//! ```
+
+use super::{name::ContainerName, unit::UnitFile};
+
+/// One folder for each container.
+pub const CONTAINERS: &str = "etc/sysctr/containers";
+/// Units that we place; not in `system`, so that `mask`, `edit --full` and drop-ins stay the admin's.
+pub const UNITS: &str = "etc/systemd/system.attached";
+/// Where enablement links lie.
+pub const LINKS: &str = "etc/systemd/system";
+/// The number of the deployment in force.
+pub const ACTIVE: &str = "active";
+/// The operation under way.
+pub const JOURNAL: &str = "journal.json";
+/// In the rendered set: becomes a file of tmpfiles.d(5).
+pub const TMPFILES: &str = "tmpfiles.conf";
+/// In the rendered set: becomes a file of sysusers.d(5).
+pub const SYSUSERS: &str = "sysusers.conf";
+/// A line for each container, so that presets do not enable what `--no-enable` left off.
+pub const PRESET_FOLDER: &str = "etc/systemd/system-preset";
+/// The file in [`PRESET_FOLDER`].
+pub const PRESET: &str = "50-sysctr.preset";
+/// Everything of ours that is not configuration.
+pub const STATE: &str = "var/lib/sysctr";
+
+/// The configuration folder of a container.
+pub fn settings(name: &ContainerName) -> String {
+    format!("{CONTAINERS}/{name}")
+}
+
+/// The rendered set of a deployment.
+pub fn unit_set(name: &ContainerName, id: u32) -> String {
+    format!("{CONTAINERS}/{name}/{id}")
+}
+
+/// What sysctr keeps for a container beside its configuration.
+pub fn container(name: &ContainerName) -> String {
+    format!("{STATE}/containers/{name}")
+}
+
+/// The folder of all deployments of a container.
+pub fn deployments(name: &ContainerName) -> String {
+    format!("{STATE}/containers/{name}/deployments")
+}
+
+/// One deployment's folder.
+pub fn deployment(name: &ContainerName, id: u32) -> String {
+    format!("{}/{id}", deployments(name))
+}
+
+/// The command that starts a deployment.
+pub fn launch(name: &ContainerName, id: u32) -> String {
+    format!("/usr/libexec/sysctr/sysctr-runtime run /{}", deployment(name, id))
+}
+
+/// Folder and file name where a file of the rendered set is placed.
+pub fn place(name: &ContainerName, file: &str) -> (&'static str, String) {
+    match file {
+        TMPFILES => ("etc/tmpfiles.d", name.tmpfiles_conf()),
+        SYSUSERS => ("etc/sysusers.d", name.sysusers_conf()),
+        unit => (UNITS, unit.to_owned()),
+    }
+}
+
+/// Whether a file of the rendered set is a unit.
+pub fn is_unit(file: &str) -> bool {
+    !matches!(file, TMPFILES | SYSUSERS)
+}
+
+/// An enablement link: folder below [`LINKS`], name of the link, and what it points to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Link {
+    pub folder: String,
+    pub name: String,
+    pub target: String,
+}
+
+/// The links that enable a unit, from its [Install] section (systemd.unit(5)).
+pub fn links(file: &str, unit: &UnitFile) -> Vec<Link> {
+    let target = format!("/{UNITS}/{file}");
+    let mut links = Vec::new();
+    for (key, suffix) in [("WantedBy", "wants"), ("RequiredBy", "requires"), ("UpheldBy", "upholds")] {
+        for wanting in unit.values("Install", key).flat_map(str::split_whitespace) {
+            let folder = format!("{LINKS}/{wanting}.{suffix}");
+            links.push(Link { folder, name: file.to_owned(), target: target.clone() });
+        }
+    }
+    for alias in unit.values("Install", "Alias").flat_map(str::split_whitespace) {
+        links.push(Link { folder: LINKS.to_owned(), name: alias.to_owned(), target: target.clone() });
+    }
+    links
+}

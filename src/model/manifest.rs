@@ -1,0 +1,291 @@
+//! `/exports/manifest.json`, version 2.0: what an image says about itself.
+//!
+//! ```json
+//! { "version": "2.0", "description": "...",
+//!   "values": { "port": { "type": "integer", "default": 2379, "description": "..." } },
+//!   "after": [], "before": [], "requires": [], "wants": [],
+//!   "container": { "network": "host", "user": "etcd", "args": ["/usr/bin/etcd", "--port={{values.port}}"] },
+//!   "state": { "epoch": 1, "folders": [ { "path": "/var/lib/etcd", "mode": "0700" } ] } }
+//! ```
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+/// The whole file. Keys that we do not know are refused: a mistyped one must not silently do nothing.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Manifest {
+    /// Format version, "2.0".
+    pub version: String,
+    /// One line for people; becomes the unit's Description=.
+    pub description: Option<String>,
+    /// The settings that the image asks for.
+    pub values: BTreeMap<String, ValueSpec>,
+    /// Containers or units that this one is ordered after.
+    pub after: Vec<String>,
+    /// Containers or units that this one is ordered before.
+    pub before: Vec<String>,
+    /// Containers or units without which this one does not run.
+    pub requires: Vec<String>,
+    /// Containers or units that are started along.
+    pub wants: Vec<String>,
+    /// How the container differs from the defaults.
+    pub container: Container,
+    /// How to tell that it works.
+    pub health: Option<Health>,
+    /// The host folders that it owns.
+    pub state: State,
+    /// Files for the host.
+    pub host_files: Vec<HostFile>,
+}
+
+/// A setting: its type, and what a person needs to know to give it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValueSpec {
+    /// What it holds.
+    #[serde(rename = "type")]
+    pub kind: ValueKind,
+    /// Used when nobody gives one; a value without a default must be given.
+    pub default: Option<Json>,
+    /// For people.
+    pub description: Option<String>,
+    /// Names of an `enum`.
+    #[serde(rename = "enum", default)]
+    pub choices: Vec<String>,
+    /// Whether it must be given though it has a default of `null`.
+    #[serde(default)]
+    pub required: bool,
+    /// Regular expression that the whole text matches.
+    pub pattern: Option<String>,
+    /// Kept out of units and records.
+    #[serde(default)]
+    pub secret: bool,
+}
+
+/// The types of a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum ValueKind {
+    String,
+    Integer,
+    Boolean,
+    Enum,
+    Url,
+    Path,
+    Duration,
+}
+
+/// The `container` section.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Container {
+    /// The host's network, or a private one with loopback alone.
+    pub network: Network,
+    /// `USER[:GROUP]`, names from the image or numbers; the image's own where absent.
+    pub user: Option<String>,
+    /// The program and its arguments (templates); the image's Entrypoint and Cmd where absent.
+    pub args: Option<Vec<String>>,
+    /// Added to the image's environment (the values are templates).
+    pub env: BTreeMap<String, String>,
+    /// Absolute; the image's own where absent.
+    pub workdir: Option<String>,
+    /// Against the default set.
+    pub capabilities: Capabilities,
+    /// Host folders and files.
+    pub mounts: Vec<Mount>,
+    /// Device nodes of the host.
+    pub devices: Vec<String>,
+    /// Folders that are writable and forgotten at each stop, beside /run, /tmp and /var/tmp.
+    pub tmpfs: Vec<String>,
+    /// The program speaks sd_notify(3) itself.
+    pub notify: bool,
+    /// Only `true` so far: the root file system is read-only.
+    pub readonly: Option<bool>,
+}
+
+/// Which network the container sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Network {
+    #[default]
+    Host,
+    Private,
+}
+
+/// Capabilities by name, with or without `CAP_`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct Capabilities {
+    pub add: Vec<String>,
+    pub drop: Vec<String>,
+}
+
+/// A bind mount from the host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mount {
+    /// On the host, absolute.
+    pub source: String,
+    /// In the container, absolute.
+    pub target: String,
+    /// As mount(8) names them; `rw` unless `ro`.
+    #[serde(default)]
+    pub options: Vec<String>,
+}
+
+/// How to tell that a service works. Read and checked already; acted upon with updates.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct Health {
+    pub exec: Option<Vec<String>>,
+    pub http: Option<String>,
+    pub tcp: Option<String>,
+    pub interval: Option<String>,
+    pub timeout: Option<String>,
+    pub retries: Option<u32>,
+}
+
+/// What the container keeps on the host.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct State {
+    /// Version of the data's format.
+    pub epoch: u32,
+    /// Made with the container user's ownership, bound at the same path, writable.
+    pub folders: Vec<StateFolder>,
+}
+
+/// One folder of state.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateFolder {
+    /// On the host and in the container, absolute.
+    pub path: String,
+    /// Octal, "0700" where absent.
+    pub mode: Option<String>,
+}
+
+/// A file of `hostfs/` that may be copied to the host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct HostFile {
+    pub path: String,
+}
+
+impl Manifest {
+    /// Reads the file's text. The error names the line and column, or the key that is wrong.
+    pub fn parse(text: &str) -> Result<Manifest> {
+        let value: Json = serde_json::from_str(text).context("not valid JSON")?;
+        match value.get("version") {
+            Some(Json::String(version)) if version == "2.0" => {}
+            Some(Json::String(version)) if version != "1.0" => {
+                bail!("version {version:?} is not known to this sysctr, which reads \"2.0\"")
+            }
+            Some(Json::String(_)) | None => bail!("the format of version 1.0 (atomic's) is not supported yet"),
+            Some(other) => bail!("version is {other}, expected the string \"2.0\""),
+        }
+        // A second time from the text: only so do errors carry a line.
+        let manifest: Manifest = serde_json::from_str(text)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<()> {
+        let container = &self.container;
+        ensure!(
+            container.readonly != Some(false),
+            "container.readonly: a writable root is not supported yet; list folders in container.tmpfs or state.folders"
+        );
+        ensure!(self.host_files.is_empty(), "hostFiles: not supported yet");
+        ensure!(container.args.as_ref().is_none_or(|args| !args.is_empty()), "container.args: empty");
+        for (name, value) in &self.values {
+            let good = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.is_empty();
+            ensure!(good, "values: {name:?} is no name: use letters, digits and '_'");
+            ensure!(!value.secret, "values.{name}: secret values are not supported yet");
+            ensure!(value.pattern.is_none(), "values.{name}: patterns are not supported yet");
+            ensure!(
+                (value.kind == ValueKind::Enum) == !value.choices.is_empty(),
+                "values.{name}: \"enum\" lists the choices of type enum, and of no other"
+            );
+        }
+        for path in container.mounts.iter().flat_map(|mount| [&mount.source, &mount.target]) {
+            absolute(path).context("container.mounts")?;
+        }
+        for option in container.mounts.iter().flat_map(|mount| &mount.options) {
+            let known = ["ro", "rw", "noexec", "nofail"].contains(&option.as_str());
+            ensure!(known, "container.mounts: the option {option:?} is not one of ro, rw, noexec, nofail");
+        }
+        for path in container.tmpfs.iter().chain(&container.devices).chain(&container.workdir) {
+            absolute(path).context("container")?;
+        }
+        ensure!(
+            container.devices.iter().all(|device| device.starts_with("/dev/")),
+            "container.devices: only nodes below /dev"
+        );
+        for folder in &self.state.folders {
+            absolute(&folder.path).context("state.folders")?;
+            folder.mode().with_context(|| format!("state.folders: {}", folder.path))?;
+        }
+        for unit in [&self.after, &self.before, &self.requires, &self.wants].into_iter().flatten() {
+            let good = !unit.is_empty() && unit.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-@:\\".contains(&b));
+            ensure!(good, "{unit:?} names no container and no unit");
+        }
+        Ok(())
+    }
+}
+
+impl StateFolder {
+    /// The permission bits.
+    pub fn mode(&self) -> Result<u32> {
+        let text = self.mode.as_deref().unwrap_or("0700");
+        match u32::from_str_radix(text, 8) {
+            Ok(mode) if mode <= 0o1777 => Ok(mode),
+            _ => bail!("mode {text:?} is not octal, up to \"1777\""),
+        }
+    }
+}
+
+/// An absolute path in its shortest form: what is compared and placed must be what is read.
+pub fn absolute(path: &str) -> Result<()> {
+    let clean = path.starts_with('/')
+        && path.len() > 1
+        && !path.bytes().any(|b| b.is_ascii_control())
+        && path[1..].split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+    ensure!(clean, "{path:?} is no absolute path in its shortest form");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaint(text: &str) -> String {
+        format!("{:#}", Manifest::parse(text).expect_err(text))
+    }
+
+    #[test]
+    fn a_manifest_says_what_it_does_not_know() {
+        assert!(complaint("{").contains("line 1"));
+        assert!(complaint(r#"{"version": "3.0"}"#).contains("\"3.0\""));
+        assert!(complaint(r#"{"version": "1.0"}"#).contains("1.0"));
+        assert!(complaint("{\"version\": \"2.0\",\n \"contaner\": {}}").contains("line 2"));
+        assert!(complaint(r#"{"version": "2.0", "values": {"a": {"type": "float"}}}"#).contains("float"));
+    }
+
+    #[test]
+    fn paths_that_mean_another_place_are_refused() {
+        for path in ["", "/", "a", "/a/../b", "/a//b", "/a/", "/./a", "/a\nb"] {
+            assert!(absolute(path).is_err(), "{path:?} was taken");
+        }
+        absolute("/var/lib/etcd").expect("a plain path");
+    }
+}

@@ -1,0 +1,257 @@
+//! An image and the admin's settings become the files of a deployment. Pure: what it needs of the store is handed in.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use oci_spec::{image::ImageConfiguration, runtime::Spec};
+use serde_json::{Value as Json, json};
+
+use super::{
+    deployment::OwnedFolder,
+    digest::Digest,
+    layout,
+    manifest::Manifest,
+    name::ContainerName,
+    request::{self, RECOVER_UNIT, Requests},
+    spec,
+    template::{self, Kind},
+    unit::UnitFile,
+    user::User,
+    values::{self, Setting, Values},
+};
+
+/// The service of an image that ships none.
+const DEFAULT_SERVICE: &str = include_str!("../../templates/service.hbs");
+
+/// The unit templates that an image may ship.
+const UNIT_TEMPLATES: [&str; 4] = ["service", "socket", "timer", "path"];
+
+/// What is rendered.
+#[allow(missing_docs)]
+pub struct Inputs<'a> {
+    pub name: &'a ContainerName,
+    pub id: u32,
+    /// The image's reference as people write it.
+    pub image: &'a str,
+    pub digest: &'a Digest,
+    pub config: &'a ImageConfiguration,
+    /// The files of `/exports`, by their path below it.
+    pub exports: &'a BTreeMap<String, Vec<u8>>,
+    /// The image's own passwd(5) and group(5).
+    pub passwd: &'a str,
+    pub group: &'a str,
+    pub settings: &'a [Setting],
+}
+
+/// The files of a deployment, and what they ask of the host.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Rendered {
+    pub values: Values,
+    pub spec: Spec,
+    /// By the names that they have in the set: units, [`layout::TMPFILES`], [`layout::SYSUSERS`].
+    pub files: BTreeMap<String, String>,
+    pub state: Vec<OwnedFolder>,
+    pub requests: Requests,
+}
+
+/// Renders everything; an error names the file, line or value.
+pub fn render(inputs: &Inputs) -> Result<Rendered> {
+    let manifest = match text(inputs, "manifest.json")? {
+        Some(text) => Manifest::parse(text).context("/exports/manifest.json")?,
+        None => {
+            let legacy = inputs.exports.keys().find(|file| file.ends_with(".template"));
+            ensure!(
+                legacy.is_none(),
+                "/exports/{}: the format of version 1.0 (atomic's) is not supported yet",
+                legacy.map_or("", |f| f)
+            );
+            Manifest::default()
+        }
+    };
+    let values = values::resolve(&manifest, inputs.settings)?;
+    let data = data(inputs, &manifest, &values);
+    let raw = [("exec_start", layout::launch(inputs.name, inputs.id))];
+    let fill = |kind, file: &str, text: &str| template::render(kind, &format!("/exports/{file}"), text, &data, &raw);
+
+    let image_user = inputs.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
+    let user = manifest.container.user.clone().unwrap_or(image_user);
+    let user = User::resolve(&user, inputs.passwd, inputs.group)?;
+    let state = state(inputs, &manifest, &user)?;
+
+    let spec = match text(inputs, "config.json.hbs")? {
+        Some(text) => {
+            serde_json::from_str(&fill(Kind::Json, "config.json.hbs", text)?).context("/exports/config.json.hbs")?
+        }
+        None => {
+            let plain = |what: &str, text: &String| {
+                template::render(Kind::Plain, &format!("/exports/manifest.json: {what}"), text, &data, &raw)
+            };
+            let args = manifest.container.args.as_ref();
+            spec::generate(&spec::Inputs {
+                name: inputs.name,
+                image: inputs.config,
+                container: &manifest.container,
+                user: &user,
+                args: args.map(|args| args.iter().map(|arg| plain("container.args", arg)).collect()).transpose()?,
+                env: (manifest.container.env.iter())
+                    .map(|(key, value)| Ok((key.clone(), plain("container.env", value)?)))
+                    .collect::<Result<_>>()?,
+                state: state.iter().map(|(folder, inside)| (folder.path.clone(), inside.clone())).collect(),
+            })?
+        }
+    };
+    let state: Vec<OwnedFolder> = state.into_iter().map(|(folder, _)| folder).collect();
+
+    let mut files = BTreeMap::new();
+    for kind in UNIT_TEMPLATES {
+        let file = format!("{kind}.hbs");
+        let text = match text(inputs, &file)? {
+            Some(text) => fill(Kind::Unit, &file, text)?,
+            None if kind == "service" => fill(Kind::Unit, "service.hbs (the default)", DEFAULT_SERVICE)?,
+            None => continue,
+        };
+        let unit = format!("{}.{kind}", inputs.name);
+        files.insert(unit.clone(), complete(inputs, &manifest, &unit, &text)?);
+    }
+    let mut requests = Requests::new();
+    let own: Vec<String> = own_folders(inputs.name).into_iter().collect();
+    requests.extend(request::of_spec(&spec, &own).context("config.json")?);
+    for (file, text) in &files {
+        let unit = UnitFile::parse(file, text)?;
+        requests.extend(request::of_unit(file, &unit, inputs.name, &raw[0].1));
+    }
+    for folder in state.iter().filter(|folder| !own.iter().any(|own| request::is_below(&folder.path, own))) {
+        requests.insert(format!("keep state in {} of the host", folder.path));
+    }
+
+    let mut tmpfiles: String = state.iter().map(tmpfiles_line).collect();
+    if let Some(text) = text(inputs, "tmpfiles.hbs")? {
+        let text = fill(Kind::Fields, "tmpfiles.hbs", text)?;
+        requests.extend(request::of_tmpfiles("/exports/tmpfiles.hbs", &text, inputs.name)?);
+        tmpfiles.push_str(&text);
+    }
+    if !tmpfiles.is_empty() {
+        files.insert(layout::TMPFILES.to_owned(), tmpfiles);
+    }
+    if let Some(text) = text(inputs, "sysusers.hbs")? {
+        let text = fill(Kind::Fields, "sysusers.hbs", text)?;
+        requests.extend(request::of_sysusers("/exports/sysusers.hbs", &text, inputs.name)?);
+        files.insert(layout::SYSUSERS.to_owned(), text);
+    }
+    Ok(Rendered { values, spec, files, state, requests })
+}
+
+/// The places that a container has for itself.
+fn own_folders(name: &ContainerName) -> [String; 2] {
+    [format!("/var/lib/{name}"), format!("/run/{name}")]
+}
+
+fn text<'a>(inputs: &'a Inputs, file: &str) -> Result<Option<&'a str>> {
+    let bytes = inputs.exports.get(file).map(Vec::as_slice);
+    bytes.map(|bytes| std::str::from_utf8(bytes).map_err(|_| anyhow!("/exports/{file}: not UTF-8"))).transpose()
+}
+
+/// What templates see.
+fn data(inputs: &Inputs, manifest: &Manifest, values: &Values) -> Json {
+    let values: serde_json::Map<String, Json> =
+        values.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect();
+    json!({
+        "name": inputs.name,
+        "description": manifest.description.clone().unwrap_or_else(|| format!("{} ({})", inputs.name, inputs.image)),
+        "image_name": inputs.image,
+        "image_id": inputs.digest.hex(),
+        "state_directory": "/var/lib",
+        "run_directory": "/run",
+        "conf_directory": "/etc",
+        "after": manifest.after.iter().map(|unit| unit_name(unit)).collect::<Vec<_>>(),
+        "before": manifest.before.iter().map(|unit| unit_name(unit)).collect::<Vec<_>>(),
+        "requires": manifest.requires.iter().map(|unit| unit_name(unit)).collect::<Vec<_>>(),
+        "wants": manifest.wants.iter().map(|unit| unit_name(unit)).collect::<Vec<_>>(),
+        "values": values,
+    })
+}
+
+/// A container's name stands for its service; anything with a unit's ending is a unit.
+fn unit_name(text: &str) -> String {
+    const ENDINGS: [&str; 8] = [".service", ".socket", ".target", ".mount", ".timer", ".path", ".slice", ".device"];
+    if ENDINGS.iter().any(|ending| text.ends_with(ending)) { text.to_owned() } else { format!("{text}.service") }
+}
+
+/// State that the manifest declares, and the volumes of the image's config, each with the place where the container sees it.
+fn state(inputs: &Inputs, manifest: &Manifest, user: &User) -> Result<Vec<(OwnedFolder, String)>> {
+    let folder = |path: String, mode| OwnedFolder { path, mode, uid: user.uid, gid: user.gid };
+    let mut state = Vec::new();
+    for declared in &manifest.state.folders {
+        state.push((folder(declared.path.clone(), declared.mode()?), declared.path.clone()));
+    }
+    let volumes = inputs.config.config().as_ref().and_then(|config| config.volumes().clone()).unwrap_or_default();
+    for volume in volumes {
+        let volume = volume.trim_end_matches('/');
+        super::manifest::absolute(volume).context("the image's volumes")?;
+        if !state.iter().any(|(_, inside)| inside == volume) {
+            let flat = volume.trim_start_matches('/').replace('/', "-");
+            state.push((folder(format!("/var/lib/{}/{flat}", inputs.name), 0o755), volume.to_owned()));
+        }
+    }
+    Ok(state)
+}
+
+fn tmpfiles_line(folder: &OwnedFolder) -> String {
+    format!(
+        "d {} {:04o} {} {} -\n",
+        folder.path.replace('%', "%%").replace(' ', "\\x20"),
+        folder.mode,
+        folder.uid,
+        folder.gid
+    )
+}
+
+/// Adds what each unit of ours has and the template left out.
+fn complete(inputs: &Inputs, manifest: &Manifest, file: &str, text: &str) -> Result<String> {
+    let mut unit = UnitFile::parse(file, text)?;
+    unit.add("Unit", "After", RECOVER_UNIT);
+    unit.add("Unit", "Requires", RECOVER_UNIT);
+    if !file.ends_with(".service") {
+        return Ok(unit.to_text());
+    }
+    unit.add("Unit", "RequiresMountsFor", &format!("/{}", layout::deployment(inputs.name, inputs.id)));
+    for (key, units) in [
+        ("After", &manifest.after),
+        ("Before", &manifest.before),
+        ("Requires", &manifest.requires),
+        ("Wants", &manifest.wants),
+    ] {
+        for other in units {
+            let other = unit_name(other);
+            if !unit.values("Unit", key).flat_map(str::split_whitespace).any(|known| known == other) {
+                unit.add("Unit", key, &other);
+            }
+        }
+    }
+    unit.add_missing("Service", "Type", "notify");
+    // The launcher reports from a process that is no longer the main one.
+    unit.add_missing("Service", "NotifyAccess", "all");
+    unit.add_missing("Service", "Delegate", "yes");
+    unit.add_missing("Service", "KillMode", "mixed");
+    unit.add_missing("Service", "OOMPolicy", "stop");
+    if let Some(signal) = inputs.config.config().as_ref().and_then(|config| config.stop_signal().clone()) {
+        let name = signal_name(&signal).with_context(|| format!("the image's StopSignal {signal:?}"))?;
+        unit.add_missing("Service", "KillSignal", &name);
+    }
+    unit.add("Service", "LogExtraFields", &format!("SYSCTR_IMAGE={}", template::unit_argument(inputs.image)));
+    unit.add("Service", "LogExtraFields", &format!("SYSCTR_DIGEST={}", inputs.digest));
+    Ok(unit.to_text())
+}
+
+/// `SIGTERM`, `TERM`, `15` and `SIGRTMIN+3` as systemd reads them.
+fn signal_name(text: &str) -> Result<String> {
+    let upper = text.to_ascii_uppercase();
+    let good = upper.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'-') && !upper.is_empty();
+    ensure!(good, "no signal");
+    let number = upper.parse::<u32>().is_ok();
+    Ok(if number || upper.starts_with("SIG") { upper } else { format!("SIG{upper}") })
+}
+
+#[cfg(test)]
+mod tests;

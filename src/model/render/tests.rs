@@ -1,0 +1,104 @@
+//! Golden units, and gaps that must not pass.
+
+use super::*;
+
+const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
+    "config": {"Entrypoint": ["/usr/bin/etcd"], "User": "etcd", "StopSignal": "SIGQUIT", "Volumes": {"/data": {}}}}"#;
+
+fn rendered(exports: &[(&str, &str)], settings: &[&str]) -> Result<Rendered> {
+    let exports = exports.iter().map(|(file, text)| ((*file).to_owned(), text.as_bytes().to_vec())).collect();
+    let settings: Vec<Setting> = settings.iter().map(|text| text.parse().expect("a setting")).collect();
+    render(&Inputs {
+        name: &"etcd".parse().expect("a name"),
+        id: 1,
+        image: "registry.example/etcd:3.5",
+        digest: &Digest::from_sha256([0xab; 32]),
+        config: &serde_json::from_str(CONFIG)?,
+        exports: &exports,
+        passwd: "etcd:x:2379:2379::/var/lib/etcd:/bin/false\n",
+        group: "",
+        settings: &settings,
+    })
+}
+
+#[test]
+fn an_image_without_exports_gets_a_whole_service() {
+    let rendered = rendered(&[], &[]).expect("files");
+    let digest = "ab".repeat(32);
+    let expected = format!(
+        "[Unit]
+Description=etcd (registry.example/etcd:3.5)
+After=sysctr-recover.service
+Requires=sysctr-recover.service
+RequiresMountsFor=/var/lib/sysctr/containers/etcd/deployments/1
+
+[Service]
+Type=notify
+ExecStart=/usr/libexec/sysctr/sysctr-runtime run /var/lib/sysctr/containers/etcd/deployments/1
+Restart=on-failure
+NotifyAccess=all
+Delegate=yes
+KillMode=mixed
+OOMPolicy=stop
+KillSignal=SIGQUIT
+LogExtraFields=SYSCTR_IMAGE=registry.example/etcd:3.5
+LogExtraFields=SYSCTR_DIGEST=sha256:{digest}
+
+[Install]
+WantedBy=multi-user.target
+"
+    );
+    assert_eq!(rendered.files["etcd.service"], expected);
+    assert_eq!(rendered.files[layout::TMPFILES], "d /var/lib/etcd/data 0755 2379 2379 -\n");
+    assert_eq!(rendered.requests, Requests::new());
+}
+
+#[test]
+fn what_an_image_reaches_for_is_requested() {
+    let manifest = r#"{"version": "2.0", "wants": ["debug-shell.service"], "state": {"folders": [{"path": "/srv/x"}]},
+        "container": {"capabilities": {"add": ["NET_ADMIN"]}, "devices": ["/dev/net/tun"], "mounts": [{"source": "/etc", "target": "/host"}]}}"#;
+    let rendered = rendered(&[("manifest.json", manifest), ("service.hbs", "[Service]\nExecStart=/bin/sh\n")], &[])
+        .expect("files");
+    let asked: Vec<&str> = rendered.requests.iter().map(String::as_str).collect();
+    assert_eq!(
+        asked,
+        [
+            "capability CAP_NET_ADMIN",
+            "device /dev/net/tun",
+            "keep state in /srv/x of the host",
+            "read and write /etc of the host (as /host)",
+            "read and write /srv/x of the host (as /srv/x)",
+            "run on the host: ExecStart=/bin/sh (etcd.service)",
+            "start along: debug-shell.service (etcd.service)",
+        ]
+    );
+}
+
+#[test]
+fn a_mistake_is_named_with_its_file_and_place() {
+    for (exports, settings, expected) in [
+        (
+            vec![("manifest.json", "{\"version\": \"2.0\",\n \"x\": 1}")],
+            vec![],
+            "/exports/manifest.json: unknown field `x`",
+        ),
+        (vec![("service.hbs", "[Unit]\nDescription={{gone}}\n")], vec![], "/exports/service.hbs, line 2"),
+        (vec![("service.hbs", "Description=x\n")], vec![], "line 1"),
+        (vec![("config.json.hbs", "{")], vec![], "/exports/config.json.hbs"),
+        (vec![("service.template", "")], vec![], "/exports/service.template"),
+        (vec![("tmpfiles.hbs", "f /etc/cron.d/x")], vec![], "/exports/tmpfiles.hbs"),
+        (vec![], vec!["x=1"], "--set x"),
+        (vec![("manifest.json", r#"{"version": "2.0", "container": {"user": "gone"}}"#)], vec![], "\"gone\""),
+        (
+            vec![(
+                "manifest.json",
+                r#"{"version": "2.0", "state": {"folders": [{"path": "/run/etcd"}, {"path": "/run/etcd/b"}]}}"#,
+            )],
+            vec![],
+            "/run/etcd/b lies in /run/etcd",
+        ),
+    ] {
+        let message = format!("{:#}", rendered(&exports, &settings).expect_err(expected));
+        assert!(message.contains(expected), "{message:?} does not say {expected:?}");
+    }
+}

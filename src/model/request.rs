@@ -1,0 +1,339 @@
+//! What an image may do unasked, and what it has to request. One table for each kind of text: the finished config.json, the finished
+//! units, the tmpfiles.d and sysusers.d lines; so nothing depends on how the text was made.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, bail};
+use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
+
+use super::{
+    name::ContainerName,
+    spec::{DEFAULT_CAPABILITIES, NOFAIL, NOTIFY},
+    unit::{Entry, UnitFile},
+};
+
+/// Requests in plain words, sorted; the words are also what the record keeps as accepted.
+pub type Requests = BTreeSet<String>;
+
+/// Directives of each section that only order, limit or describe the unit itself. A trailing `*` stands for any ending.
+const FREE: [(&str, &str); 6] = [
+    (
+        "Unit",
+        "Description Documentation After Before Condition* Assert* StartLimit* RequiresMountsFor WantsMountsFor DefaultDependencies \
+         PartOf IgnoreOnIsolate StopWhenUnneeded RefuseManualStart RefuseManualStop JobTimeoutSec JobRunningTimeoutSec CollectMode",
+    ),
+    (
+        "Service",
+        "Type Restart Restart* Timeout* WatchdogSec RuntimeMaxSec RemainAfterExit SuccessExitStatus NotifyAccess GuessMainPID KillMode \
+         KillSignal RestartKillSignal FinalKillSignal SendSIGKILL SendSIGHUP Delegate Limit* Memory* CPU* IO* Tasks* OOM* Nice \
+         IPAddressDeny LogExtraFields LogRateLimit* LogLevelMax SyslogIdentifier SyslogLevel SyslogLevelPrefix FileDescriptorStoreMax",
+    ),
+    (
+        "Socket",
+        "Accept Backlog SocketMode FileDescriptorName NoDelay KeepAlive* ReusePort ReceiveBuffer SendBuffer MaxConnections* \
+         TriggerLimit* RemoveOnStop DirectoryMode DeferAcceptSec IPv6Only",
+    ),
+    ("Timer", "On* AccuracySec RandomizedDelaySec FixedRandomDelay Persistent WakeSystem RemainAfterElapse"),
+    ("Path", "MakeDirectory DirectoryMode TriggerLimit*"),
+    ("Install", ""),
+];
+
+/// Targets that may be wanted or required by anyone: they only order, and no one is started by them who would not run anyway.
+const PASSIVE_TARGETS: &str = "network.target network-pre.target network-online.target nss-lookup.target time-sync.target \
+    time-set.target local-fs.target remote-fs.target sysinit.target basic.target sockets.target timers.target paths.target";
+
+/// Targets to which a unit may tie itself.
+const INSTALL_TARGETS: &str = "multi-user.target default.target graphical.target basic.target sysinit.target sockets.target timers.target \
+    paths.target network-online.target network-pre.target network.target";
+
+/// Below these nothing that comes from an image is ever written, whoever accepts it.
+const NEVER: [&str; 14] = [
+    "/etc/systemd",
+    "/run/systemd",
+    "/usr/lib/systemd",
+    "/etc/ld.so",
+    "/etc/pam.d",
+    "/etc/security",
+    "/etc/sudo",
+    "/etc/cron",
+    "/var/spool/cron",
+    "/etc/sysctr",
+    "/var/lib/sysctr",
+    "/run/sysctr",
+    "/etc/tmpfiles.d",
+    "/etc/sysusers.d",
+];
+
+/// What the configuration asks beyond the defaults. `own` are the host folders that are the container's own.
+pub fn of_spec(spec: &Spec, own: &[String]) -> Result<Requests> {
+    let mut requests = Requests::new();
+    let process = spec.process().as_ref();
+    if let Some(sets) = process.and_then(|process| process.capabilities().as_ref()) {
+        let all = [sets.bounding(), sets.effective(), sets.permitted(), sets.inheritable(), sets.ambient()];
+        for capability in all.into_iter().flatten().flatten() {
+            let name = format!("CAP_{}", capability.to_string().trim_start_matches("CAP_"));
+            if !DEFAULT_CAPABILITIES.contains(&name.as_str()) {
+                requests.insert(format!("capability {name}"));
+            }
+        }
+    }
+    if process.and_then(|process| process.no_new_privileges()) != Some(true) {
+        requests.insert("gain privileges through setuid programs".to_owned());
+    }
+    if spec.root().as_ref().and_then(|root| root.readonly()) != Some(true) {
+        bail!("root.readonly: a writable root is not supported yet");
+    }
+    if spec.hooks().is_some() {
+        bail!("hooks: not supported yet");
+    }
+    let uid = process.map_or(0, |process| process.user().uid());
+    if uid == 0 && spec.annotations().as_ref().and_then(|all| all.get(NOTIFY)).is_some_and(|value| value == "true") {
+        requests.insert(
+            "report readiness as root (it could name any process of the host as the service's main one)".to_owned(),
+        );
+    }
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    for mount in mounts {
+        requests.extend(of_mount(mount, own)?);
+    }
+    refuse_nested_sources(mounts, own)?;
+    let linux = spec.linux().as_ref();
+    let namespaces = linux.and_then(|linux| linux.namespaces().clone()).unwrap_or_default();
+    for (kind, words) in [
+        (LinuxNamespaceType::Pid, "processes"),
+        (LinuxNamespaceType::Ipc, "inter-process communication"),
+        (LinuxNamespaceType::Uts, "host name"),
+    ] {
+        match namespaces.iter().find(|namespace| namespace.typ() == kind) {
+            Some(namespace) if namespace.path().is_none() => {}
+            _ => drop(requests.insert(format!("share the host's {words}"))),
+        }
+    }
+    if let Some(foreign) = namespaces.iter().find_map(|namespace| namespace.path().as_ref()) {
+        requests.insert(format!("join the namespace {}", foreign.display()));
+    }
+    if !namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Mount) {
+        bail!("linux.namespaces: a container without a mount namespace of its own is not supported");
+    }
+    for device in linux.and_then(|linux| linux.devices().as_ref()).into_iter().flatten() {
+        requests.insert(format!("device {}", device.path().display()));
+    }
+    if linux.is_some_and(|linux| linux.masked_paths().is_none() || linux.readonly_paths().is_none()) {
+        requests.insert("see and write the kernel's settings below /proc and /sys".to_owned());
+    }
+    if linux.is_some_and(|linux| linux.sysctl().as_ref().is_some_and(|all| !all.is_empty())) {
+        requests.insert("set kernel parameters (sysctl)".to_owned());
+    }
+    Ok(requests)
+}
+
+/// A source of the container's own inside another one that it can write to is refused: a symbolic link put in its place would be
+/// followed, as root and on the host, at the next start.
+fn refuse_nested_sources(mounts: &[Mount], own: &[String]) -> Result<()> {
+    let source =
+        |mount: &Mount| mount.source().as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
+    let writable = |mount: &&Mount| is_bind(mount) && !mount.options().iter().flatten().any(|option| option == "ro");
+    let is_own = |path: &str| own.iter().any(|folder| is_below(path, folder));
+    for outer in mounts.iter().filter(writable).map(source) {
+        let inside = |inner: &String| *inner != outer && is_below(inner, &outer) && is_own(inner);
+        if let Some(inner) = mounts.iter().filter(|mount| is_bind(mount)).map(source).find(inside) {
+            bail!("mounts: {inner} lies in {outer}, which the container can write to; mount only the outer one");
+        }
+    }
+    Ok(())
+}
+
+fn is_bind(mount: &Mount) -> bool {
+    mount.typ().as_deref() == Some("bind")
+        || mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind")
+}
+
+fn of_mount(mount: &Mount, own: &[String]) -> Result<Option<String>> {
+    let destination = mount.destination().display();
+    let source = mount.source().as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
+    let options = mount.options().as_deref().unwrap_or_default();
+    let has = |name: &str| options.iter().any(|option| option == name);
+    if is_bind(mount) {
+        super::manifest::absolute(&source).context("mounts")?;
+        if source.starts_with("/dev/") {
+            return Ok(Some(format!("device {source}")));
+        }
+        // Our own: what a program on the host's network reads of the host.
+        let name_files = has("ro") && has(NOFAIL) && matches!(source.as_str(), "/etc/hosts" | "/etc/resolv.conf");
+        let is_own = own.iter().any(|folder| is_below(&source, folder));
+        let how = if has("ro") { "read" } else { "read and write" };
+        return Ok((!name_files && !is_own).then(|| format!("{how} {source} of the host (as {destination})")));
+    }
+    match mount.typ().as_deref().unwrap_or_default() {
+        "proc" | "tmpfs" | "devpts" | "mqueue" => Ok(None),
+        "sysfs" | "cgroup" if has("ro") => Ok(None),
+        "sysfs" | "cgroup" => Ok(Some(format!("write to {destination}"))),
+        other => bail!("mounts: {destination}: the type {other:?} is not supported"),
+    }
+}
+
+/// What a unit asks beyond the defaults. `launch` is the launcher's command line; `containers` are the names installed here.
+pub fn of_unit(file: &str, unit: &UnitFile, name: &ContainerName, launch: &str) -> Requests {
+    unit.entries().filter_map(|entry| of_entry(entry, name, launch)).map(|words| format!("{words} ({file})")).collect()
+}
+
+fn of_entry(entry: Entry, name: &ContainerName, launch: &str) -> Option<String> {
+    let Entry { section, key, value } = entry;
+    let words = || Some(format!("{key}={value}"));
+    let own_unit = |unit: &str| {
+        unit == name.as_str() || unit.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(['.', '@']))
+    };
+    let run_dir = format!("/run/{name}");
+    match (section, key) {
+        ("Service", key) if key.starts_with("Exec") => {
+            (value != launch && !value.is_empty()).then(|| format!("run on the host: {key}={value}"))
+        }
+        ("Service", "Type") => (!matches!(value, "notify" | "oneshot")).then(words).flatten(),
+        ("Service", "RuntimeDirectory" | "StateDirectory" | "LogsDirectory" | "CacheDirectory") => {
+            (value != name.as_str()).then(words).flatten()
+        }
+        ("Service", "StandardOutput" | "StandardError") => {
+            (!matches!(value, "journal" | "null" | "inherit")).then(words).flatten()
+        }
+        ("Unit", "Requires" | "Wants" | "BindsTo" | "Requisite" | "Upholds") => {
+            let free = |unit: &str| {
+                unit == RECOVER_UNIT || own_unit(unit) || PASSIVE_TARGETS.split_whitespace().any(|known| known == unit)
+            };
+            (!value.split_whitespace().all(free)).then(|| format!("start along: {value}"))
+        }
+        ("Install", "WantedBy") => {
+            let free = |unit: &str| own_unit(unit) || INSTALL_TARGETS.split_whitespace().any(|known| known == unit);
+            (!value.split_whitespace().all(free)).then(words).flatten()
+        }
+        ("Install", "Also") => (!value.split_whitespace().all(own_unit)).then(words).flatten(),
+        ("Socket" | "Timer" | "Path", "Service" | "Unit") => (!own_unit(value)).then(words).flatten(),
+        ("Socket", "ListenStream" | "ListenDatagram" | "ListenSequentialPacket" | "ListenFIFO") => {
+            (value.starts_with('/') && !is_below(value, &run_dir)).then(words).flatten()
+        }
+        _ => {
+            let free = FREE.iter().find(|(known, _)| *known == section).map_or("", |(_, keys)| *keys);
+            let known = free.split_whitespace().any(|pattern| match pattern.strip_suffix('*') {
+                Some(start) => key.starts_with(start),
+                None => key == pattern,
+            });
+            (!known).then(words).flatten()
+        }
+    }
+}
+
+/// The unit that mends what was cut short before anything of ours starts.
+pub const RECOVER_UNIT: &str = "sysctr-recover.service";
+
+/// What tmpfiles.d(5) lines ask. Some places are refused whoever accepts.
+pub fn of_tmpfiles(file: &str, text: &str, name: &ContainerName) -> Result<Requests> {
+    let mut requests = Requests::new();
+    let own = [format!("/var/lib/{name}"), format!("/run/{name}")];
+    for line in lines(text) {
+        let path = line.split_whitespace().nth(1).unwrap_or_default().trim_matches('"');
+        let hidden = path.contains('%') || path.contains('\\') || super::manifest::absolute(path).is_err();
+        if let Some(place) = NEVER.iter().find(|place| path.starts_with(**place)) {
+            bail!("{file}: {line:?}: nothing of an image is written below {place}");
+        }
+        // Only plain folders and files: a symlink in its own place could lead the next line out of it.
+        let kind = line.chars().next().unwrap_or_default();
+        let plain = matches!(kind, 'd' | 'D' | 'f' | 'q' | 'Q' | 'v' | 'r' | 'R' | 'x' | 'X');
+        if hidden || !plain || !own.iter().any(|place| is_below(path, place)) {
+            requests.insert(format!("make or change on the host: {line} ({file})"));
+        }
+    }
+    Ok(requests)
+}
+
+/// What sysusers.d(5) lines ask. Root and membership of groups are refused whoever accepts.
+pub fn of_sysusers(file: &str, text: &str, name: &ContainerName) -> Result<Requests> {
+    let mut requests = Requests::new();
+    for line in lines(text) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let id = fields.get(2).copied().unwrap_or("-");
+        match fields.first().copied().unwrap_or_default() {
+            "m" => bail!("{file}: {line:?}: membership of a group of the host is never given to an image"),
+            _ if id.split(':').any(|part| part.parse() == Ok(0u64)) => {
+                bail!("{file}: {line:?}: uid or gid 0 is never given to an image")
+            }
+            "u" | "g" if id == "-" && fields.get(1) == Some(&name.as_str()) => {}
+            _ => drop(requests.insert(format!("make the system user or group: {line} ({file})"))),
+        }
+    }
+    Ok(requests)
+}
+
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// Whether `path` is `folder` or lies in it.
+pub fn is_below(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(text: &str) -> Vec<String> {
+        let unit = UnitFile::parse("a.service", text).expect("a unit");
+        of_unit("a.service", &unit, &"a".parse().expect("a name"), "/launch a").into_iter().collect()
+    }
+
+    #[test]
+    fn a_unit_within_the_defaults_asks_for_nothing() {
+        let text = "[Unit]\nAfter=b.service\nRequires=sysctr-recover.service\nWants=network-online.target\n[Service]\nType=notify\nExecStart=/launch a\n\
+            Restart=always\nTimeoutStopSec=5\nLimitNOFILE=1000\nMemoryMax=1G\n[Install]\nWantedBy=multi-user.target\n";
+        assert_eq!(unit(text), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_reach_for_the_host_is_a_request() {
+        for line in [
+            "[Service]\nExecStart=/bin/sh -c id",
+            "[Service]\nExecStartPre=-/launch a",
+            "[Service]\nEnvironment=LD_PRELOAD=/x.so",
+            "[Service]\nStandardOutput=file:/etc/passwd",
+            "[Service]\nType=simple",
+            "[Service]\nAmbientCapabilities=CAP_SYS_ADMIN",
+            "[Unit]\nWants=debug-shell.service",
+            "[Unit]\nOnFailure=reboot.target",
+            "[Unit]\nConflicts=ssh.service",
+            "[Install]\nAlias=ssh.service",
+            "[Install]\nRequiredBy=sysinit.target",
+            "[Install]\nWantedBy=ssh.service",
+            "[Socket]\nListenStream=/run/dbus/system_bus_socket",
+            "[Socket]\nService=ssh.service",
+            "[Bogus]\nX=1",
+        ] {
+            assert_eq!(unit(line).len(), 1, "{line}");
+        }
+    }
+
+    #[test]
+    fn host_files_stay_in_the_containers_own_places() {
+        let name = "a".parse().expect("a name");
+        let of = |text| of_tmpfiles("tmpfiles.hbs", text, &name);
+        assert!(of("d /var/lib/a 0700 5 5 -\nd /run/a\n").expect("lines").is_empty());
+        for text in [
+            "d /var/lib/ab",
+            "L /var/lib/a/x - - - - /etc",
+            "d /run/%n",
+            "f /etc/motd",
+            "d /var/lib/a/../b",
+            "C /run/a/x - - - - /etc/shadow",
+        ] {
+            assert_eq!(of(text).expect(text).len(), 1, "{text}");
+        }
+        for text in ["f /etc/systemd/system/x.service", "f /etc/cron.d/x", "f /var/lib/sysctr/x", "f /etc/sudoers.d/x"]
+        {
+            assert!(of(text).is_err(), "{text} was taken");
+        }
+        let users = |text| of_sysusers("sysusers.hbs", text, &name);
+        assert!(users("u a - \"A\" /var/lib/a").expect("a line").is_empty());
+        assert_eq!(users("u b - -").expect("a line").len(), 1);
+        for text in ["m a docker", "u a 0 -", "u a 5:0 -", "g a 0"] {
+            assert!(users(text).is_err(), "{text} was taken");
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The OCI runtime configuration (`config.json`) of a container, made from the image's own config and its manifest
+//! ([config.md](https://github.com/opencontainers/runtime-spec/blob/main/config.md)).
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use oci_spec::{image::ImageConfiguration, runtime::Spec};
+use serde_json::{Value as Json, json};
+
+use super::{
+    manifest::{Container, Network},
+    name::ContainerName,
+    user::User,
+};
+
+/// What podman and docker grant by default: enough for a daemon that binds a low port and drops to its own user.
+pub const DEFAULT_CAPABILITIES: [&str; 11] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+/// Every capability of capabilities(7).
+const CAPABILITIES: &str = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE \
+    NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT \
+    SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE \
+    MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE";
+
+/// Hidden from the container: what tells about the host, or reaches into it.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Shown to the container, but not writable.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Says to the runtime that the program itself reports readiness.
+pub const NOTIFY: &str = "org.sysctr.notify";
+/// The container's name, for the runtime's messages.
+pub const NAME: &str = "org.sysctr.name";
+/// The mount may be missing on the host, as nofail in fstab(5).
+pub const NOFAIL: &str = "nofail";
+
+/// A path inside the root file system that must be there to mount upon; the checkout gets it at install, as it is read-only later.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum MountPoint {
+    Folder(String),
+    File(String),
+}
+
+/// What goes into the configuration, already resolved.
+#[allow(missing_docs)]
+pub struct Inputs<'a> {
+    pub name: &'a ContainerName,
+    pub image: &'a ImageConfiguration,
+    pub container: &'a Container,
+    pub user: &'a User,
+    /// The manifest's own, rendered.
+    pub args: Option<Vec<String>>,
+    /// The manifest's own, rendered.
+    pub env: BTreeMap<String, String>,
+    /// Host folder and where it appears, writable.
+    pub state: Vec<(String, String)>,
+}
+
+/// Makes the configuration.
+pub fn generate(inputs: &Inputs) -> Result<Spec> {
+    let config = inputs.image.config().as_ref();
+    let container = inputs.container;
+    let args = match &inputs.args {
+        Some(args) => args.clone(),
+        None => {
+            let part = |list: Option<&Vec<String>>| list.cloned().unwrap_or_default();
+            [part(config.and_then(|c| c.entrypoint().as_ref())), part(config.and_then(|c| c.cmd().as_ref()))].concat()
+        }
+    };
+    if args.is_empty() {
+        bail!("the image names no program: its config has neither Entrypoint nor Cmd");
+    }
+    let image_dir = config.and_then(|c| c.working_dir().as_deref()).filter(|dir| !dir.is_empty());
+    let cwd = container.workdir.as_deref().or(image_dir).unwrap_or("/");
+
+    let mut namespaces = vec!["pid", "mount", "ipc", "uts", "cgroup"];
+    if container.network == Network::Private {
+        namespaces.push("network");
+    }
+    let spec = json!({
+        "ociVersion": "1.2.0",
+        "root": { "path": "rootfs", "readonly": true },
+        "process": {
+            "terminal": false,
+            "user": { "uid": inputs.user.uid, "gid": inputs.user.gid, "additionalGids": inputs.user.groups },
+            "args": args,
+            "env": environment(inputs),
+            "cwd": cwd,
+            "capabilities": capabilities(container, inputs.user.uid)?,
+            "noNewPrivileges": true,
+        },
+        "mounts": mounts(inputs),
+        "linux": {
+            "namespaces": namespaces.iter().map(|kind| json!({ "type": kind })).collect::<Vec<_>>(),
+            "devices": [],
+            "maskedPaths": MASKED,
+            "readonlyPaths": READ_ONLY,
+        },
+        "annotations": { NAME: inputs.name.as_str(), NOTIFY: container.notify.to_string() },
+    });
+    serde_json::from_value(spec).context("making config.json")
+}
+
+/// The image's variables, then the manifest's; PATH and HOME where neither has them.
+fn environment(inputs: &Inputs) -> Vec<String> {
+    let mut variables = BTreeMap::from([
+        ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+        ("HOME".to_owned(), inputs.user.home.clone()),
+    ]);
+    let image = inputs.image.config().as_ref().and_then(|config| config.env().clone()).unwrap_or_default();
+    let pairs =
+        image.iter().filter_map(|line| line.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned()));
+    variables.extend(pairs.chain(inputs.env.clone()));
+    variables.into_iter().map(|(key, value)| format!("{key}={value}")).collect()
+}
+
+/// The five sets. A program that is not root gets only what its manifest adds, as ambient capabilities.
+fn capabilities(container: &Container, uid: u32) -> Result<Json> {
+    let full = |names: &[String]| names.iter().map(|name| capability(name)).collect::<Result<Vec<_>>>();
+    let add = full(&container.capabilities.add).context("container.capabilities.add")?;
+    let drop = full(&container.capabilities.drop).context("container.capabilities.drop")?;
+    let mut set: Vec<String> = DEFAULT_CAPABILITIES.map(str::to_owned).into_iter().chain(add.clone()).collect();
+    set.retain(|name| !drop.contains(name));
+    set.sort();
+    set.dedup();
+    Ok(match uid {
+        0 => json!({ "bounding": set, "effective": set, "permitted": set, "inheritable": [], "ambient": [] }),
+        _ => json!({ "bounding": set, "effective": add, "permitted": add, "inheritable": add, "ambient": add }),
+    })
+}
+
+fn capability(name: &str) -> Result<String> {
+    let upper = name.to_ascii_uppercase();
+    let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    if !CAPABILITIES.split_whitespace().any(|known| known == short) {
+        bail!("{name:?} is no capability");
+    }
+    Ok(format!("CAP_{short}"))
+}
+
+/// Later entries take the place of earlier ones with the same destination; a folder comes before what lies in it.
+fn mounts(inputs: &Inputs) -> Vec<Json> {
+    let tmpfs = |path: &str, mode: &str| mount("tmpfs", "tmpfs", path, &["nosuid", "nodev", mode]);
+    let bind =
+        |source: &str, path: &str, options: &[&str]| mount("bind", source, path, &[&["rbind"], options].concat());
+    let mut mounts = vec![
+        mount("proc", "proc", "/proc", &["nosuid", "noexec", "nodev"]),
+        mount("sysfs", "sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
+        mount("cgroup", "cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
+        mount("tmpfs", "tmpfs", "/dev", &["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"]),
+        mount(
+            "devpts",
+            "devpts",
+            "/dev/pts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        mount("mqueue", "mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("tmpfs", "shm", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        tmpfs("/run", "mode=755"),
+        tmpfs("/tmp", "mode=1777"),
+        tmpfs("/var/tmp", "mode=1777"),
+    ];
+    if inputs.container.network == Network::Host {
+        for file in HOST_FILES {
+            mounts.push(bind(file, file, &["ro", "nosuid", "nodev", "noexec", NOFAIL]));
+        }
+    }
+    mounts.extend(inputs.container.tmpfs.iter().map(|path| tmpfs(path, "mode=1777")));
+    mounts.extend(inputs.container.devices.iter().map(|path| bind(path, path, &["nosuid", "noexec"])));
+    mounts.extend(inputs.state.iter().map(|(host, inside)| bind(host, inside, &["rw", "nosuid", "nodev"])));
+    mounts.extend(inputs.container.mounts.iter().map(|given| {
+        let options: Vec<&str> =
+            ["nosuid", "nodev"].into_iter().chain(given.options.iter().map(String::as_str)).collect();
+        bind(&given.source, &given.target, &options)
+    }));
+
+    let mut order: BTreeMap<String, Json> = BTreeMap::new();
+    for mount in mounts {
+        order.insert(mount["destination"].as_str().unwrap_or_default().to_owned(), mount);
+    }
+    order.into_values().collect()
+}
+
+/// What a program on the host's network reads of the host's /etc.
+const HOST_FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
+
+fn mount(kind: &str, source: &str, destination: &str, options: &[&str]) -> Json {
+    json!({ "type": kind, "source": source, "destination": destination, "options": options })
+}
+
+/// Where the checkout needs a file or folder to mount upon. What lies on one of our own tmpfs or in /dev and /sys the runtime makes.
+pub fn mount_points(spec: &Spec, is_file: impl Fn(&str) -> bool) -> Vec<MountPoint> {
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let volatile: Vec<String> = mounts
+        .iter()
+        .filter(|mount| matches!(mount.typ().as_deref(), Some("tmpfs" | "proc" | "sysfs")))
+        .map(|mount| mount.destination().to_string_lossy().into_owned())
+        .collect();
+    let destinations = mounts.iter().map(|mount| (mount, mount.destination().to_string_lossy().into_owned()));
+    let inside = |path: &str| {
+        volatile.iter().any(|parent| path.strip_prefix(parent.as_str()).is_some_and(|rest| rest.starts_with('/')))
+    };
+    destinations
+        .filter(|(_, path)| !inside(path))
+        .map(|(mount, path)| {
+            let source =
+                mount.source().as_ref().map(|source| source.to_string_lossy().into_owned()).unwrap_or_default();
+            let bound = mount.typ().as_deref() == Some("bind");
+            match bound && (HOST_FILES.contains(&source.as_str()) || is_file(&source)) {
+                true => MountPoint::File(path),
+                false => MountPoint::Folder(path),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::manifest::Manifest;
+
+    fn spec(image: &str, manifest: &str, uid: u32) -> Result<Spec> {
+        let image: ImageConfiguration = serde_json::from_str(image)?;
+        let manifest = Manifest::parse(manifest)?;
+        let user = User { uid, gid: uid, groups: vec![], home: "/".into() };
+        generate(&Inputs {
+            name: &"a".parse().expect("a name"),
+            image: &image,
+            container: &manifest.container,
+            user: &user,
+            args: manifest.container.args.clone(),
+            env: manifest.container.env.clone(),
+            state: vec![("/var/lib/a".into(), "/var/lib/a".into())],
+        })
+    }
+
+    const IMAGE: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
+        "config": {"Entrypoint": ["/a"], "Cmd": ["b"], "Env": ["X=1", "PATH=/bin"], "WorkingDir": "/srv"}}"#;
+
+    #[test]
+    fn the_image_config_alone_makes_a_contained_process() {
+        let spec = spec(IMAGE, r#"{"version": "2.0"}"#, 0).expect("a spec");
+        let process = spec.process().as_ref().expect("a process");
+        assert_eq!(process.args().as_deref(), Some(&["/a".to_owned(), "b".to_owned()][..]));
+        assert_eq!(process.env().as_deref(), Some(&["HOME=/".to_owned(), "PATH=/bin".into(), "X=1".into()][..]));
+        assert_eq!(process.cwd().to_string_lossy(), "/srv");
+        assert_eq!(process.no_new_privileges(), Some(true));
+        assert_eq!(spec.root().as_ref().and_then(|root| root.readonly()), Some(true));
+    }
+
+    #[test]
+    fn a_user_that_is_not_root_holds_only_what_was_added() {
+        let manifest =
+            r#"{"version": "2.0", "container": {"capabilities": {"add": ["net_admin"], "drop": ["CAP_KILL"]}}}"#;
+        let spec = spec(IMAGE, manifest, 5).expect("a spec");
+        let sets = spec.process().as_ref().and_then(|process| process.capabilities().as_ref()).expect("capabilities");
+        assert_eq!(sets.effective().as_ref().map(|set| set.len()), Some(1));
+        assert_eq!(sets.bounding().as_ref().map(|set| set.len()), Some(11));
+        let bad = r#"{"version": "2.0", "container": {"capabilities": {"add": ["fly"]}}}"#;
+        assert!(format!("{:#}", super::tests::spec(IMAGE, bad, 0).expect_err("no capability")).contains("\"fly\""));
+    }
+
+    #[test]
+    fn mount_points_are_what_the_checkout_must_have() {
+        let manifest = r#"{"version": "2.0", "container": {"mounts": [{"source": "/run/x", "target": "/run/x"}, {"source": "/srv", "target": "/srv"}]}}"#;
+        let spec = spec(IMAGE, manifest, 0).expect("a spec");
+        let points = mount_points(&spec, |_| false);
+        assert!(
+            points.contains(&MountPoint::Folder("/srv".into()))
+                && points.contains(&MountPoint::Folder("/var/lib/a".into()))
+        );
+        assert!(points.contains(&MountPoint::File("/etc/hosts".into())));
+        assert!(
+            !points
+                .iter()
+                .any(|point| matches!(point, MountPoint::Folder(path) if path == "/run/x" || path == "/dev/pts"))
+        );
+    }
+}

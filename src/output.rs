@@ -1,0 +1,112 @@
+//! Words out: results on standard output, everything else on standard error.
+
+use std::{
+    io::{self, BufRead, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use sysctr::model::fault::{Code, Fault};
+
+/// How this run talks.
+#[derive(Clone, Copy)]
+pub struct Output {
+    pub json: bool,
+    pub verbose: bool,
+    pub quiet: bool,
+}
+
+impl Output {
+    /// Whether a progress bar may be drawn.
+    pub fn progress(&self) -> bool {
+        !self.quiet && !self.json && io::stderr().is_terminal()
+    }
+
+    /// A line about what was done, for people only.
+    pub fn say(&self, line: impl AsRef<str>) {
+        if !self.quiet && !self.json {
+            println_or_leave(line.as_ref());
+        }
+    }
+
+    /// A line that `--verbose` asks for.
+    pub fn detail(&self, line: impl AsRef<str>) {
+        if self.verbose {
+            eprintln!("{}", line.as_ref());
+        }
+    }
+
+    /// Something that a person should know though nothing failed.
+    pub fn warn(&self, line: impl AsRef<str>) {
+        eprintln!("warning: {}", line.as_ref());
+    }
+
+    /// The verb's result: one JSON document, or the text for people.
+    pub fn result(&self, document: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+        if self.json {
+            println_or_leave(&serde_json::to_string_pretty(document).context("writing the JSON document")?);
+        } else {
+            let text = text();
+            if !text.is_empty() {
+                println_or_leave(text.trim_end());
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks on the terminal; without one the answer is no.
+    pub fn confirm(&self, question: &str) -> Result<bool> {
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Ok(false);
+        }
+        eprint!("{question} [y/N] ");
+        io::stderr().flush().context("asking")?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).context("reading the answer")?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+
+    /// Prints the failure on one line, the hint below it, and gives the exit code.
+    pub fn failure(&self, error: &anyhow::Error) -> ExitCode {
+        let fault = error.downcast_ref::<Fault>();
+        let code = fault.map_or(Code::Failed, Fault::code);
+        let hint = fault.and_then(Fault::way_out);
+        let message = one_line(error);
+        if self.json {
+            eprintln!("{}", serde_json::json!({"error": message, "hint": hint, "code": code as u8}));
+        } else {
+            eprintln!("error: {message}");
+            if let Some(hint) = hint {
+                eprintln!("hint: {hint}");
+            }
+        }
+        ExitCode::from(code as u8)
+    }
+}
+
+/// The chain of causes on one line, whatever line breaks and control characters an image put into them.
+fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Like println!, but a reader that left (`sysctr list | head -1`) is no failure.
+fn println_or_leave(text: &str) {
+    if writeln!(io::stdout().lock(), "{text}").is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// A table for people: columns two spaces apart, no lines around them.
+pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
+    table.set_header(header.iter().copied());
+    table.add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}

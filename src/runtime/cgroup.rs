@@ -1,0 +1,36 @@
+//! The unit's own cgroup, as the container may see it.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
+
+use super::mounts;
+
+/// CGROUP2_SUPER_MAGIC of statfs(2)
+const CGROUP2: i64 = 0x6367_7270;
+
+/// A mount of the cgroup that this process is in, and of nothing above it.
+pub fn own() -> Result<OwnedFd> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").context("reading /proc/self/cgroup")?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::")).context("the host has no cgroup v2")?;
+    // In a cgroup namespace the path is "/", and the root of a new mount is the unit's own cgroup.
+    if path == "/" {
+        return mounts::fresh("cgroup2", "cgroup2", &[]);
+    }
+    let folder = hierarchy()?.join(path.trim_start_matches('/'));
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = openat(CWD, &folder, flags, Mode::empty()).with_context(|| format!("opening {}", folder.display()))?;
+    Ok(mounts::copy(folder)?)
+}
+
+/// Where the host has cgroup v2 mounted.
+fn hierarchy() -> Result<PathBuf> {
+    for place in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
+        if statfs(place).is_ok_and(|found| found.f_type as i64 == CGROUP2) {
+            return Ok(place.into());
+        }
+    }
+    bail!("the host has no cgroup v2 mounted")
+}

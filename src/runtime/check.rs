@@ -1,0 +1,214 @@
+//! What a config.json may ask of this runtime. Everything else is refused before anything is made: a setting that is silently
+//! left out would be a promise not kept.
+
+use std::path::{Component, Path};
+
+use anyhow::{Result, bail, ensure};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, LinuxSeccompAction, Process, Spec};
+use serde_json::Value;
+
+/// Refuses a spec that this runtime cannot carry out whole, naming the field.
+///
+/// Fields: <https://github.com/opencontainers/runtime-spec/blob/main/config.md>
+pub fn supported(spec: &Spec) -> Result<()> {
+    ensure!(spec.version().starts_with("1."), "ociVersion {:?} is not known, only 1.x is", spec.version());
+    let Some(root) = spec.root() else { bail!("root is missing") };
+    ensure!(
+        root.readonly() == Some(true),
+        "root.readonly must be true: the root file system shares its files with the store; mount a folder or a tmpfs where it writes"
+    );
+    ensure!(spec.windows().is_none() && spec.solaris().is_none() && spec.vm().is_none(), "it is for another platform");
+    ensure!(spec.zos().is_none(), "it is for another platform");
+    refuse(spec.hooks(), "hooks")?;
+    let Some(linux) = spec.linux() else { bail!("linux is missing") };
+    check_linux(linux)?;
+    let has = |kind| namespace(linux, kind);
+    ensure!(spec.hostname().is_none() || has(LinuxNamespaceType::Uts), "hostname needs a uts namespace");
+    ensure!(spec.domainname().is_none() || has(LinuxNamespaceType::Uts), "domainname needs a uts namespace");
+    let Some(process) = spec.process() else { bail!("process is missing") };
+    check_process(process)?;
+    for mount in spec.mounts().iter().flatten() {
+        check_inside(mount.destination(), "mount destination")?;
+        refuse(mount.uid_mappings(), "mounts.uidMappings")?;
+        refuse(mount.gid_mappings(), "mounts.gidMappings")?;
+    }
+    Ok(())
+}
+
+/// True where the container gets, or joins, a namespace of this kind.
+pub fn namespace(linux: &Linux, kind: LinuxNamespaceType) -> bool {
+    linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == kind)
+}
+
+fn check_linux(linux: &Linux) -> Result<()> {
+    let namespaces = linux.namespaces().as_deref().unwrap_or_default();
+    for (index, one) in namespaces.iter().enumerate() {
+        let kind = one.typ();
+        ensure!(namespaces[..index].iter().all(|other| other.typ() != kind), "namespace {kind} is there twice");
+        ensure!(kind != LinuxNamespaceType::User, "user namespaces are not supported yet");
+        ensure!(kind != LinuxNamespaceType::Time, "time namespaces are not supported");
+        ensure!(
+            kind != LinuxNamespaceType::Mount || one.path().is_none(),
+            "joining a mount namespace is not supported"
+        );
+    }
+    ensure!(namespace(linux, LinuxNamespaceType::Mount), "linux.namespaces must have a mount namespace");
+    refuse(linux.uid_mappings(), "linux.uidMappings")?;
+    refuse(linux.gid_mappings(), "linux.gidMappings")?;
+    refuse(linux.net_devices(), "linux.netDevices")?;
+    refuse(linux.intel_rdt(), "linux.intelRdt")?;
+    refuse(linux.memory_policy(), "linux.memoryPolicy")?;
+    refuse(linux.personality(), "linux.personality")?;
+    refuse(linux.time_offsets(), "linux.timeOffsets")?;
+    if linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) {
+        bail!("linux.mountLabel is not supported yet");
+    }
+    if let Some(resources) = linux.resources() {
+        check_resources(resources)?;
+    }
+    if let Some(seccomp) = linux.seccomp() {
+        ensure!(seccomp.listener_path().is_none(), "linux.seccomp.listenerPath is not supported");
+        let notifies = |action| action == LinuxSeccompAction::ScmpActNotify;
+        let any = seccomp.syscalls().iter().flatten().any(|rule| notifies(rule.action()));
+        ensure!(!any && !notifies(seccomp.default_action()), "the seccomp action SCMP_ACT_NOTIFY is not supported");
+    }
+    for (key, value) in linux.sysctl().iter().flatten() {
+        check_sysctl(linux, key, value)?;
+    }
+    for path in linux.masked_paths().iter().chain(linux.readonly_paths()).flatten() {
+        check_inside(Path::new(path), "masked or read-only path")?;
+    }
+    for device in linux.devices().iter().flatten() {
+        check_inside(device.path(), "device")?;
+    }
+    match linux.rootfs_propagation().as_deref() {
+        None | Some("" | "private" | "rprivate" | "slave" | "rslave" | "shared" | "rshared" | "unbindable") => Ok(()),
+        Some(other) => bail!("linux.rootfsPropagation {other:?} is not known"),
+    }
+}
+
+fn check_process(process: &Process) -> Result<()> {
+    ensure!(process.args().as_ref().is_some_and(|args| !args.is_empty()), "process.args is empty");
+    ensure!(process.terminal() != Some(true), "process.terminal must be false: a service has no terminal");
+    ensure!(process.cwd().is_absolute(), "process.cwd {:?} is not absolute", process.cwd());
+    refuse(process.scheduler(), "process.scheduler")?;
+    refuse(process.io_priority(), "process.ioPriority")?;
+    refuse(process.exec_cpu_affinity(), "process.execCPUAffinity")?;
+    if process.selinux_label().as_ref().is_some_and(|label| !label.is_empty()) {
+        bail!("process.selinuxLabel is not supported yet");
+    }
+    Ok(())
+}
+
+/// Limits belong to the unit (MemoryMax= and so on). Device rules are let through: the unit's DeviceAllow= does that work.
+fn check_resources(resources: &LinuxResources) -> Result<()> {
+    let Value::Object(fields) = serde_json::to_value(resources)? else { return Ok(()) };
+    for (name, value) in fields {
+        ensure!(
+            name == "devices" || is_blank(&value),
+            "linux.resources.{name} is not applied here: set it in the unit (MemoryMax=, CPUQuota=, TasksMax=, ...)"
+        );
+    }
+    Ok(())
+}
+
+/// Only what belongs to a namespace that the container has of its own: anything else would set the host's.
+fn check_sysctl(linux: &Linux, key: &str, value: &str) -> Result<()> {
+    let name = key.replace('.', "/");
+    let clean = !name.split('/').any(|part| part.is_empty() || part == "..") && !value.contains('\0');
+    let kind = match name.as_str() {
+        "kernel/domainname" | "kernel/hostname" => LinuxNamespaceType::Uts,
+        "kernel/sem" => LinuxNamespaceType::Ipc,
+        _ if name.starts_with("kernel/shm") || name.starts_with("kernel/msg") => LinuxNamespaceType::Ipc,
+        _ if name.starts_with("fs/mqueue/") => LinuxNamespaceType::Ipc,
+        _ if name.starts_with("net/") => LinuxNamespaceType::Network,
+        _ => bail!("sysctl {key:?} is the host's, not the container's"),
+    };
+    ensure!(clean, "sysctl {key:?} is no name of one");
+    ensure!(namespace(linux, kind), "sysctl {key:?} needs a {kind} namespace of the container's own");
+    Ok(())
+}
+
+fn check_inside(path: &Path, what: &str) -> Result<()> {
+    ensure!(path.is_absolute(), "{what} {path:?} is not absolute");
+    ensure!(!path.components().any(|part| part == Component::ParentDir), "{what} {path:?} has a '..'");
+    Ok(())
+}
+
+/// Refuses a field that says something.
+fn refuse<T: serde::Serialize>(field: &Option<T>, name: &str) -> Result<()> {
+    ensure!(is_blank(&serde_json::to_value(field)?), "{name} is not supported");
+    Ok(())
+}
+
+/// True for what other tools write where they mean nothing: null, false, "", [], {} and objects of only these.
+fn is_blank(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(yes) => !yes,
+        Value::Number(_) => false,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.values().all(is_blank),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn minimal() -> Value {
+        json!({
+            "ociVersion": "1.0.2",
+            "root": {"path": "rootfs", "readonly": true},
+            "process": {"user": {"uid": 0, "gid": 0}, "args": ["/bin/true"], "cwd": "/"},
+            "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}]}
+        })
+    }
+
+    fn check(spec: Value) -> Result<()> {
+        supported(&serde_json::from_value(spec).unwrap())
+    }
+
+    #[test]
+    fn a_minimal_spec_is_supported() {
+        check(minimal()).unwrap();
+    }
+
+    #[test]
+    fn what_other_tools_leave_empty_is_no_reason_to_refuse() {
+        let mut spec = minimal();
+        spec["hooks"] = json!({"prestart": []});
+        spec["linux"]["resources"] =
+            json!({"devices": [{"allow": false, "access": "rwm"}], "memory": {"disableOOMKiller": false}});
+        check(spec).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_carried_out_is_refused_by_name() {
+        for (pointer, key, value, word) in [
+            ("", "ociVersion", json!("2.0.0"), "ociVersion"),
+            ("", "hooks", json!({"prestart": [{"path": "/bin/x"}]}), "hooks"),
+            ("", "hostname", json!("x"), "uts"),
+            ("/root", "readonly", json!(false), "readonly"),
+            ("/process", "terminal", json!(true), "terminal"),
+            ("/process", "args", json!([]), "args"),
+            ("/process", "cwd", json!("tmp"), "cwd"),
+            ("/process", "selinuxLabel", json!("a:b:c:s0"), "selinuxLabel"),
+            ("/linux", "namespaces", json!([{"type": "pid"}]), "mount namespace"),
+            ("/linux", "namespaces", json!([{"type": "mount"}, {"type": "user"}]), "user"),
+            ("/linux", "resources", json!({"pids": {"limit": 5}}), "resources.pids"),
+            ("/linux", "sysctl", json!({"kernel.panic": "1"}), "host's"),
+            ("/linux", "sysctl", json!({"net.ipv4.ip_forward": "1"}), "net namespace"),
+            ("/linux", "sysctl", json!({"net/../../kernel/panic": "1"}), "sysctl"),
+            ("/linux", "maskedPaths", json!(["/proc/../etc"]), "'..'"),
+            ("", "mounts", json!([{"destination": "data", "type": "bind"}]), "not absolute"),
+        ] {
+            let mut spec = minimal();
+            spec.pointer_mut(pointer).unwrap()[key] = value;
+            let error = check(spec).expect_err(key).to_string();
+            assert!(error.contains(word), "{key}: {error}");
+        }
+    }
+}

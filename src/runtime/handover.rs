@@ -1,0 +1,61 @@
+//! Telling systemd: sd_notify(3) messages, and the barrier that says they were read.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use libsystemd::daemon::{NotifyState, notify_with_fds};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+/// How long systemd may take to read a message. It answers in well under a millisecond; a machine that is busy booting may not.
+const BARRIER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The manager that waits for this unit's messages.
+#[derive(Debug)]
+pub struct Manager(());
+
+impl Manager {
+    /// The manager named in NOTIFY_SOCKET.
+    pub fn from_env() -> Option<Self> {
+        std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()).map(|_| Self(()))
+    }
+
+    /// Names the unit's main process, and returns once systemd has read it: only then does it watch that process.
+    pub fn main_pid(&self, pid: i32) -> Result<()> {
+        send(&[NotifyState::Other(format!("MAINPID={pid}"))]).context("naming the main process to systemd")?;
+        self.barrier().context("waiting until systemd knows the main process")
+    }
+
+    /// Says that the service is up.
+    pub fn ready(&self) -> Result<()> {
+        send(&[NotifyState::Ready]).context("telling systemd that the service is ready")
+    }
+
+    /// Shows `text` in `systemctl status`.
+    pub fn status(&self, text: &str) -> Result<()> {
+        send(&[NotifyState::Status(text.replace('\n', " "))]).context("telling systemd the cause")
+    }
+
+    /// Returns once systemd has read all that was sent before. A sender that ends earlier cannot be told to belong to the unit.
+    pub fn barrier(&self) -> Result<()> {
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+        ensure!(notify_with_fds(false, &[NotifyState::Other("BARRIER=1".into())], &[theirs.as_raw_fd()])?, "no socket");
+        drop(theirs);
+        let deadline = Timespec { tv_sec: BARRIER_DEADLINE.as_secs() as _, tv_nsec: 0 };
+        let read = loop {
+            match poll(&mut [PollFd::new(&ours, PollFlags::empty())], Some(&deadline)) {
+                Err(rustix::io::Errno::INTR) => continue,
+                result => break result.map_err(io::Error::from)?,
+            }
+        };
+        ensure!(read > 0, "systemd read no message for {} seconds", BARRIER_DEADLINE.as_secs());
+        Ok(())
+    }
+}
+
+fn send(state: &[NotifyState]) -> Result<()> {
+    ensure!(notify_with_fds(false, state, &[])?, "NOTIFY_SOCKET is no usable path");
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! The launcher: starts init, hands it over to systemd, and ends.
+//!
+//! With NOTIFY_SOCKET, a unit of Type=notify, init becomes the unit's main process and the launcher goes. Without it (by hand,
+//! Type=simple, Type=oneshot) systemd holds the process that it started for the main one and has no way to be told another:
+//! then the launcher stays, passes signals on, and ends as the container does. `--wait` asks for that in any case.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::pidfd_send_signal;
+
+use super::deployment::{self, Deployment};
+use super::environment::Passed;
+use super::handover::Manager;
+use super::init::{Init, NOTIFY, PREPARED};
+use super::namespaces::Namespaces;
+use super::sys::{self, Child};
+use super::{one_line, seal};
+
+/// How long an init that failed may take to end by itself.
+const END_DEADLINE: Duration = Duration::from_secs(2);
+
+/// `run` on the command line.
+#[derive(Debug)]
+pub struct Run {
+    /// the deployment's folder
+    pub dir: PathBuf,
+    /// the instance of a template unit
+    pub instance: Option<String>,
+    /// wait for the container even where it could be handed over
+    pub wait: bool,
+}
+
+/// Starts the container; the exit code is its own where the launcher waits for it. Reports a failure itself, since init is
+/// held until that is done: once init has ended, systemd may end the launcher too.
+pub fn run(run: &Run) -> u8 {
+    let manager = if run.wait { None } else { Manager::from_env() };
+    let name = deployment::name_of(&run.dir, run.instance.as_deref());
+    let name = match name {
+        Ok(name) => name,
+        Err(error) => return failed(&error, manager.as_ref()),
+    };
+    let starting = format!("starting {name}");
+    let mut init = match clone(run, manager.is_some()).context(starting.clone()) {
+        Ok(init) => init,
+        Err(error) => return failed(&error, manager.as_ref()),
+    };
+    let code = match &manager {
+        Some(manager) => init.hand_over(manager).map(|()| 0),
+        None => init.wait_for(),
+    };
+    code.context(starting).unwrap_or_else(|error| {
+        let code = failed(&error, manager.as_ref());
+        init.end();
+        code
+    })
+}
+
+fn failed(error: &anyhow::Error, manager: Option<&Manager>) -> u8 {
+    let line = one_line(error);
+    eprintln!("error: {line}");
+    if let Some(manager) = manager {
+        // The message on standard error is what counts; systemd not hearing it must not hide that one.
+        let _ = manager.status(&line).and_then(|()| manager.barrier());
+    }
+    1
+}
+
+/// Init as the launcher holds it.
+struct Started {
+    child: Child,
+    report: File,
+    go: Option<File>,
+    speaks_itself: bool,
+}
+
+fn clone(run: &Run, sibling: bool) -> Result<Started> {
+    seal::from_own_executable()?;
+    let deployment = Deployment::load(&run.dir)?;
+    let mut passed = Passed::from_env()?;
+    passed.instance.clone_from(&run.instance);
+    let namespaces = Namespaces::of(deployment.spec.linux().as_ref().context("linux is missing")?);
+    let speaks_itself = deployment.annotated(NOTIFY);
+    let (report, report_of_init) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (go_of_init, go) = pipe_with(PipeFlags::CLOEXEC)?;
+    namespaces.join_for_children()?;
+    if !sibling {
+        forwarded().thread_block()?;
+        sys::default_action(libc::SIGCHLD);
+    }
+    match sys::clone(namespaces.new, sibling).context("making the container's namespaces")? {
+        Some(child) => Ok(Started { child, report: report.into(), go: Some(go.into()), speaks_itself }),
+        None => {
+            drop((report, go));
+            let (report, go) = (report_of_init.into(), go_of_init.into());
+            Init { deployment, passed, namespaces, report, go, bound: !sibling }.main()
+        }
+    }
+}
+
+impl Started {
+    fn hand_over(&mut self, manager: &Manager) -> Result<()> {
+        self.until_prepared()?;
+        manager.main_pid(self.child.pid)?;
+        self.until_executed()?;
+        if !self.speaks_itself {
+            manager.ready()?;
+        }
+        // The program runs and systemd knows it: what fails from here on is no failure of the start.
+        let _ = manager.barrier();
+        Ok(())
+    }
+
+    fn wait_for(&mut self) -> Result<u8> {
+        self.until_prepared()?;
+        self.until_executed()?;
+        let signals = forwarded();
+        loop {
+            match signals.wait()? {
+                Signal::SIGCHLD => match waitpid(Pid::from_raw(self.child.pid), Some(WaitPidFlag::WNOHANG))? {
+                    WaitStatus::Exited(_, code) => return Ok(code as u8),
+                    WaitStatus::Signaled(_, signal, _) => return Ok(128 + signal as u8),
+                    _ => {}
+                },
+                // It may have ended a moment ago; the next signal is then SIGCHLD.
+                signal => drop(nix::sys::signal::kill(Pid::from_raw(self.child.pid), signal)),
+            }
+        }
+    }
+
+    fn until_prepared(&mut self) -> Result<()> {
+        let mut first = [0];
+        match self.report.read(&mut first).context("hearing from the container's init")? {
+            0 => bail!("the container's init ended before it was prepared"),
+            _ if first == [PREPARED] => Ok(()),
+            _ => Err(self.cause(&first)),
+        }
+    }
+
+    /// Lets init go and returns once it has become the program: exec closes its end of the pipe.
+    fn until_executed(&mut self) -> Result<()> {
+        let go = self.go.as_mut().context("init was let go before")?;
+        go.write_all(b"+").context("letting the container's init go")?;
+        let mut first = [0];
+        match self.report.read(&mut first).context("hearing from the container's init")? {
+            0 => Ok(()),
+            _ => Err(self.cause(&first)),
+        }
+    }
+
+    fn cause(&mut self, first: &[u8]) -> anyhow::Error {
+        let mut text = first.to_vec();
+        match self.report.read_to_end(&mut text) {
+            Ok(_) => anyhow!("{}", String::from_utf8_lossy(&text)),
+            Err(error) => anyhow!(error).context("hearing why the container's init failed"),
+        }
+    }
+
+    /// Sees to it that init is gone.
+    fn end(mut self) {
+        drop(self.go.take());
+        let limit = Timespec { tv_sec: END_DEADLINE.as_secs() as _, tv_nsec: 0 };
+        let mut ended = [PollFd::new(&self.child.pidfd, PollFlags::IN)];
+        loop {
+            match poll(&mut ended, Some(&limit)) {
+                Err(Errno::INTR) => continue,
+                Ok(0) => drop(pidfd_send_signal(&self.child.pidfd, rustix::process::Signal::KILL)),
+                _ => {}
+            }
+            return;
+        }
+    }
+}
+
+/// What the launcher passes on while it waits, and SIGCHLD.
+fn forwarded() -> SigSet {
+    use Signal::*;
+    SigSet::from_iter([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGCONT, SIGCHLD])
+}

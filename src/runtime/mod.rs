@@ -1,0 +1,93 @@
+//! The bundled runtime: makes a container of a deployment in the unit's own cgroup, hands it over to systemd, and ends.
+//!
+//! ```text
+//! systemd ── execs ──▶ launcher                                 init (child of systemd: CLONE_PARENT)
+//!                       │ deployment, check: config.json         ·
+//!                       │ clone ───────────────────────────────▶ │ mounts, rootfs, dev, protect: the new root
+//!                       │                                        │ process: user, capabilities, limits; finds the program
+//!                       │ ◀──────────── ready or the error ───── │
+//!  MAINPID=, barrier ◀──│                                        │ held
+//!                       │ go ──────────────────────────────────▶ │ seccomp, execve
+//!                       │ ◀──────────── pipe closed by exec ──── the program
+//!    READY=, barrier ◀──│ exit
+//! ```
+//!
+//! The image is hostile input: every path of it is resolved by openat2(2) inside the new root, and mounts are attached by
+//! descriptor, so that no symbolic link of the image reaches the host.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+mod cgroup;
+mod check;
+mod deployment;
+mod dev;
+mod environment;
+mod handover;
+mod init;
+mod launch;
+mod mounts;
+mod namespaces;
+mod options;
+mod process;
+mod protect;
+mod rootfs;
+mod seal;
+mod seccomp;
+mod sys;
+
+const USAGE: &str =
+    "usage: sysctr-runtime run DEPLOYMENT_DIR [--instance NAME] [--wait]\n       sysctr-runtime --version";
+
+/// What the command line asks for.
+enum Request {
+    Run(launch::Run),
+    Version,
+    Help,
+}
+
+/// Runs the program with the process's own arguments. Exit codes: the container's own where it waits for it, else 0 done,
+/// 1 failed, 2 usage.
+pub fn main() -> ExitCode {
+    let run = match parse(std::env::args_os().skip(1)) {
+        Some(Request::Run(run)) => run,
+        Some(Request::Version) => {
+            println!("sysctr-runtime {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        Some(Request::Help) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        None => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    ExitCode::from(launch::run(&run))
+}
+
+/// An error and its causes on one line, `a: b: c`.
+fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").replace('\n', "; ")
+}
+
+fn parse(mut args: impl Iterator<Item = OsString>) -> Option<Request> {
+    match args.next()?.to_str()? {
+        "--version" => return Some(Request::Version),
+        "--help" | "-h" => return Some(Request::Help),
+        "run" => {}
+        _ => return None,
+    }
+    let (mut dir, mut instance, mut wait) = (None, None, false);
+    while let Some(arg) = args.next() {
+        match arg.to_str() {
+            Some("--instance") => instance = Some(args.next()?.into_string().ok()?),
+            Some("--wait") => wait = true,
+            Some(option) if option.starts_with('-') => return None,
+            _ if dir.is_none() => dir = Some(arg.into()),
+            _ => return None,
+        }
+    }
+    Some(Request::Run(launch::Run { dir: dir?, instance, wait }))
+}

@@ -1,0 +1,156 @@
+//! Makes the mounts of config.json, each detached at first: it is whole, with its attributes, before it is attached.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use oci_spec::runtime::Mount;
+use rustix::fs::CWD;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen, open_tree,
+};
+
+use super::options::{Options, READ_ONLY};
+use super::sys::{self, MountAttr};
+use super::{cgroup, rootfs};
+
+/// File systems that may be mounted anew; a device's would need the host's word for what is on it.
+const FRESH: [&str; 11] =
+    ["proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "bpf", "debugfs", "tracefs", "securityfs", "hugetlbfs"];
+
+/// A mount that hangs nowhere yet.
+#[derive(Debug)]
+pub struct Detached {
+    /// its root
+    pub mount: OwnedFd,
+    /// where it goes, as seen in the container
+    pub destination: PathBuf,
+    /// empty and ours, so that mount points may be made in it
+    pub ours: bool,
+    /// to be made read-only once everything is in it
+    pub seal: bool,
+}
+
+/// Makes one mount of config.json. Must run before the namespace's mounts are cut off from the host's, so that a `shared`
+/// bind mount still has its peers. A relative source is taken from `dir`.
+pub fn make(mount: &Mount, dir: &Path) -> Result<Detached> {
+    let destination = mount.destination();
+    prepare(mount, dir).with_context(|| format!("mounting {}", destination.display()))
+}
+
+fn prepare(mount: &Mount, dir: &Path) -> Result<Detached> {
+    let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
+    let destination = mount.destination().clone();
+    let kind = mount.typ().as_deref().unwrap_or_default();
+    if let Some(recursive) = options.bind.or((kind == "bind").then_some(false)) {
+        if let Some(unknown) = options.parameters.first() {
+            bail!("unknown option {unknown:?} of a bind mount");
+        }
+        let source = dir.join(mount.source().as_ref().context("a bind mount without a source")?);
+        let mount = bind(&source, recursive).with_context(|| format!("opening the source {}", source.display()))?;
+        // As other runtimes do: the container sees what the host mounts below later, and not the other way round.
+        let (propagation, below) = options.propagation.unwrap_or((libc::MS_SLAVE, true));
+        sys::mount_setattr(&mount, MountAttr::of(0, 0, propagation), below && recursive)
+            .context("setting propagation")?;
+        return finish(mount, options, destination, false);
+    }
+    if kind == "cgroup" || kind == "cgroup2" {
+        let mut options = options;
+        if !options.read_write {
+            options.own.set |= READ_ONLY.set;
+        }
+        return finish(cgroup::own()?, options, destination, false);
+    }
+    ensure!(FRESH.contains(&kind), "the type {kind:?} is not supported");
+    let source = mount.source().as_deref().and_then(Path::to_str).unwrap_or(kind);
+    let mount = fresh(kind, source, &options.parameters)?;
+    if let Some((propagation, _)) = options.propagation {
+        sys::mount_setattr(&mount, MountAttr::of(0, 0, propagation), false).context("setting propagation")?;
+    }
+    finish(mount, options, destination, matches!(kind, "tmpfs" | "ramfs"))
+}
+
+fn finish(mount: OwnedFd, options: Options, destination: PathBuf, ours: bool) -> Result<Detached> {
+    let mut own = options.own;
+    let seal = ours && own.set & READ_ONLY.set != 0;
+    if seal {
+        own.set &= !READ_ONLY.set;
+    }
+    sys::mount_setattr(&mount, own, false).context("setting its options")?;
+    sys::mount_setattr(&mount, options.all, true).context("setting the options of it and all below")?;
+    Ok(Detached { mount, destination, ours, seal })
+}
+
+/// A copy of the host's mount at `source`.
+fn bind(source: &Path, recursive: bool) -> Result<OwnedFd> {
+    let below = if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
+    Ok(open_tree(CWD, source, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | below)?)
+}
+
+/// A copy of a single file or folder of the host's, cut off from it.
+pub fn of_host(path: &Path) -> Result<OwnedFd> {
+    let mount = bind(path, false).with_context(|| format!("opening {}", path.display()))?;
+    sys::mount_setattr(&mount, MountAttr::of(0, 0, libc::MS_PRIVATE), false)?;
+    Ok(mount)
+}
+
+/// A copy of the mount at an open file or folder, without what is mounted below.
+pub fn copy(file: impl AsFd) -> rustix::io::Result<OwnedFd> {
+    copy_with(file, OpenTreeFlags::empty())
+}
+
+/// The same with everything mounted below.
+pub fn copy_all(file: impl AsFd) -> rustix::io::Result<OwnedFd> {
+    copy_with(file, OpenTreeFlags::AT_RECURSIVE)
+}
+
+fn copy_with(file: impl AsFd, flags: OpenTreeFlags) -> rustix::io::Result<OwnedFd> {
+    let base = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(file, "", base | flags)
+}
+
+/// A new instance of a file system that needs no device.
+pub fn fresh(kind: &str, source: &str, parameters: &[String]) -> Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).with_context(|| format!("the kernel has no {kind}"))?;
+    let configure = || -> rustix::io::Result<OwnedFd> {
+        fsconfig_set_string(&context, "source", source)?;
+        for parameter in parameters {
+            match parameter.split_once('=') {
+                Some((key, value)) => fsconfig_set_string(&context, key, value)?,
+                None => fsconfig_set_flag(&context, parameter.as_str())?,
+            }
+        }
+        fsconfig_create(&context)?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    };
+    match configure() {
+        Ok(mount) => Ok(mount),
+        Err(error) => {
+            // The kernel's own words name the parameter, where it has any.
+            let mut words = [0; 512];
+            let length = File::from(context).read(&mut words).unwrap_or(0);
+            let words = String::from_utf8_lossy(&words[..length]);
+            match words.trim_start_matches("e ").trim() {
+                "" => Err(anyhow!(error)),
+                words => Err(anyhow!(error).context(words.to_owned())),
+            }
+        }
+    }
+}
+
+/// An empty folder, to hide another with.
+pub fn empty() -> Result<OwnedFd> {
+    fresh("tmpfs", "tmpfs", &["nr_inodes=1".into(), "mode=555".into()])
+}
+
+/// Attaches all of them in order.
+pub fn attach(root: &mut rootfs::RootFs, detached: Vec<Detached>) -> Result<()> {
+    for one in detached {
+        let place = one.destination.clone();
+        root.attach(one).with_context(|| format!("mounting {}", place.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! The process that becomes the program: limits, user, capabilities, working directory, and where the program is.
+
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use caps::{CapSet, CapsHashSet};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{AccessFlags, Gid, Uid, eaccess, setgroups, setresgid, setresuid};
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, PosixRlimit, PosixRlimitType, Process, User};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+
+/// What exec(3) looks in where the environment has no PATH.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Enters the working directory, resolved in the image without /proc's magic links: those could lead to a folder of the
+/// host's that is still open here.
+pub fn enter_folder(cwd: &Path) -> Result<()> {
+    let open = || {
+        openat2(
+            CWD,
+            cwd,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::NO_MAGICLINKS,
+        )
+    };
+    let folder = match open() {
+        Err(rustix::io::Errno::NOENT) => bail!("the working directory {cwd:?} is missing in the image"),
+        Err(rustix::io::Errno::NOTDIR) => bail!("the working directory {cwd:?} is no folder"),
+        folder => folder.with_context(|| format!("entering the working directory {cwd:?}"))?,
+    };
+    rustix::process::fchdir(folder.as_fd()).with_context(|| format!("entering the working directory {cwd:?}"))
+}
+
+/// Sets the resource limits.
+pub fn limit(limits: &[PosixRlimit]) -> Result<()> {
+    for one in limits {
+        setrlimit(resource(one.typ()), one.soft(), one.hard())
+            .with_context(|| format!("setting the limit {} to {}:{}", one.typ(), one.soft(), one.hard()))?;
+    }
+    Ok(())
+}
+
+fn resource(kind: PosixRlimitType) -> Resource {
+    match kind {
+        PosixRlimitType::RlimitCpu => Resource::RLIMIT_CPU,
+        PosixRlimitType::RlimitFsize => Resource::RLIMIT_FSIZE,
+        PosixRlimitType::RlimitData => Resource::RLIMIT_DATA,
+        PosixRlimitType::RlimitStack => Resource::RLIMIT_STACK,
+        PosixRlimitType::RlimitCore => Resource::RLIMIT_CORE,
+        PosixRlimitType::RlimitRss => Resource::RLIMIT_RSS,
+        PosixRlimitType::RlimitNproc => Resource::RLIMIT_NPROC,
+        PosixRlimitType::RlimitNofile => Resource::RLIMIT_NOFILE,
+        PosixRlimitType::RlimitMemlock => Resource::RLIMIT_MEMLOCK,
+        PosixRlimitType::RlimitAs => Resource::RLIMIT_AS,
+        PosixRlimitType::RlimitLocks => Resource::RLIMIT_LOCKS,
+        PosixRlimitType::RlimitSigpending => Resource::RLIMIT_SIGPENDING,
+        PosixRlimitType::RlimitMsgqueue => Resource::RLIMIT_MSGQUEUE,
+        PosixRlimitType::RlimitNice => Resource::RLIMIT_NICE,
+        PosixRlimitType::RlimitRtprio => Resource::RLIMIT_RTPRIO,
+        PosixRlimitType::RlimitRttime => Resource::RLIMIT_RTTIME,
+    }
+}
+
+/// Capability sets, as far as this process has them itself: what the unit took away stays away.
+#[derive(Debug)]
+pub struct Capable {
+    bounding: CapsHashSet,
+    effective: CapsHashSet,
+    permitted: CapsHashSet,
+    inheritable: CapsHashSet,
+    ambient: CapsHashSet,
+}
+
+impl Capable {
+    /// The sets of config.json; without any, none.
+    pub fn of(wanted: Option<&LinuxCapabilities>) -> Result<Self> {
+        let ours = caps::read(None, CapSet::Bounding)?;
+        let pick = |set: fn(&LinuxCapabilities) -> &Option<Capabilities>| -> Result<CapsHashSet> {
+            let mut picked = CapsHashSet::new();
+            for one in wanted.and_then(|all| set(all).as_ref()).into_iter().flatten() {
+                let one = format!("CAP_{one}").parse().map_err(|_| anyhow!("the capability {one} is not known"))?;
+                picked.insert(one);
+            }
+            Ok(picked.intersection(&ours).copied().collect())
+        };
+        Ok(Self {
+            bounding: pick(LinuxCapabilities::bounding)?,
+            effective: pick(LinuxCapabilities::effective)?,
+            permitted: pick(LinuxCapabilities::permitted)?,
+            inheritable: pick(LinuxCapabilities::inheritable)?,
+            ambient: pick(LinuxCapabilities::ambient)?,
+        })
+    }
+
+    /// Takes what is in no set from the bounding set; must come before the user changes.
+    pub fn bound(&self) -> Result<()> {
+        for one in caps::read(None, CapSet::Bounding)?.difference(&self.bounding) {
+            caps::drop(None, CapSet::Bounding, *one).with_context(|| format!("dropping {one}"))?;
+        }
+        Ok(())
+    }
+
+    /// Sets the others; must come after the user changed.
+    pub fn apply(&self) -> Result<()> {
+        caps::set(None, CapSet::Inheritable, &self.inheritable).context("setting inheritable capabilities")?;
+        caps::set(None, CapSet::Effective, &self.effective).context("setting effective capabilities")?;
+        caps::set(None, CapSet::Permitted, &self.permitted).context("setting permitted capabilities")?;
+        // An ambient capability must be permitted and inheritable; what the unit took away cannot be.
+        let ambient = self.ambient.iter().filter(|one| self.permitted.contains(one) && self.inheritable.contains(one));
+        caps::set(None, CapSet::Ambient, &ambient.copied().collect()).context("setting ambient capabilities")
+    }
+}
+
+/// Becomes the user, keeping permitted capabilities over it.
+pub fn become_user(user: &User) -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(user.uid()), Gid::from_raw(user.gid()));
+    let groups: Vec<Gid> = user.additional_gids().iter().flatten().map(|gid| Gid::from_raw(*gid)).collect();
+    rustix::thread::set_keep_capabilities(true)?;
+    setgroups(&groups).context("setting the groups")?;
+    setresgid(gid, gid, gid).with_context(|| format!("becoming group {gid}"))?;
+    setresuid(uid, uid, uid).with_context(|| format!("becoming user {uid}"))?;
+    rustix::thread::set_keep_capabilities(false)?;
+    rustix::process::umask(Mode::from_raw_mode(user.umask().unwrap_or(0o022)));
+    Ok(())
+}
+
+/// Where the program of `process.args[0]` is, checked as the user that it will run as.
+pub fn find_program(process: &Process) -> Result<CString> {
+    let name = process.args().as_ref().and_then(|args| args.first()).context("process.args is empty")?;
+    if name.contains('/') {
+        return match program_at(Path::new(name)) {
+            Ok(path) => Ok(path),
+            Err(Unfit::Missing) => bail!("program {name:?} not found in the image"),
+            Err(Unfit::Because(why)) => bail!("program {name:?} {why}"),
+        };
+    }
+    let path = process.env().iter().flatten().rev().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(PATH);
+    let mut unfit = None;
+    for folder in path.split(':').filter(|folder| !folder.is_empty()) {
+        let candidate = PathBuf::from(folder).join(name);
+        match program_at(&candidate) {
+            Ok(path) => return Ok(path),
+            Err(Unfit::Missing) => {}
+            Err(Unfit::Because(why)) => unfit = unfit.or(Some(format!("program {candidate:?} {why}"))),
+        }
+    }
+    Err(anyhow!(unfit.unwrap_or_else(|| format!("program {name:?} not found in the image, PATH is {path}"))))
+}
+
+enum Unfit {
+    Missing,
+    Because(String),
+}
+
+fn program_at(path: &Path) -> Result<CString, Unfit> {
+    use rustix::io::Errno;
+    let because = |why: &str| Unfit::Because(why.to_owned());
+    // Without /proc's magic links: /proc/self/exe is still the runtime itself.
+    let file = match openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
+        Ok(file) => file,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Err(Unfit::Missing),
+        Err(Errno::LOOP) => return Err(because("is a link of /proc, or links in a circle: refused")),
+        Err(error) => return Err(because(&format!("cannot be opened: {error}"))),
+    };
+    let stat = fstat(&file).map_err(|error| because(&error.to_string()))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(because("is no file"));
+    }
+    if let Err(error) = eaccess(path, AccessFlags::X_OK) {
+        return Err(because(&format!("may not be executed by user {}: {}", Uid::effective(), error.desc())));
+    }
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| because("has a NUL in its name"))
+}

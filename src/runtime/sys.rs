@@ -1,0 +1,153 @@
+//! System calls that no crate wraps, each as one small safe function.
+#![allow(unsafe_code)] // raw system calls; every argument is owned by the function or borrowed for its length
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+/// What a mount's attributes become, as mount_setattr(2) takes them.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MountAttr {
+    /// MOUNT_ATTR_* to set
+    pub set: u64,
+    /// MOUNT_ATTR_* to clear
+    pub clear: u64,
+    /// MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE; 0 leaves it
+    pub propagation: u64,
+    userns: u64,
+}
+
+impl MountAttr {
+    /// Attributes to set and to clear, and a propagation.
+    pub const fn of(set: u64, clear: u64, propagation: u64) -> Self {
+        Self { set, clear, propagation, userns: 0 }
+    }
+
+    /// True where there is nothing to change.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// mount_setattr(2) on the mount that `mount` is the root of; `recursive` takes in every mount below it.
+pub fn mount_setattr(mount: impl AsFd, attr: MountAttr, recursive: bool) -> io::Result<()> {
+    if attr.is_empty() {
+        return Ok(());
+    }
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the empty path is NUL-terminated, `attr` is the kernel's struct mount_attr and outlives the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &attr,
+            size_of::<MountAttr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// A child as its parent knows it.
+#[derive(Debug)]
+pub struct Child {
+    /// its number in the parent's pid namespace
+    pub pid: libc::pid_t,
+    /// becomes readable once it has ended
+    pub pidfd: OwnedFd,
+}
+
+/// struct clone_args of clone(2), the size that Linux 5.5 knows.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
+/// clone3(2) like fork(2): `None` in the child. With `sibling` the caller's parent becomes the child's parent.
+///
+/// The caller must have one thread: the child goes on with a copy of its memory, locks included.
+pub fn clone(namespaces: u64, sibling: bool) -> io::Result<Option<Child>> {
+    let mut pidfd: libc::c_int = -1;
+    let parent = if sibling { libc::CLONE_PARENT as u64 } else { 0 };
+    let args = CloneArgs {
+        flags: namespaces | parent | libc::CLONE_PIDFD as u64,
+        pidfd: &raw mut pidfd as u64,
+        // With CLONE_PARENT the kernel takes the caller's own exit signal and refuses another.
+        exit_signal: if sibling { 0 } else { libc::SIGCHLD as u64 },
+        ..CloneArgs::default()
+    };
+    // SAFETY: no stack is given, so the child runs on its own copy of ours, as after fork(2); `args` and `pidfd` outlive the call.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &args, size_of::<CloneArgs>()) })?;
+    if pid == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Some(Child { pid: pid as libc::pid_t, pidfd }))
+}
+
+/// Marks every descriptor from `first` on close-on-exec.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: takes numbers only, and closes nothing before an exec.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
+/// Lets descriptor `fd` through an exec; an error where it is not open.
+pub fn keep_on_exec(fd: i32) -> io::Result<()> {
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }.into()).map(drop)
+}
+
+/// Every signal as it is by default, none blocked.
+pub fn reset_signals() {
+    // SAFETY: SIG_DFL is no handler of ours. Some numbers cannot be set (SIGKILL, libc's own): nothing to reset there.
+    unsafe {
+        for signal in 1..=64 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+    }
+}
+
+/// One signal as it is by default.
+pub fn default_action(signal: i32) {
+    // SAFETY: SIG_DFL is no handler of ours.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+/// setdomainname(2)
+pub fn set_domainname(name: &str) -> io::Result<()> {
+    // SAFETY: pointer and length are those of `name`, which outlives the call.
+    check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }.into()).map(drop)
+}
+
+/// Brings the loopback device of the current network namespace up.
+pub fn loopback_up() -> io::Result<()> {
+    // SAFETY: `request` is a zeroed struct ifreq with a short NUL-terminated name, and outlives both calls.
+    unsafe {
+        let socket = check(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0).into())?;
+        let socket = OwnedFd::from_raw_fd(socket as i32);
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+            *to = *from as libc::c_char;
+        }
+        check(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &mut request).into())?;
+        request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
+        check(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request).into()).map(drop)
+    }
+}
