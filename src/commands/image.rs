@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Context;
 use crate::output::Output;
@@ -23,7 +23,7 @@ use sysctr::{
     },
 };
 
-/// Pulls an image.
+/// Pulls an image, unless the store has what the reference names now.
 pub fn pull(
     context: &Context,
     lock: &StoreLock,
@@ -31,18 +31,16 @@ pub fn pull(
     source: &ImageSource,
     settings: &Settings,
 ) -> Result<StoredImage> {
-    let mut bar = Bar { output: context.output, bar: None };
-    let pulled = pull::pull(lock, store, source, settings, &mut bar);
-    if let Some(bar) = bar.bar {
-        bar.finish_and_clear();
-    }
+    let mut progress = Bar { output: context.output, bar: ProgressBar::hidden() };
+    let pulled = pull::pull(lock, store, source, settings, &mut progress);
+    progress.bar.finish_and_clear();
     pulled
 }
 
-/// Draws on standard error, and only on a terminal.
+/// A progress bar on a terminal, nothing elsewhere; warnings always.
 struct Bar {
     output: Output,
-    bar: Option<ProgressBar>,
+    bar: ProgressBar,
 }
 
 impl Progress for Bar {
@@ -50,22 +48,17 @@ impl Progress for Bar {
         if !self.output.progress() {
             return;
         }
-        let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}") {
-            bar.set_style(style);
-        }
-        bar.set_message(image.to_string());
-        self.bar = Some(bar);
+        let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}");
+        self.bar = ProgressBar::new(bytes).with_message(format!("pulling {}", image.repository_name()));
+        self.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     }
 
     fn fetched(&mut self, bytes: u64) {
-        if let Some(bar) = &self.bar {
-            bar.inc(bytes);
-        }
+        self.bar.inc(bytes);
     }
 
     fn warning(&mut self, text: &str) {
-        self.output.warn(text);
+        self.bar.suspend(|| self.output.warn(text));
     }
 }
 

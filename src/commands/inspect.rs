@@ -1,6 +1,6 @@
 //! `sysctr inspect IMAGE`: what an image says about itself, from the store or from where it comes from.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -17,7 +17,7 @@ pub fn run(context: &Context, image: &ImageSource) -> Result<()> {
     let stored = store.as_ref().map(|store| store.find(image)).transpose()?.flatten();
     let (digest, config, config_json, exports) = match (&store, stored) {
         (Some(store), Some(stored)) => {
-            let exports = store.exports(&stored).with_context(|| format!("reading /exports of {image}"))?;
+            let exports = store.read_exports(&stored)?;
             (stored.digest, stored.config, stored.config_json, Some(shown(exports)))
         }
         _ => {
@@ -38,8 +38,9 @@ pub fn run(context: &Context, image: &ImageSource) -> Result<()> {
 }
 
 /// Text as it is, JSON as JSON; what is neither only by its length.
-fn shown(exports: BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Value> {
-    let show = |(path, data): (String, Vec<u8>)| {
+fn shown(exports: BTreeMap<PathBuf, Vec<u8>>) -> BTreeMap<String, Value> {
+    let show = |(path, data): (PathBuf, Vec<u8>)| {
+        let path = path.display().to_string();
         let length = data.len();
         let value = match String::from_utf8(data) {
             Ok(text) if path.ends_with(".json") => serde_json::from_str(&text).unwrap_or(Value::String(text)),

@@ -1,5 +1,7 @@
 //! `sysctr install IMAGE`: pull if absent, check, stage, commit, activate.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result, bail};
 
 use super::{Context, image, uninstall};
@@ -24,6 +26,9 @@ use sysctr::{
         spec,
     },
 };
+
+/// Bytes of a passwd(5) or group(5) that are still believed.
+const ACCOUNTS_LIMIT: u64 = 1 << 20;
 
 /// What there is to do.
 enum Plan {
@@ -99,9 +104,10 @@ fn plan(
         Some(image) => image,
         None => image::pull(context, lock, store, &args.image, &settings::load(root)?)?,
     };
-    let exports = store.exports(&image).with_context(|| format!("reading /exports of {}", args.image))?;
+    let exports = store.read_exports(&image)?;
+    let exports = exports.into_iter().map(|(path, bytes)| (path.to_string_lossy().into_owned(), bytes)).collect();
     let account = |path| -> Result<String> {
-        let bytes = store.read_file(&image, path)?.unwrap_or_default();
+        let bytes = store.read_file(&image, Path::new(path), ACCOUNTS_LIMIT)?.unwrap_or_default();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     let id = transaction::next_id(root, name)?;

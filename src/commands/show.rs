@@ -1,7 +1,5 @@
 //! `sysctr show NAME`: one container in full.
 
-use std::fmt::Write;
-
 use anyhow::Result;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -91,7 +89,7 @@ impl Shown<'_> {
     fn text(&self) -> String {
         let row = &self.row;
         let mut text = String::new();
-        let mut line = |label: &str, value: &str| drop(writeln!(text, "{label:>12}: {value}"));
+        let mut line = |label: &str, value: &str| text.push_str(&format!("{label:>12}: {value}\n"));
         line("Name", row.name.as_str());
         line("Image", &row.image);
         line("Digest", &row.digest);

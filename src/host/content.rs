@@ -1,6 +1,9 @@
 //! Files of a stored image, read from its commit without a checkout.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use ostree::{
@@ -11,8 +14,6 @@ use ostree::{
 use super::ostree::{NO_CANCEL, Store, StoredImage};
 
 const EXPORTS: &str = "exports";
-/// What is read to look into it: passwd(5), os-release(5) and their like.
-const MAX_FILE: u64 = 16 * 1024 * 1024;
 /// A template or a manifest is never larger.
 const MAX_EXPORT: u64 = 1024 * 1024;
 /// Files that go to the host may be programs.
@@ -28,31 +29,35 @@ pub(super) struct Folder {
 
 impl Store {
     /// The file at this path inside the image, links followed inside it; none where there is no such file.
-    pub fn read_file(&self, image: &StoredImage, path: &str) -> Result<Option<Vec<u8>>> {
-        let reading = || format!("reading {path} of {}", image.name());
+    pub fn read_file(&self, image: &StoredImage, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+        let reading = || format!("reading {} of {}", path.display(), image.name());
         match self.look_up(image, path).with_context(reading)? {
-            Some(object) => self.read_object(&object, MAX_FILE).with_context(reading).map(Some),
+            Some(object) => self.read_object(&object, limit).with_context(reading).map(Some),
             None => Ok(None),
         }
     }
 
     /// Every file below `/exports`, by its path in there; empty where the image has none. Links are refused.
-    pub fn exports(&self, image: &StoredImage) -> Result<BTreeMap<String, Vec<u8>>> {
+    pub fn read_exports(&self, image: &StoredImage) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
+        self.exports(image).with_context(|| format!("reading /exports of {}", image.name()))
+    }
+
+    fn exports(&self, image: &StoredImage) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
         let mut files = BTreeMap::new();
         let root = self.folder(&self.root_tree(&image.commit)?.0)?;
         let Some((tree, _)) = root.folders.get(EXPORTS) else {
             ensure!(!root.files.contains_key(EXPORTS), "it is not a folder");
             return Ok(files);
         };
-        let mut todo = vec![(String::new(), tree.clone())];
+        let mut todo = vec![(PathBuf::new(), tree.clone())];
         let mut total = 0;
         while let Some((path, tree)) = todo.pop() {
             let folder = self.folder(&tree)?;
-            todo.extend(folder.folders.into_iter().map(|(name, (tree, _))| (format!("{path}{name}/"), tree)));
+            todo.extend(folder.folders.into_iter().map(|(name, (tree, _))| (path.join(name), tree)));
             for (name, object) in folder.files {
-                let path = format!("{path}{name}");
-                let limit = if path.starts_with("hostfs/") { MAX_HOST_FILE } else { MAX_EXPORT };
-                let data = self.read_object(&object, limit).with_context(|| path.clone())?;
+                let path = path.join(name);
+                let limit = if path.starts_with("hostfs") { MAX_HOST_FILE } else { MAX_EXPORT };
+                let data = self.read_object(&object, limit).with_context(|| path.display().to_string())?;
                 total += data.len() as u64;
                 ensure!(total <= MAX_EXPORTS, "its files are larger than {MAX_EXPORTS} bytes together");
                 files.insert(path, data);
@@ -61,8 +66,9 @@ impl Store {
         Ok(files)
     }
 
-    fn look_up(&self, image: &StoredImage, path: &str) -> Result<Option<String>> {
-        let mut todo: VecDeque<String> = path.split('/').map(str::to_owned).collect();
+    fn look_up(&self, image: &StoredImage, path: &Path) -> Result<Option<String>> {
+        let names = path.to_str().context("the path is not UTF-8")?;
+        let mut todo: VecDeque<String> = names.split('/').map(str::to_owned).collect();
         let mut above = vec![self.root_tree(&image.commit)?.0];
         let mut links = 0;
         while let Some(name) = todo.pop_front() {

@@ -28,8 +28,9 @@ const JOB_DEADLINE: Duration = Duration::from_secs(15 * 60);
 
 /// A connection to the running service manager.
 pub struct Manager {
-    runtime: Runtime,
+    /// Dropped before the runtime that drives it.
     connection: Connection,
+    runtime: Runtime,
     /// The private socket has no bus and so no names on it.
     on_bus: bool,
 }
@@ -57,6 +58,8 @@ impl Manager {
         }
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("talking to systemd")?;
+        // The connection's own tasks want the runtime even where nothing is awaited.
+        let entered = runtime.enter();
         let private = match rustix::process::geteuid().is_root() {
             true => UnixStream::connect(PRIVATE_SOCKET).ok(),
             false => None,
@@ -69,6 +72,7 @@ impl Manager {
             }
         });
         let connection = connection.context("talking to systemd")?;
+        drop(entered);
         let manager = Manager { runtime, connection, on_bus };
         if manager.on_bus {
             manager.call("Subscribe", &()).context("talking to systemd")?;
@@ -119,6 +123,7 @@ impl Manager {
 
     fn job(&self, method: &str, unit: &str) -> Result<()> {
         let deadline = Instant::now() + JOB_DEADLINE;
+        let _entered = self.runtime.enter();
         let result = self.runtime.block_on(async {
             let mut stream = MessageStream::from(&self.connection);
             let destination = self.on_bus.then_some(BUS);
@@ -163,6 +168,7 @@ impl Manager {
         method: &str,
         body: &B,
     ) -> Result<zbus::Message> {
+        let _entered = self.runtime.enter();
         let destination = self.on_bus.then_some(BUS);
         let call = self.connection.call_method(destination, path, Some(interface), method, body);
         self.runtime.block_on(call).map_err(plain)

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
+use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -211,7 +212,7 @@ impl Manifest {
             let good = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.is_empty();
             ensure!(good, "values: {name:?} is no name: use letters, digits and '_'");
             ensure!(!value.secret, "values.{name}: secret values are not supported yet");
-            ensure!(value.pattern.is_none(), "values.{name}: patterns are not supported yet");
+            value.pattern().with_context(|| format!("values.{name}"))?;
             ensure!(
                 (value.kind == ValueKind::Enum) == !value.choices.is_empty(),
                 "values.{name}: \"enum\" lists the choices of type enum, and of no other"
@@ -240,6 +241,17 @@ impl Manifest {
             ensure!(good, "{unit:?} names no container and no unit");
         }
         Ok(())
+    }
+}
+
+impl ValueSpec {
+    /// The pattern, tied to the whole text. Matching takes linear time whatever the image wrote.
+    pub fn pattern(&self) -> Result<Option<Regex>> {
+        let compile = |pattern: &String| {
+            let bounded = RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(1 << 20).build();
+            bounded.with_context(|| format!("the pattern {pattern:?}"))
+        };
+        self.pattern.as_ref().map(compile).transpose()
     }
 }
 

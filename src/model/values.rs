@@ -105,6 +105,11 @@ impl ValueSpec {
         if text.chars().any(char::is_control) {
             return Err("text without control characters".to_owned());
         }
+        if let (Ok(Some(pattern)), Some(text_of)) = (self.pattern(), self.pattern.as_ref())
+            && !pattern.is_match(text)
+        {
+            return Err(format!("text like {text_of}"));
+        }
         let parsed = match self.kind {
             ValueKind::String => Some(string()),
             ValueKind::Integer => text.parse::<i64>().ok().map(Json::from),
@@ -152,7 +157,8 @@ mod tests {
         let text = r#"{"version": "2.0", "values": {
             "port": {"type": "integer", "default": 80, "description": "where it listens"},
             "mode": {"type": "enum", "enum": ["a", "b"]},
-            "wait": {"type": "duration", "default": "90s"} }}"#;
+            "wait": {"type": "duration", "default": "90s"},
+            "host": {"type": "string", "default": "a", "pattern": "[a-z.]+"} }}"#;
         Manifest::parse(text).expect("a manifest")
     }
 
@@ -175,6 +181,7 @@ mod tests {
             (vec!["mode=a", "port=x"], "--set port=x: expected a whole number (where it listens)"),
             (vec!["mode=a", "prot=1"], "--set prot"),
             (vec!["mode=a", "mode=b"], "given twice"),
+            (vec!["mode=a", "host=a b"], "text like [a-z.]+"),
             (vec!["mode=a", "wait=5 parsecs"], "90s or 5min"),
         ] {
             let settings: Vec<_> = settings.into_iter().map(set).collect();

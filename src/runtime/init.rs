@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
 use nix::unistd::{execve, sethostname};
 use oci_spec::runtime::{Linux, Mount, Process};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -146,10 +147,10 @@ impl Init {
         let mut detached = Vec::new();
         let wanted = spec.mounts().as_deref().unwrap_or_default();
         if !wanted.iter().any(|mount| mount.destination() == Path::new("/dev")) {
-            detached.push(mounts::make(&default_dev(), dir)?);
+            detached.extend(mounts::make(&default_dev(), dir)?);
         }
         for mount in wanted {
-            detached.push(mounts::make(mount, dir)?);
+            detached.extend(mounts::make(mount, dir)?);
         }
         rootfs::cut_off()?;
 
@@ -182,7 +183,14 @@ impl Ready {
         if let Some(filter) = &self.filter {
             filter.load()?;
         }
-        execve(&self.program, &self.args, &self.env).with_context(|| format!("executing {:?}", self.program))
+        let Err(error) = execve(&self.program, &self.args, &self.env);
+        let executing = format!("executing {:?}", self.program);
+        match error {
+            // The file itself was looked at before: what is missing is what its first line or its header names.
+            Errno::ENOENT => bail!("{executing}: the interpreter that it names is missing in the image"),
+            Errno::ENOEXEC => bail!("{executing}: it is no program for this machine"),
+            error => Err(error).context(executing),
+        }
     }
 }
 

@@ -35,13 +35,13 @@ pub struct Detached {
 }
 
 /// Makes one mount of config.json. Must run before the namespace's mounts are cut off from the host's, so that a `shared`
-/// bind mount still has its peers. A relative source is taken from `dir`.
-pub fn make(mount: &Mount, dir: &Path) -> Result<Detached> {
+/// bind mount still has its peers. A relative source is taken from `dir`. None where the source is missing and may be.
+pub fn make(mount: &Mount, dir: &Path) -> Result<Option<Detached>> {
     let destination = mount.destination();
     prepare(mount, dir).with_context(|| format!("mounting {}", destination.display()))
 }
 
-fn prepare(mount: &Mount, dir: &Path) -> Result<Detached> {
+fn prepare(mount: &Mount, dir: &Path) -> Result<Option<Detached>> {
     let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
     let destination = mount.destination().clone();
     let kind = mount.typ().as_deref().unwrap_or_default();
@@ -50,19 +50,22 @@ fn prepare(mount: &Mount, dir: &Path) -> Result<Detached> {
             bail!("unknown option {unknown:?} of a bind mount");
         }
         let source = dir.join(mount.source().as_ref().context("a bind mount without a source")?);
+        if options.nofail && !source.exists() {
+            return Ok(None);
+        }
         let mount = bind(&source, recursive).with_context(|| format!("opening the source {}", source.display()))?;
         // As other runtimes do: the container sees what the host mounts below later, and not the other way round.
         let (propagation, below) = options.propagation.unwrap_or((libc::MS_SLAVE, true));
         sys::mount_setattr(&mount, MountAttr::of(0, 0, propagation), below && recursive)
             .context("setting propagation")?;
-        return finish(mount, options, destination, false);
+        return finish(mount, options, destination, false).map(Some);
     }
     if kind == "cgroup" || kind == "cgroup2" {
         let mut options = options;
         if !options.read_write {
             options.own.set |= READ_ONLY.set;
         }
-        return finish(cgroup::own()?, options, destination, false);
+        return finish(cgroup::own()?, options, destination, false).map(Some);
     }
     ensure!(FRESH.contains(&kind), "the type {kind:?} is not supported");
     let source = mount.source().as_deref().and_then(Path::to_str).unwrap_or(kind);
@@ -70,7 +73,7 @@ fn prepare(mount: &Mount, dir: &Path) -> Result<Detached> {
     if let Some((propagation, _)) = options.propagation {
         sys::mount_setattr(&mount, MountAttr::of(0, 0, propagation), false).context("setting propagation")?;
     }
-    finish(mount, options, destination, matches!(kind, "tmpfs" | "ramfs"))
+    finish(mount, options, destination, matches!(kind, "tmpfs" | "ramfs")).map(Some)
 }
 
 fn finish(mount: OwnedFd, options: Options, destination: PathBuf, ours: bool) -> Result<Detached> {

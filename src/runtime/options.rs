@@ -42,6 +42,8 @@ pub struct Options {
     pub propagation: Option<(u64, bool)>,
     /// true where `rw` stands there in so many words
     pub read_write: bool,
+    /// the source of a bind mount may be missing, as in fstab(5)
+    pub nofail: bool,
     /// parameters for the file system itself, `key` or `key=value`
     pub parameters: Vec<String>,
 }
@@ -60,6 +62,7 @@ impl Options {
 
     fn take(&mut self, option: &str) -> Result<()> {
         match option {
+            "nofail" => self.nofail = true,
             "bind" => self.bind = Some(false),
             "rbind" => self.bind = Some(true),
             "defaults" | "async" | "norelatime" | "nostrictatime" | "loud" | "silent" | "nolazytime" | "nomand"

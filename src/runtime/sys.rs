@@ -113,14 +113,15 @@ pub fn keep_on_exec(fd: i32) -> io::Result<()> {
 
 /// Every signal as it is by default, none blocked.
 pub fn reset_signals() {
-    // SAFETY: SIG_DFL is no handler of ours. Some numbers cannot be set (SIGKILL, libc's own): nothing to reset there.
+    // The kernel's struct sigaction and a signal set are no longer than this; all zero is SIG_DFL, and nothing blocked.
+    let zero = [0u64; 16];
+    // SAFETY: past libc, which keeps two signals to itself that an ignoring parent hands on all the same. `zero` outlives the
+    // calls, the old values are not asked for, and 8 is the kernel's size of a signal set.
     unsafe {
         for signal in 1..=64 {
-            libc::signal(signal, libc::SIG_DFL);
+            libc::syscall(libc::SYS_rt_sigaction, signal, &zero, std::ptr::null_mut::<u64>(), 8);
         }
-        let mut none = std::mem::zeroed();
-        libc::sigemptyset(&mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &zero, std::ptr::null_mut::<u64>(), 8);
     }
 }
 

@@ -1,0 +1,51 @@
+# The two that matter first: `make demo` and `make test`. Both want root and a Debian or Fedora.
+
+CARGO ?= cargo
+# A failure is one line and the machine's logs; where in the harness it happened says nothing.
+export RUST_LIB_BACKTRACE = 0
+PREFIX ?= /usr/local
+LIBEXEC ?= /usr/libexec
+UNITS ?= /usr/lib/systemd/system
+# Where the built programs are. `make install` builds the release ones if they are not there.
+PROGRAMS ?= target/release
+
+.PHONY: all check deps demo machine test test-long install
+
+all:
+	$(CARGO) build --release
+
+deps:
+	@tests/deps.sh
+
+check:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --test vm --test demo -- -D warnings
+	$(CARGO) test
+
+# The machines share two cores with the emulator, so one at a time.
+test: deps check
+	$(CARGO) test --test vm -- --test-threads=1
+
+# Also what takes longer: Debian 12, and every scenario in QEMU.
+test-long: deps check
+	$(CARGO) test --test vm -- --test-threads=1 --include-ignored
+	SYSCTR_TEST_SUITE=bookworm $(CARGO) test --test vm -- --test-threads=1
+
+demo: deps
+	@$(CARGO) build --bins --test demo
+	@$(CARGO) test --quiet --test demo
+
+# A shell in the machine of the demo.
+machine: deps
+	@$(CARGO) test --quiet --test demo -- --shell
+
+$(PROGRAMS)/sysctr $(PROGRAMS)/sysctr-runtime:
+	$(CARGO) build --release
+
+install: $(PROGRAMS)/sysctr $(PROGRAMS)/sysctr-runtime
+	install -D $(if $(STRIP),-s) -m 755 $(PROGRAMS)/sysctr $(DESTDIR)$(PREFIX)/bin/sysctr
+	install -D $(if $(STRIP),-s) -m 755 $(PROGRAMS)/sysctr-runtime $(DESTDIR)$(LIBEXEC)/sysctr/sysctr-runtime
+	install -d $(DESTDIR)$(UNITS)/sysinit.target.wants
+	sed 's|@bindir@|$(PREFIX)/bin|' units/sysctr-recover.service > $(DESTDIR)$(UNITS)/sysctr-recover.service
+	ln -sf ../sysctr-recover.service $(DESTDIR)$(UNITS)/sysinit.target.wants/sysctr-recover.service

@@ -1,0 +1,123 @@
+//! Images that mean harm.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Stdio;
+
+use rustix::fs::{StatVfsMountFlags, statvfs};
+use serde_json::json;
+
+use crate::support::{Bundle, RUNTIME};
+
+#[test]
+fn kernel_file_systems_are_not_mounted_through_links_of_the_image() {
+    for place in ["proc", "sys", "dev"] {
+        for target in ["/", "/etc", "../../../etc", "data"] {
+            let bundle = Bundle::running(&["true"]);
+            fs::remove_dir(bundle.root().join(place)).unwrap();
+            symlink(target, bundle.root().join(place)).unwrap();
+            let error = bundle.fails();
+            assert!(error.contains(&format!("/{place} of the image is a symbolic link: refused")), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_mount_through_a_link_to_outside_lands_inside() {
+    let host = tempfile::tempdir().unwrap();
+    fs::write(host.path().join("mark"), "mounted\n").unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    // The same path exists on the host and, with other content, in the image.
+    let bundle =
+        Bundle::script(&format!("cat {}/mark", outside.path().display())).binding(host.path(), "/out", &["bind"]);
+    let inside = bundle.root().join(outside.path().strip_prefix("/").unwrap());
+    fs::create_dir_all(&inside).unwrap();
+    // /tmp of the image must be the image's for this.
+    let mut bundle = bundle;
+    bundle.spec["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/tmp");
+    symlink(format!("/../../../../../..{}", outside.path().display()), bundle.root().join("out")).unwrap();
+    assert_eq!(bundle.prints(), "mounted\n");
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_mount_through_a_link_to_what_only_the_host_has_is_missing() {
+    let host = tempfile::tempdir().unwrap();
+    let bundle = Bundle::running(&["true"]).binding(host.path(), "/out", &["bind"]);
+    symlink("/usr/share", bundle.root().join("out")).unwrap();
+    let error = bundle.fails();
+    assert!(error.contains("the mount point /out is missing in the image"), "{error}");
+}
+
+#[test]
+fn the_root_may_not_lead_out_of_the_deployment() {
+    for path in ["/", "..", "../..", "rootfs/../.."] {
+        let error = Bundle::running(&["true"]).with("/root", "path", json!(path)).fails();
+        assert!(error.contains("opening the root file system"), "{error}");
+    }
+    let bundle = Bundle::running(&["true"]).with("/root", "path", json!("link"));
+    symlink("/", bundle.path().join("link")).unwrap();
+    assert!(bundle.fails().contains("opening the root file system link"));
+}
+
+#[test]
+fn neither_program_nor_working_directory_goes_through_procs_magic_links() {
+    for program in ["/proc/self/exe", "/proc/1/exe", "/proc/self/fd/0", "/proc/self/root/bin/true"] {
+        let error = Bundle::running(&[program]).fails();
+        assert!(error.contains("refused"), "{program}: {error}");
+    }
+    for number in 3..12 {
+        let error =
+            Bundle::running(&["true"]).with("/process", "cwd", json!(format!("/proc/self/fd/{number}"))).fails();
+        assert!(error.contains("the working directory"), "{error}");
+    }
+}
+
+#[test]
+fn the_launcher_runs_from_a_mount_that_cannot_be_written_through() {
+    let bundle = Bundle::script("echo up; sleep 5");
+    let mut launcher = bundle.command().stdout(Stdio::piped()).spawn().unwrap();
+    BufReader::new(launcher.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let executable = format!("/proc/{}/exe", launcher.id());
+    let flags = statvfs(&executable).unwrap().f_flag;
+    let name = fs::read_to_string(format!("/proc/{}/comm", launcher.id())).unwrap();
+    launcher.kill().unwrap();
+    launcher.wait().unwrap();
+    assert!(flags.contains(StatVfsMountFlags::RDONLY), "{flags:?}");
+    assert_eq!(name, "sysctr-runtime\n");
+}
+
+#[test]
+fn an_interpreter_that_is_the_launcher_cannot_open_it_for_writing() {
+    // The launcher, run in the container through the script's first line, is given a loader of the image's: busybox, which
+    // as the loader sees the launcher as its own executable.
+    let bundle = Bundle::running(&["/bin/attack"]);
+    let attack = bundle.root().join("bin/attack");
+    fs::write(&attack, "#!/proc/self/exe --version\n").unwrap();
+    fs::set_permissions(&attack, fs::Permissions::from_mode(0o755)).unwrap();
+    for library in
+        ["/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6", "/lib/x86_64-linux-gnu/libgcc_s.so.1"]
+    {
+        if Path::new(library).exists() {
+            let copy = bundle.root().join(library.trim_start_matches('/'));
+            fs::create_dir_all(copy.parent().unwrap()).unwrap();
+            fs::copy(library, copy).unwrap();
+        }
+    }
+    let before = fs::read(RUNTIME).unwrap();
+    let _ = bundle.run(); // whatever it does there, it does with the container's rights
+    assert!(fs::read(RUNTIME).unwrap() == before);
+}
+
+#[test]
+fn names_with_strange_letters_do_not_confuse() {
+    let host = tempfile::tempdir().unwrap();
+    let error = Bundle::running(&["true"]).binding(host.path(), "/a\nb", &["bind"]).fails();
+    assert!(error.contains("missing in the image"), "{error}");
+    let error = Bundle::running(&["true"]).with("/process", "env", json!(["A=b\u{0}c"])).fails();
+    assert!(error.contains("has a NUL"), "{error}");
+    let error = Bundle::running(&["true", "a\u{0}b"]).fails();
+    assert!(error.contains("nul byte") || error.contains("NUL"), "{error}");
+}

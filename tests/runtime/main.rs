@@ -1,0 +1,11 @@
+//! The bundled runtime, run for real: containers of busybox-static on this machine's kernel.
+//!
+//! Needs root and /bin/busybox (Debian: busybox-static, Fedora: busybox).
+#![allow(clippy::unwrap_used)] // a test that panics has said enough
+
+mod container;
+mod handover;
+mod hostile;
+mod manager;
+mod process;
+mod support;

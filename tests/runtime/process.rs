@@ -1,0 +1,192 @@
+//! The program as it is started: who it is, what it may do, what it gets, and how its end is told.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::support::{Bundle, RUNTIME};
+
+#[test]
+fn it_has_no_new_privileges_and_only_the_capabilities_named() {
+    let printed = Bundle::script("grep -E '^(NoNewPrivs|Cap)' /proc/self/status").prints();
+    let wanted = ["CapInh:\t0000000000000000", "CapPrm:\t0000000000000021", "CapEff:\t0000000000000021"];
+    for line in wanted.into_iter().chain(["CapBnd:\t0000000000000021", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1"]) {
+        assert!(printed.lines().any(|printed| printed == line), "{line}: {printed}");
+    }
+}
+
+#[test]
+fn without_capabilities_named_it_has_none() {
+    let mut bundle = Bundle::script("grep -E '^Cap(Eff|Bnd)' /proc/self/status");
+    bundle.spec["process"].as_object_mut().unwrap().remove("capabilities");
+    assert_eq!(bundle.prints(), "CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\n");
+}
+
+#[test]
+fn another_user_keeps_what_is_ambient() {
+    let bind = json!(["CAP_NET_BIND_SERVICE"]);
+    let printed = Bundle::script("id -u; id -g; id -G; umask; grep -E '^Cap(Eff|Amb)' /proc/self/status")
+        .with("/process", "user", json!({"uid": 998, "gid": 997, "additionalGids": [5, 6], "umask": 0o27}))
+        .with(
+            "/process",
+            "capabilities",
+            json!({"bounding": bind, "effective": bind, "permitted": bind, "inheritable": bind, "ambient": bind}),
+        )
+        .prints();
+    assert_eq!(printed, "998\n997\n997 5 6\n0027\nCapEff:\t0000000000000400\nCapAmb:\t0000000000000400\n");
+}
+
+#[test]
+fn a_program_of_root_alone_runs_as_root_and_as_nobody_else() {
+    let bundle = Bundle::running(&["true"]);
+    fs::set_permissions(bundle.root().join("bin/busybox"), fs::Permissions::from_mode(0o700)).unwrap();
+    bundle.prints();
+    let error = bundle.with("/process", "user", json!({"uid": 998, "gid": 998})).fails();
+    assert!(error.contains("may not be executed by user 998"), "{error}");
+}
+
+#[test]
+fn signals_are_as_by_default_also_under_a_parent_that_ignores_them() {
+    let bundle = Bundle::running(&["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]);
+    bundle.command(); // writes config.json
+    let run = format!("trap '' PIPE HUP USR1 QUIT; exec {RUNTIME} run {}", bundle.path().display());
+    let output = Command::new("sh").args(["-c", &run]).output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(printed, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+}
+
+#[test]
+fn its_environment_is_config_jsons_alone_whatever_the_launchers_is() {
+    use std::os::unix::ffi::OsStrExt;
+    let bundle = Bundle::running(&["env"]).with("/process", "env", json!(["PATH=/bin", "A=b c"]));
+    let mut command = bundle.command();
+    command.env("SECRET", "x").env("NOT_UTF8", std::ffi::OsStr::from_bytes(b"\xff\xfe")).env_remove("INVOCATION_ID");
+    let output = command.env_remove("JOURNAL_STREAM").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "PATH=/bin\nA=b c\n", "{output:?}");
+}
+
+#[test]
+fn limits_are_set() {
+    let limits = json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]);
+    assert_eq!(Bundle::script("ulimit -Sn; ulimit -Hn").with("/process", "rlimits", limits).prints(), "100\n200\n");
+}
+
+#[test]
+fn a_limit_that_cannot_be_set_is_named() {
+    let limits = json!([{"type": "RLIMIT_NOFILE", "soft": 9_000_000_000_000_u64, "hard": 9_000_000_000_000_u64}]);
+    let error = Bundle::running(&["true"]).with("/process", "rlimits", limits).fails();
+    assert!(error.contains("RLIMIT_NOFILE"), "{error}");
+}
+
+#[test]
+fn a_seccomp_filter_holds_with_and_without_new_privileges_allowed() {
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_NATIVE"],
+        "syscalls": [
+            {"names": ["sethostname", "no_such_call"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38},
+            {"names": ["kill"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5, "args": [{"index": 1, "value": 10, "op": "SCMP_CMP_EQ"}]}
+        ]
+    });
+    for sealed in [true, false] {
+        let bundle =
+            Bundle::script("hostname new 2>&1; kill -USR1 1 2>&1; kill -0 1 && grep Seccomp: /proc/self/status")
+                .with("/linux", "seccomp", profile.clone())
+                .with("/process", "noNewPrivileges", json!(sealed));
+        let printed = bundle.prints();
+        assert!(printed.contains("Function not implemented") && printed.contains("Input/output error"), "{printed}");
+        assert!(printed.contains("Seccomp:\t2"), "{printed}");
+    }
+}
+
+#[test]
+fn no_descriptor_of_the_hosts_reaches_it() {
+    let bundle = Bundle::script("ls /proc/self/fd");
+    bundle.command();
+    let run = format!("exec 9</etc/passwd 3</etc; exec {RUNTIME} run {}", bundle.path().display());
+    let output = Command::new("sh").args(["-c", &run]).output().unwrap();
+    // 3 is the folder that ls itself is reading.
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "0\n1\n2\n3\n");
+}
+
+#[test]
+fn passed_sockets_arrive_with_their_names_and_the_programs_own_pid() {
+    let bundle = Bundle::script("cat <&3 && cat <&4; env | grep LISTEN; ls /proc/1/fd");
+    bundle.command();
+    let own = bundle.root().join("etc/own").display().to_string();
+    let dir = bundle.path().display();
+    let run = |pid: &str| {
+        let run = format!(
+            "LISTEN_PID={pid} LISTEN_FDS=2 LISTEN_FDNAMES=one:two exec {RUNTIME} run {dir} 3<{own} 4<{own} 5<{own} 6<{own}"
+        );
+        let output = Command::new("sh").args(["-c", &run]).stderr(Stdio::null()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // 5 is the folder that ls itself is reading.
+    let printed = run("$$");
+    assert!(printed.starts_with("the image's own\nthe image's own\n"), "{printed}");
+    for line in ["LISTEN_FDS=2", "LISTEN_PID=1", "LISTEN_FDNAMES=one:two", "4"] {
+        assert!(printed.lines().any(|printed| printed == line), "{line}: {printed}");
+    }
+    assert!(!printed.lines().any(|line| line == "6"), "{printed}");
+    assert!(!run("1").contains("LISTEN"), "sockets for another process were taken");
+}
+
+#[test]
+fn a_socket_that_was_promised_and_is_not_there_is_an_error() {
+    let bundle = Bundle::running(&["true"]);
+    bundle.command();
+    let run = format!("LISTEN_PID=$$ LISTEN_FDS=20 exec {RUNTIME} run {}", bundle.path().display());
+    let output = Command::new("sh").args(["-c", &run]).output().unwrap();
+    assert!(crate::support::one_error(&output.stderr).contains("LISTEN_FDS is 20, but descriptor"));
+}
+
+#[test]
+fn credentials_are_there_read_only_at_the_same_path() {
+    let dir = format!("/run/credentials/sysctr-test-{}.service", std::process::id());
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(format!("{dir}/token"), "secret\n").unwrap();
+    let bundle = Bundle::script(
+        "cat $CREDENTIALS_DIRECTORY/token; touch $CREDENTIALS_DIRECTORY/x 2>&1; echo $CREDENTIALS_DIRECTORY",
+    );
+    let output = bundle.command().env("CREDENTIALS_DIRECTORY", &dir).output().unwrap();
+    fs::remove_dir_all(&dir).unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.starts_with("secret\n") && printed.contains("Read-only file system"), "{printed}");
+    assert!(printed.ends_with(&format!("{dir}\n")), "{printed}");
+}
+
+#[test]
+fn the_launcher_ends_as_the_container_does() {
+    assert_eq!(Bundle::script("exit 7").run().status.code(), Some(7));
+    let killed = Bundle::script("kill -9 $$").with("/linux", "namespaces", json!([{"type": "mount"}, {"type": "uts"}]));
+    assert_eq!(killed.run().status.code(), Some(128 + 9));
+}
+
+#[test]
+fn a_launcher_that_waits_passes_signals_on() {
+    let bundle = Bundle::script("trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done");
+    let mut launcher = bundle.command().stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(launcher.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    kill(Pid::from_raw(launcher.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(launcher.wait().unwrap().code(), Some(9));
+}
+
+#[test]
+fn a_container_does_not_outlive_a_launcher_that_waits() {
+    let bundle = Bundle::script("echo up; while :; do sleep 0.1; done");
+    let mut launcher = bundle.command().stdout(Stdio::piped()).spawn().unwrap();
+    let mut printed = BufReader::new(launcher.stdout.take().unwrap());
+    let mut line = String::new();
+    printed.read_line(&mut line).unwrap();
+    launcher.kill().unwrap();
+    assert_eq!(launcher.wait().unwrap().signal(), Some(9));
+    // The pipe ends only when the last process of the container is gone.
+    assert_eq!(printed.read_line(&mut line).unwrap(), 0);
+}

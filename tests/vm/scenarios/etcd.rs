@@ -1,0 +1,118 @@
+//! etcd: there before the network is, there after a reboot and a power cut, gone without a trace.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::{REGISTRY, processes, registry, stops_cleanly};
+use crate::machine::Machine;
+use crate::snapshot::Snapshot;
+
+const PUT: &str = "ETCDCTL_API=3 etcdctl put greeting hello";
+const GET: &str = "ETCDCTL_API=3 etcdctl get --print-value-only greeting";
+
+/// Installs and starts it, and puts a key in.
+pub fn install(machine: &mut dyn Machine) -> Result<()> {
+    registry(machine)?;
+    machine.run(&format!("sysctr install {REGISTRY}/etcd"))?;
+    machine.run("systemctl is-enabled etcd")?;
+    machine.run("systemctl start etcd")?;
+    machine.run(PUT)?;
+    holds_the_key(machine)
+}
+
+/// The key is there.
+pub fn holds_the_key(machine: &mut dyn Machine) -> Result<()> {
+    let value = machine.wait_until(Duration::from_secs(60), GET)?;
+    ensure!(value == "hello", "the key holds {value:?}");
+    Ok(())
+}
+
+/// A service as any other: started, seen, stopped; its end is clean and soon.
+pub fn lives_as_any_service(machine: &mut dyn Machine) -> Result<()> {
+    install(machine)?;
+    let running = processes(machine, "etcd")?;
+    ensure!(running == ["etcd"], "in the unit's control group run {running:?}");
+    let user = machine.run("ps -o uid= -p $(systemctl show --value -p MainPID etcd)")?;
+    ensure!(user.trim() == "2379", "etcd runs as {user}");
+    let owner = machine.run("stat -c '%u:%g %a' /var/lib/etcd")?;
+    ensure!(owner == "2379:2379 700", "its data belongs to {owner}");
+
+    machine.run("systemctl restart etcd")?;
+    holds_the_key(machine)?;
+    stops_cleanly(machine, "etcd")?;
+    let log = machine.run("journalctl --no-pager -u etcd -o cat")?;
+    ensure!(log.contains("closed etcd server"), "etcd's log shows no clean end:\n{log}");
+    // Killed from outside, it fails as any service does, and comes back as its unit says.
+    machine.run("systemctl start etcd && systemctl kill --signal=KILL etcd")?;
+    machine.wait_until(
+        Duration::from_secs(30),
+        "[ $(systemctl show --value -p NRestarts etcd) = 1 ] && systemctl is-active etcd",
+    )?;
+    holds_the_key(machine)
+}
+
+/// With --purge there is nothing left of it.
+pub fn leaves_nothing_behind(machine: &mut dyn Machine) -> Result<()> {
+    machine.booted()?;
+    let before = Snapshot::take(machine)?;
+    install(machine)?;
+    let meanwhile = Snapshot::take(machine)?;
+    for seen in ["process etcd", "unit etcd.service", "folder /var/lib/etcd"] {
+        ensure!(meanwhile.has(seen), "no {seen}: the comparison would prove nothing");
+    }
+    machine.run("sysctr uninstall --purge etcd")?;
+    before.ensure_same(&Snapshot::take(machine)?)?;
+    ensure!(machine.run("sysctr --json list")? == "[]", "it is still listed");
+    machine.fails(5, "sysctr show etcd").map(drop)
+}
+
+/// Without --purge its data stays, and a new install finds it.
+pub fn keeps_its_data_without_purge(machine: &mut dyn Machine) -> Result<()> {
+    install(machine)?;
+    machine.run("sysctr uninstall etcd")?;
+    machine.run(&format!("sysctr install --now {REGISTRY}/etcd"))?;
+    holds_the_key(machine)
+}
+
+/// A limit from `systemctl edit` is in force.
+pub fn obeys_a_drop_in(machine: &mut dyn Machine) -> Result<()> {
+    machine.run("printf '[Service]\\nMemoryMax=300M\\n' >/run/drop-in")?;
+    // `systemctl edit` wants a terminal and an editor: the editor here is cp.
+    machine.run("script -qec \"env SYSTEMD_EDITOR='cp /run/drop-in' systemctl edit etcd\" /dev/null")?;
+    machine.run("systemctl restart etcd")?;
+    limit_holds(machine)
+}
+
+/// The limit set by [`obeys_a_drop_in`] is what the kernel has.
+pub fn limit_holds(machine: &mut dyn Machine) -> Result<()> {
+    let limit = machine.run("cat /sys/fs/cgroup$(systemctl show --value -p ControlGroup etcd)/memory.max")?;
+    ensure!(limit == (300 << 20).to_string(), "memory.max is {limit}");
+    Ok(())
+}
+
+/// Makes the next boot wait for a network card, and everything that wants the network with it.
+pub fn makes_the_boot_wait_for_a_card(machine: &mut dyn Machine) -> Result<()> {
+    machine.run(
+        "systemctl enable systemd-networkd-wait-online && systemctl add-wants multi-user.target network-online.target",
+    )?;
+    Ok(())
+}
+
+/// After a boot that waited in vain: etcd did not.
+pub fn was_there_before_the_network(machine: &mut dyn Machine) -> Result<()> {
+    ensure!(machine.run("ls /sys/class/net")? == "lo", "there is a network card");
+    holds_the_key(machine)?;
+    machine.wait_until(Duration::from_secs(120), "systemctl is-active network-online.target")?;
+    let mut stamp = |unit: &str, property: &str| -> Result<u64> { Ok(machine.property(unit, property)?.parse()?) };
+    let wait = "systemd-networkd-wait-online";
+    let waited = stamp(wait, "ExecMainExitTimestampMonotonic")? - stamp(wait, "ExecMainStartTimestampMonotonic")?;
+    ensure!(waited > 19_000_000, "the boot waited only {waited} µs for the network: this test proves nothing");
+    let (etcd, online) = (
+        stamp("etcd", "ActiveEnterTimestampMonotonic")?,
+        stamp("network-online.target", "ActiveEnterTimestampMonotonic")?,
+    );
+    ensure!(etcd > 0 && etcd < online, "etcd was active at {etcd} µs, the network at {online} µs");
+    ensure!(machine.property(wait, "Result")? == "exit-code", "the wait for the network did not fail");
+    Ok(())
+}
