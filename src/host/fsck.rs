@@ -14,8 +14,15 @@ use ostree::{ChecksumFlags, ObjectType, ffi::OSTREE_REPO_LIST_OBJECTS_ALL};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use serde::Serialize;
 
-use super::ostree::{NO_CANCEL, Store, sha256};
+use super::{
+    import::folder_meta,
+    layer::Attributes,
+    ostree::{NO_CANCEL, Store, sha256},
+};
 use crate::model::digest::Digest;
+
+/// The kernel takes no longer list of names and no longer value.
+const XATTR_MAX: usize = 64 * 1024;
 
 /// Something that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -121,7 +128,10 @@ struct Check<'a> {
 impl Check<'_> {
     /// No deeper than a tree that libostree wrote.
     fn folder(&mut self, at: BorrowedFd<'_>, path: &str, tree: &str, meta: &str) -> Result<()> {
-        self.compare(at, ".", path, ObjectType::DirMeta, meta)?;
+        let found = folder_meta(&attributes(at).with_context(|| self.shown.join(path).display().to_string())?);
+        if sha256(found.data()).hex() != meta {
+            self.bad(path, "its owner, mode or attributes have changed");
+        }
         let folder = match self.store.folder(tree) {
             Ok(folder) => folder,
             Err(error) => {
@@ -174,15 +184,12 @@ impl Check<'_> {
         let same = |stat: &Stat| {
             stored.symlink_metadata().is_ok_and(|meta| meta.dev() == stat.st_dev && meta.ino() == stat.st_ino)
         };
-        if same(&stat) { Ok(()) } else { self.compare(at, name, path, ObjectType::File, object) }
-    }
-
-    fn compare(&mut self, at: BorrowedFd<'_>, name: &str, path: &str, kind: ObjectType, object: &str) -> Result<()> {
-        let found =
-            ostree::checksum_file_at(at.as_raw_fd(), Path::new(name), None, kind, ChecksumFlags::NONE, NO_CANCEL);
-        match found {
+        if same(&stat) {
+            return Ok(());
+        }
+        let kind = ObjectType::File;
+        match ostree::checksum_file_at(at.as_raw_fd(), Path::new(name), None, kind, ChecksumFlags::NONE, NO_CANCEL) {
             Ok(found) if found == object => {}
-            Ok(_) if kind == ObjectType::DirMeta => self.bad(path, "its owner, mode or attributes have changed"),
             Ok(_) => self.bad(path, "its content, owner, mode or attributes have changed"),
             Err(error) => self.bad(path, error.to_string()),
         }
@@ -192,4 +199,20 @@ impl Check<'_> {
     fn bad(&mut self, path: &str, detail: impl Into<String>) {
         self.report.add("checkout", self.shown.join(path).display().to_string(), detail);
     }
+}
+
+/// A folder's attributes as they are now, without the label that a host with SELinux gives each file.
+fn attributes(folder: BorrowedFd<'_>) -> Result<Attributes> {
+    let stat = rustix::fs::fstat(folder)?;
+    let mut names = vec![0; XATTR_MAX];
+    let length = rustix::fs::flistxattr(folder, &mut names[..])?;
+    let mut xattrs = BTreeMap::new();
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty() && *name != b"security.selinux")
+    {
+        let mut value = vec![0; XATTR_MAX];
+        let length = rustix::fs::fgetxattr(folder, name, &mut value[..])?;
+        value.truncate(length);
+        xattrs.insert(name.to_vec(), value);
+    }
+    Ok(Attributes { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777, xattrs })
 }

@@ -93,7 +93,7 @@ impl Registry {
             status if status.is_success() => Ok(response),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => bail!(self.not_let_in()),
             StatusCode::NOT_FOUND => {
-                let message = format!("the registry {registry} has no {} (404 Not Found)", what_is(path));
+                let message = format!("the registry {registry} has no {} (404 Not Found)", self.what_is(path));
                 bail!(Fault::new(Code::NotFound, message))
             }
             status => {
@@ -190,6 +190,17 @@ impl Registry {
         }
     }
 
+    /// The last part of a request, in words.
+    fn what_is(&self, path: &str) -> String {
+        let repository = self.reference.repository();
+        match path.split_once('/') {
+            Some(("manifests", digest)) if digest.contains(':') => format!("image {repository}@{digest}"),
+            Some(("manifests", tag)) => format!("image {repository}:{tag}"),
+            Some((_, digest)) => format!("blob {digest} of {repository}"),
+            None => path.to_owned(),
+        }
+    }
+
     fn manifest_at(&self, what: &str) -> Result<Vec<u8>> {
         let response = self.get(&format!("manifests/{what}"), Some(MANIFESTS))?;
         self.runtime.block_on(body(response, MAX_JSON)).context("fetching a manifest")
@@ -261,15 +272,6 @@ async fn body(mut response: Response, limit: u64) -> Result<Vec<u8>> {
 fn interrupted(error: reqwest::Error) -> io::Error {
     let text = format!("the registry broke off: {:#}", anyhow::Error::from(error.without_url()));
     io::Error::new(io::ErrorKind::ConnectionAborted, text)
-}
-
-/// The last part of a request, in words.
-fn what_is(path: &str) -> String {
-    match path.split_once('/') {
-        Some(("manifests", what)) => format!("image {what:?} in this repository"),
-        Some((_, digest)) => format!("blob {digest}"),
-        None => path.to_owned(),
-    }
 }
 
 /// `localhost`, 127.0.0.0/8 or `[::1]`, with or without a port.
