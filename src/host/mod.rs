@@ -13,6 +13,7 @@ pub mod lock;
 pub mod ostree;
 pub mod owned;
 pub mod policy;
+pub mod private_socket;
 pub mod pull;
 pub mod registry;
 pub mod settings;

@@ -4,7 +4,6 @@
 //! JobRemoved signal, for which we listen before we ask.
 
 use std::{
-    os::unix::net::UnixStream,
     path::Path,
     time::{Duration, Instant},
 };
@@ -16,6 +15,8 @@ use tokio::runtime::Runtime;
 use zbus::{
     Connection, MessageStream, OwnedObjectPath, OwnedVariant, connection, message::Type, zvariant::DynamicType,
 };
+
+use super::private_socket;
 
 const PRIVATE_SOCKET: &str = "/run/systemd/private";
 const BUS: &str = "org.freedesktop.systemd1";
@@ -60,16 +61,12 @@ impl Manager {
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("talking to systemd")?;
         // The connection's own tasks want the runtime even where nothing is awaited.
         let entered = runtime.enter();
-        let private = match rustix::process::geteuid().is_root() {
-            true => UnixStream::connect(PRIVATE_SOCKET).ok(),
-            false => None,
-        };
-        let on_bus = private.is_none();
-        let connection = runtime.block_on(async {
-            match private {
-                Some(stream) => connection::Builder::unix_stream(stream).p2p().build().await,
-                None => connection::Builder::system().build().await,
+        let as_root = rustix::process::geteuid().is_root();
+        let (connection, on_bus) = runtime.block_on(async {
+            if as_root && let Ok(socket) = private_socket::connect(Path::new(PRIVATE_SOCKET)).await {
+                return (connection::Builder::socket(socket).p2p().build().await, false);
             }
+            (connection::Builder::system().build().await, true)
         });
         let connection = connection.context("talking to systemd")?;
         drop(entered);

@@ -1,6 +1,7 @@
 //! `make demo`: what sysctr does, shown on a machine booted in systemd-nspawn. Each command is printed as typed, and what came of it.
 #![allow(dead_code, reason = "the scenarios use more of the harness than the demo does")]
 
+mod agent;
 mod image;
 mod logs;
 mod machine;
@@ -15,9 +16,9 @@ use anyhow::{Result, bail, ensure};
 use machine::Machine;
 
 /// What is shown, and why: an empty command is only a remark.
-const STEPS: [(&str, &str); 18] = [
+const STEPS: [(&str, &str); 17] = [
     ("An etcd that is only an image in a registry", ""),
-    ("", "sysctr inspect 127.0.0.1:5000/etcd | head -n 12"),
+    //    ("", "sysctr inspect 127.0.0.1:5000/etcd | head -n 12"),
     ("becomes a service of this machine.", "sysctr install 127.0.0.1:5000/etcd"),
     ("", "sysctr list"),
     ("From here on systemd has it, like any other:", "systemctl start etcd"),
