@@ -259,3 +259,78 @@ fn policy_ends_with_its_own_code() {
     assert_eq!((code, out.as_str()), (4, ""), "{err}");
     assert!(err.starts_with("error: policy refuses") && err.contains("signedBy"), "{err}");
 }
+
+/// Many files, so that there is something to be cut short.
+fn large_image(bench: &Bench, files: usize) -> String {
+    let names: Vec<String> = (0..files).map(|number| format!("data/file-{number}")).collect();
+    let contents: Vec<Vec<u8>> = (0..files).map(|number| number.to_string().repeat(4000).into_bytes()).collect();
+    let mut entries = vec![dir("data/", 0o755)];
+    entries.extend(names.iter().zip(&contents).map(|(name, content)| file(name, 0o644, content)));
+    let layout = Layout::new(&bench.work.path().join("large"));
+    layout.index(&[(None, &layout.image(this_architecture(), &[(tar_of(&entries), Packing::Gzip)]))]);
+    format!("oci:{}", layout.folder.display())
+}
+
+#[test]
+fn a_killed_pull_leaves_no_image_and_the_next_one_is_whole() {
+    let bench = Bench::new();
+    let name = large_image(&bench, 3000);
+    let mut cut = 0;
+    for delay in [30, 80, 150, 250, 400, 600] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sysctr"))
+            .arg("--root")
+            .arg(bench.root())
+            .args(["pull", &name])
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let verified = bench.json(&["verify"]);
+        assert_eq!(verified["ok"], true, "after {delay} ms: {verified}");
+        cut += usize::from(bench.json(&["images"]).as_array().unwrap().is_empty());
+    }
+    assert!(cut > 0, "every pull was faster than its kill");
+    bench.does(&["pull", &name]);
+    let fresh = Bench::new();
+    fresh.does(&["pull", &name]);
+    let commit = |bench: &Bench| {
+        let store = Store::open(&bench.root()).unwrap().unwrap();
+        store.find(&name.parse().unwrap()).unwrap().unwrap().commit
+    };
+    assert_eq!(commit(&bench), commit(&fresh));
+    assert_eq!(bench.objects().len(), fresh.objects().len());
+    assert_eq!(bench.json(&["verify"])["ok"], true);
+}
+
+/// A small file system of its own, unmounted with the test.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(at: PathBuf, size: &str) -> Small {
+        fs::create_dir_all(&at).unwrap();
+        common::run("mount", &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", at.to_str().unwrap()]).unwrap();
+        Small(at)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        common::run("umount", &[self.0.to_str().unwrap()]).ok();
+    }
+}
+
+#[test]
+fn a_full_disk_is_one_line_and_leaves_the_store_as_it_was() {
+    let bench = Bench::new();
+    let small = bench.image("image");
+    let large = large_image(&bench, 3000);
+    let _disk = Small::mount(bench.root().join("var/lib/sysctr"), "12M");
+    bench.does(&["pull", &small]);
+    let before = (bench.json(&["images"]), bench.objects());
+    let (code, out, err) = bench.sysctr(&["pull", &large]);
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert!(err.starts_with("error: pulling oci:") && err.lines().count() == 1 && err.contains("space"), "{err}");
+    assert_eq!((bench.json(&["images"]), bench.objects()), before);
+    assert_eq!(bench.json(&["verify"])["ok"], true);
+}
