@@ -63,7 +63,7 @@ impl Bench {
     }
 }
 
-/// All files of the store but its lock and those in its `tmp`, which the next transaction reuses or clears.
+/// All files of the store but its lock.
 fn listing(folder: &Path) -> BTreeMap<PathBuf, u64> {
     let mut files = BTreeMap::new();
     let mut todo = vec![folder.to_owned()];
@@ -71,9 +71,9 @@ fn listing(folder: &Path) -> BTreeMap<PathBuf, u64> {
         for entry in fs::read_dir(&next).unwrap() {
             let path = entry.unwrap().path();
             let meta = path.symlink_metadata().unwrap();
-            if meta.is_dir() && !path.ends_with("repo/tmp") {
+            if meta.is_dir() {
                 todo.push(path);
-            } else if !meta.is_dir() && !path.ends_with("repo/.lock") {
+            } else if !path.ends_with("repo/.lock") {
                 files.insert(path, meta.len());
             }
         }

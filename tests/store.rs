@@ -332,5 +332,12 @@ fn a_full_disk_is_one_line_and_leaves_the_store_as_it_was() {
     assert_eq!((code, out.as_str()), (1, ""), "{err}");
     assert!(err.starts_with("error: pulling oci:") && err.lines().count() == 1 && err.contains("space"), "{err}");
     assert_eq!((bench.json(&["images"]), bench.objects()), before);
+    let left =
+        fs::read_dir(bench.root().join("var/lib/sysctr/repo/tmp")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(
+        left.filter(|name| name != "cache").count(),
+        0,
+        "what was written before the disk was full is still there"
+    );
     assert_eq!(bench.json(&["verify"])["ok"], true);
 }

@@ -227,7 +227,8 @@ impl Store {
     }
 
     /// Drops images that have no reference and that no commit in `needed` is, and every object that no image has.
-    pub fn prune(&self, _lock: &StoreLock, needed: &BTreeSet<String>) -> Result<Pruned> {
+    pub fn prune(&self, lock: &StoreLock, needed: &BTreeSet<String>) -> Result<Pruned> {
+        self.clear_unfinished(lock)?;
         let mut pruned = Pruned::default();
         for image in self.images()? {
             if image.references.is_empty() && !needed.contains(&image.commit) {
@@ -240,6 +241,24 @@ impl Store {
         pruned.objects = u64::try_from(objects).unwrap_or_default();
         pruned.bytes = bytes;
         Ok(pruned)
+    }
+
+    /// Removes the objects that a transaction left in the repository's `tmp`: libostree would keep those of this boot for a day,
+    /// and an image that is refused could fill the disk with them.
+    pub(super) fn clear_unfinished(&self, _lock: &StoreLock) -> Result<()> {
+        let folder = self.path.join("tmp");
+        let clearing = || format!("clearing {}", folder.display());
+        for entry in std::fs::read_dir(&folder).with_context(clearing)? {
+            let entry = entry.with_context(clearing)?;
+            if entry.file_name() == "cache" {
+                continue;
+            }
+            let is_folder = entry.file_type().with_context(clearing)?.is_dir();
+            let removed =
+                if is_folder { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) };
+            removed.with_context(clearing)?;
+        }
+        Ok(())
     }
 
     /// What [`Store::prune`] would free.

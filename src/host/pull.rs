@@ -1,7 +1,7 @@
 //! Brings an image into the store: resolve, fetch and check each layer as it streams, merge, commit.
 //!
 //! Everything is written in one OSTree transaction with one sync at its end, before the references. A pull that is cut off leaves
-//! only unfinished objects in the repository's own `tmp`, which libostree reuses or clears.
+//! only unfinished objects in the repository's own `tmp`, which the next pull or prune clears.
 
 use std::{
     io::Read,
@@ -58,8 +58,13 @@ pub fn pull(
         }
         return store.image(&image.commit);
     }
-    let commit = import(store, source, &resolved, progress).with_context(pulling)?;
-    store.image(&commit)
+    store.clear_unfinished(lock).with_context(pulling)?;
+    let imported = import(store, source, &resolved, progress).with_context(pulling);
+    if imported.is_err() {
+        // the failure that counts is the import's; what is left now goes before the next one
+        let _ = store.clear_unfinished(lock);
+    }
+    store.image(&imported?)
 }
 
 fn import(store: &Store, source: &ImageSource, resolved: &Resolved, progress: &mut dyn Progress) -> Result<String> {
