@@ -12,6 +12,7 @@ pub mod layer;
 pub mod lock;
 pub mod ostree;
 pub mod owned;
+mod paths;
 pub mod policy;
 pub mod private_socket;
 pub mod pull;

@@ -31,7 +31,7 @@ use crate::model::{
 const CONNECT: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(60);
 /// Pieces of a body that wait for the reader.
-const AHEAD: usize = 64;
+const AHEAD: usize = 8;
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
