@@ -189,12 +189,17 @@ fn login(registry: &Registry, password: &str) -> String {
 
 /// Pulls in a child, because the environment that names the auth file is the process's own.
 fn pull_with(bench: &Bench, image: &str, auth: &str) -> String {
+    pull_trusting(bench, image, auth, None)
+}
+
+fn pull_trusting(bench: &Bench, image: &str, auth: &str, authorities: Option<&Path>) -> String {
     let auth_file = bench.work.path().join("auth.json");
     fs::write(&auth_file, auth).unwrap();
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "pull_in_a_child", "--nocapture"])
         .env("REGISTRY_AUTH_FILE", &auth_file)
         .env("TEST_IMAGE", image)
+        .envs(authorities.map(|file| ("SSL_CERT_FILE", file)))
         .output()
         .unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -408,4 +413,31 @@ fn a_token_is_had_for_the_login_and_refused_for_another() {
     assert!(wrong.contains("refused the credentials of"), "{wrong}");
     let right = pull_with(&bench, &name, &login(&registry, "secret"));
     assert!(right.contains(&format!("pulled {}", digest_of(&image))), "{right}");
+}
+
+#[test]
+fn another_machine_is_talked_to_with_tls_and_a_known_authority_only() {
+    let addresses = common::run("hostname", &["-I"]).unwrap();
+    let Some(address) = addresses.split_whitespace().find(|address| address.contains('.')) else {
+        eprintln!("this machine has no address but loopback: nothing to test");
+        return;
+    };
+    let bench = Bench::new();
+    let (registry, certificate) = Registry::with_tls(address, &bench.path("registry"));
+    let (layout, image) = image_in(&bench.path("layout"));
+    layout.push("1", &registry, "app:1");
+    let name = format!("{}/app:1", registry.host());
+    let unknown = pull_with(&bench, &name, "{}");
+    assert!(unknown.contains("cannot be reached") && unknown.contains("certificate"), "{unknown}");
+    let known = pull_trusting(&bench, &name, "{}", Some(&certificate));
+    assert!(known.contains(&format!("pulled {}", digest_of(&image))), "{known}");
+    // without TLS it is refused unless the settings say otherwise
+    let plain = Registry::plain(address, &bench.path("plain"));
+    layout.push("1", &plain, "app:1");
+    let name = format!("{}/app:1", plain.host());
+    bench.refuses(&name, &["cannot be reached"]);
+    let mut settings = Settings::default();
+    settings.registry.insecure.push(plain.host());
+    let source = name.parse().unwrap();
+    pull::pull(&bench.lock, &bench.store, &source, &settings, &mut Silent).unwrap();
 }

@@ -102,6 +102,11 @@ fn an_image_comes_is_listed_and_goes_and_what_another_shares_stays() {
     assert_eq!(inspected["labels"]["a"], "b");
     assert_eq!(inspected["digest"], list[0]["digest"]);
 
+    // a name that it was never pulled by
+    let digest = list[0]["digest"].as_str().unwrap();
+    let (code, _, err) = bench.sysctr(&["remove", &format!("localhost/one@{digest}")]);
+    assert!(code == 1 && err.contains("another name") && err.contains(&one), "{err}");
+
     bench.does(&["remove", &two]);
     assert_eq!(bench.objects(), objects_of_one);
     let (code, _, err) = bench.sysctr(&["remove", &two]);

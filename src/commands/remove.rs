@@ -24,6 +24,11 @@ pub fn run(context: &Context, sources: &[ImageSource]) -> Result<()> {
         let image = store.as_ref().map(|store| store.find(source)).transpose()?.flatten();
         let image = image.ok_or_else(|| image::missing(source))?;
         let others = image.references.iter().any(|reference| !sources.contains(reference));
+        if others && !image.references.contains(source) {
+            let names: Vec<String> = image.references.iter().map(ToString::to_string).collect();
+            let message = format!("removing {source}: the image is kept under another name");
+            bail!(Fault::new(Code::Failed, message).hint(format!("remove {}", names.join(" "))));
+        }
         if !others && let Some(names) = users.get(&image.commit) {
             let names: Vec<&str> = names.iter().map(ContainerName::as_str).collect();
             let message = format!("removing {source}: {} uses it", names.join(", "));
@@ -34,9 +39,9 @@ pub fn run(context: &Context, sources: &[ImageSource]) -> Result<()> {
     let Some(store) = store else { return Ok(()) };
     for (source, image) in &found {
         let others = image.references.iter().any(|reference| !sources.contains(reference));
-        if others && image.references.contains(source) {
+        if others {
             store.untag(&lock, source)?;
-        } else if !others && store.by_digest(&image.digest)?.is_some() {
+        } else if store.by_digest(&image.digest)?.is_some() {
             store.remove(&lock, image)?;
         }
     }
