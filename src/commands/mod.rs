@@ -1,12 +1,18 @@
 //! One verb a file: choose, apply, report.
 
 pub mod image;
+pub mod images;
+pub mod inspect;
 pub mod install;
 pub mod list;
 pub mod man;
+pub mod prune;
+pub mod pull;
 pub mod recover;
+pub mod remove;
 pub mod show;
 pub mod uninstall;
+pub mod verify;
 
 use std::{
     path::{Path, PathBuf},
