@@ -52,8 +52,13 @@ impl Context {
     /// What every changing verb begins with: the lock, then what was cut short before.
     pub fn begin(&self, verb: &str) -> Result<(Folder, StoreLock)> {
         let lock = StoreLock::acquire(&self.root, verb, PATIENCE)?;
+        Ok((self.recover(&lock)?, lock))
+    }
+
+    /// Finishes or undoes what was cut short.
+    pub fn recover(&self, lock: &StoreLock) -> Result<Folder> {
         let root = self.folder()?;
-        let recovered = transaction::recover(&root, &lock)?;
+        let recovered = transaction::recover(&root, lock)?;
         for one in &recovered {
             self.output.detail(match one {
                 Recovered::Finished(name) => format!("finished the install of {name} that was cut short"),
@@ -66,6 +71,6 @@ impl Context {
         {
             manager.reload()?;
         }
-        Ok((root, lock))
+        Ok(root)
     }
 }
