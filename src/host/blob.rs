@@ -136,7 +136,7 @@ fn pump(
 }
 
 fn inflate(
-    stored: &mut (impl Read + io::BufRead),
+    stored: &mut impl io::BufRead,
     diff_id: &Digest,
     limit: u64,
     to: &SyncSender<io::Result<Vec<u8>>>,
