@@ -31,13 +31,11 @@ fn run(context: &Context, verb: Verb) -> anyhow::Result<()> {
         Verb::Completions { shell } => commands::man::completions(shell),
         Verb::Man { dir } => commands::man::run(dir.as_deref()),
         Verb::Recover => commands::recover::run(context),
-        Verb::Pull { .. }
-        | Verb::Images
-        | Verb::Remove { .. }
-        | Verb::Inspect { .. }
-        | Verb::Verify { .. }
-        | Verb::Prune { .. } => {
-            anyhow::bail!("not there yet")
-        }
+        Verb::Pull { image } => commands::pull::run(context, &image),
+        Verb::Images => commands::images::run(context),
+        Verb::Remove { images } => commands::remove::run(context, &images),
+        Verb::Inspect { image } => commands::inspect::run(context, &image),
+        Verb::Verify { names } => commands::verify::run(context, &names),
+        Verb::Prune { dry_run } => commands::prune::run(context, dry_run),
     }
 }

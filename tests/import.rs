@@ -15,11 +15,13 @@ use std::{
 };
 
 use common::{Entry, Packing, dir, file, hardlink, link, run, tar_of};
-use sysctr::host::{
-    lock::StoreLock,
-    ostree::Store,
-    pull::{self, Silent},
-    source::RegistrySettings,
+use sysctr::{
+    host::{
+        lock::StoreLock,
+        ostree::Store,
+        pull::{self, Silent},
+    },
+    model::settings::Settings,
 };
 
 /// `cap_net_bind_service+ep`, as the kernel keeps it.
@@ -148,7 +150,7 @@ fn a_debian_image_comes_out_as_umoci_unpacks_it() {
     let lock = StoreLock::acquire(&root, "pull", Duration::ZERO).unwrap();
     let store = Store::open_or_create(&lock).unwrap();
     let source = format!("oci:{}:1", at("layout")).parse().unwrap();
-    let stored = pull::pull(&lock, &store, &source, &RegistrySettings::default(), &mut Silent).unwrap();
+    let stored = pull::pull(&lock, &store, &source, &Settings::default(), &mut Silent).unwrap();
     assert_eq!(stored.digest.to_string(), image["digest"]);
     let folder = fs::File::open(&root).unwrap();
     store.checkout(&lock, &stored, folder.as_fd(), "rootfs").unwrap();

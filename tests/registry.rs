@@ -17,9 +17,9 @@ use sysctr::{
         lock::StoreLock,
         ostree::{Store, StoredImage},
         pull::{self, Silent},
-        source::{RegistrySettings, this_architecture},
+        source::this_architecture,
     },
-    model::reference::ImageSource,
+    model::{reference::ImageSource, settings::Settings},
 };
 use tempfile::TempDir;
 
@@ -48,7 +48,7 @@ impl Bench {
 
     fn pull(&self, image: &str) -> anyhow::Result<StoredImage> {
         let source: ImageSource = image.parse()?;
-        pull::pull(&self.lock, &self.store, &source, &RegistrySettings::default(), &mut Silent)
+        pull::pull(&self.lock, &self.store, &source, &Settings::default(), &mut Silent)
     }
 
     /// The pull fails, says each of these words on one line, and the store is as before.
@@ -63,7 +63,7 @@ impl Bench {
     }
 }
 
-/// All files of the store but its lock and those in its `tmp`, which the next transaction reuses or clears.
+/// All files of the store but its lock.
 fn listing(folder: &Path) -> BTreeMap<PathBuf, u64> {
     let mut files = BTreeMap::new();
     let mut todo = vec![folder.to_owned()];
@@ -71,9 +71,9 @@ fn listing(folder: &Path) -> BTreeMap<PathBuf, u64> {
         for entry in fs::read_dir(&next).unwrap() {
             let path = entry.unwrap().path();
             let meta = path.symlink_metadata().unwrap();
-            if meta.is_dir() && !path.ends_with("repo/tmp") {
+            if meta.is_dir() {
                 todo.push(path);
-            } else if !meta.is_dir() && !path.ends_with("repo/.lock") {
+            } else if !path.ends_with("repo/.lock") {
                 files.insert(path, meta.len());
             }
         }
@@ -169,35 +169,43 @@ fn a_login_is_needed_found_and_checked() {
     let (layout, _) = image_in(&bench.path("layout"));
     layout.push("1", &registry, "app:1");
     let name = format!("{}/app:1", registry.host());
-    let login = |password: &str| {
-        use base64::{Engine, engine::general_purpose::STANDARD};
-        let auth = STANDARD.encode(format!("admin:{password}"));
-        json!({"auths": {registry.host(): {"auth": auth}}}).to_string()
-    };
-    let auth_file = bench.work.path().join("auth.json");
-    // the environment is the process's own: what needs it runs in a child
-    let pull_with = |content: &str| {
-        fs::write(&auth_file, content).unwrap();
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "pull_in_a_child", "--nocapture"])
-            .env("REGISTRY_AUTH_FILE", &auth_file)
-            .env("TEST_IMAGE", &name)
-            .output()
-            .unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let none = pull_with("{}");
+    let none = pull_with(&bench, &name, "{}");
     assert!(none.contains("asks for credentials") && none.contains(&registry.host()), "{none}");
-    let wrong = pull_with(&login("wrong"));
+    let wrong = pull_with(&bench, &name, &login(&registry, "wrong"));
     assert!(wrong.contains("refused the credentials of") && wrong.contains("auth.json"), "{wrong}");
     assert!(!wrong.contains("wrong") || !wrong.contains("secret"), "{wrong}");
-    let broken = pull_with("{");
+    let broken = pull_with(&bench, &name, "{");
     assert!(broken.contains("auth.json"), "{broken}");
-    let right = pull_with(&login("secret word"));
+    let right = pull_with(&bench, &name, &login(&registry, "secret word"));
     assert!(right.contains("pulled sha256:"), "{right}");
 }
 
-/// Not a test of its own: `a_login_is_needed_found_and_checked` runs it.
+/// An auth file's text.
+fn login(registry: &Registry, password: &str) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let auth = STANDARD.encode(format!("admin:{password}"));
+    json!({"auths": {registry.host(): {"auth": auth}}}).to_string()
+}
+
+/// Pulls in a child, because the environment that names the auth file is the process's own.
+fn pull_with(bench: &Bench, image: &str, auth: &str) -> String {
+    pull_trusting(bench, image, auth, None)
+}
+
+fn pull_trusting(bench: &Bench, image: &str, auth: &str, authorities: Option<&Path>) -> String {
+    let auth_file = bench.work.path().join("auth.json");
+    fs::write(&auth_file, auth).unwrap();
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "pull_in_a_child", "--nocapture"])
+        .env("REGISTRY_AUTH_FILE", &auth_file)
+        .env("TEST_IMAGE", image)
+        .envs(authorities.map(|file| ("SSL_CERT_FILE", file)))
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Not a test of its own: those about logins run it.
 #[test]
 #[ignore = "run by another test"]
 fn pull_in_a_child() {
@@ -330,4 +338,106 @@ fn policy_is_asked_before_anything_is_fetched() {
     // no registry listens there: a refusal says that none was asked
     let name = format!("127.0.0.1:{}/app:1", common::free_port());
     bench.refuses(&name, &["policy refuses", "default is rejected"]);
+}
+
+/// A token server as the registry expects one: it signs with the key whose certificate the registry knows, for the right login only.
+fn token_server(folder: &Path) -> (u16, String) {
+    use base64::{
+        Engine,
+        engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+    };
+    use std::io::{Read, Write};
+    let at = |name: &str| folder.join(name).display().to_string();
+    let (key, certificate) = (at("key.pem"), at("certificate.pem"));
+    let subject = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-days", "2"];
+    common::run("openssl", &[&subject[..], &["-keyout", &key, "-out", &certificate]].concat()).unwrap();
+    let pem = fs::read_to_string(&certificate).unwrap();
+    let der: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let folder = folder.to_owned();
+    std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let mut stream = stream.unwrap();
+            let mut request = vec![0; 8192];
+            let length = stream.read(&mut request).unwrap_or_default();
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            let line = request.lines().next().unwrap_or_default().to_owned();
+            let right = format!("authorization: Basic {}", STANDARD.encode("admin:secret"));
+            let allowed = request.to_lowercase().contains(&right.to_lowercase());
+            // what is asked for is what is granted: pulling, or pushing to make the test's image
+            let actions = if line.contains("push") { vec!["pull", "push"] } else { vec!["pull"] };
+            let body = if allowed {
+                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+                let header = json!({"typ": "JWT", "alg": "RS256", "x5c": [der]});
+                let claims = json!({"iss": "test", "sub": "admin", "aud": "registry", "exp": now + 60, "nbf": now - 60, "iat": now,
+                    "jti": number.to_string(), "access": [{"type": "repository", "name": "app", "actions": actions}]});
+                let signed = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+                let (text, signature) =
+                    (folder.join(format!("text-{number}")), folder.join(format!("signature-{number}")));
+                fs::write(&text, &signed).unwrap();
+                let files = ["-out", signature.to_str().unwrap(), text.to_str().unwrap()];
+                common::run(
+                    "openssl",
+                    &[&["dgst", "-sha256", "-sign", folder.join("key.pem").to_str().unwrap()], &files[..]].concat(),
+                )
+                .unwrap();
+                json!({"token": format!("{signed}.{}", URL_SAFE_NO_PAD.encode(fs::read(&signature).unwrap()))})
+                    .to_string()
+            } else {
+                "{}".to_owned()
+            };
+            let status = if allowed { "200 OK" } else { "401 Unauthorized" };
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            stream.write_all((head + &body).as_bytes()).ok();
+        }
+    });
+    let auth = format!(
+        "auth:\n  token:\n    realm: http://127.0.0.1:{port}/token\n    service: registry\n    issuer: test\n    rootcertbundle: {certificate}\n"
+    );
+    (port, auth)
+}
+
+#[test]
+fn a_token_is_had_for_the_login_and_refused_for_another() {
+    let bench = Bench::new();
+    let folder = bench.path("registry");
+    let (_, auth) = token_server(&folder);
+    let registry = Registry::with_auth(&folder, Some(("admin".into(), "secret".into())), &auth);
+    let (layout, image) = image_in(&bench.path("layout"));
+    layout.push("1", &registry, "app:1");
+    let name = format!("{}/app:1", registry.host());
+    let none = pull_with(&bench, &name, "{}");
+    assert!(none.contains("asks for credentials"), "{none}");
+    let wrong = pull_with(&bench, &name, &login(&registry, "other"));
+    assert!(wrong.contains("refused the credentials of"), "{wrong}");
+    let right = pull_with(&bench, &name, &login(&registry, "secret"));
+    assert!(right.contains(&format!("pulled {}", digest_of(&image))), "{right}");
+}
+
+#[test]
+fn another_machine_is_talked_to_with_tls_and_a_known_authority_only() {
+    let addresses = common::run("hostname", &["-I"]).unwrap();
+    let Some(address) = addresses.split_whitespace().find(|address| address.contains('.')) else {
+        eprintln!("this machine has no address but loopback: nothing to test");
+        return;
+    };
+    let bench = Bench::new();
+    let (registry, certificate) = Registry::with_tls(address, &bench.path("registry"));
+    let (layout, image) = image_in(&bench.path("layout"));
+    layout.push("1", &registry, "app:1");
+    let name = format!("{}/app:1", registry.host());
+    let unknown = pull_with(&bench, &name, "{}");
+    assert!(unknown.contains("cannot be reached") && unknown.contains("certificate"), "{unknown}");
+    let known = pull_trusting(&bench, &name, "{}", Some(&certificate));
+    assert!(known.contains(&format!("pulled {}", digest_of(&image))), "{known}");
+    // without TLS it is refused unless the settings say otherwise
+    let plain = Registry::plain(address, &bench.path("plain"));
+    layout.push("1", &plain, "app:1");
+    let name = format!("{}/app:1", plain.host());
+    bench.refuses(&name, &["cannot be reached"]);
+    let mut settings = Settings::default();
+    settings.registry.insecure.push(plain.host());
+    let source = name.parse().unwrap();
+    pull::pull(&bench.lock, &bench.store, &source, &settings, &mut Silent).unwrap();
 }

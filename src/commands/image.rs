@@ -1,4 +1,6 @@
-//! Pulling with a progress bar, for every verb that pulls.
+//! What every verb about images needs: pulling with a progress bar, who uses an image, sizes for people.
+
+use std::collections::BTreeMap;
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -7,12 +9,18 @@ use super::Context;
 use crate::output::Output;
 use sysctr::{
     host::{
+        dir::Folder,
         lock::StoreLock,
         ostree::{Store, StoredImage},
         pull::{self, Progress},
-        source::RegistrySettings,
+        state,
     },
-    model::{reference::ImageSource, settings::Settings},
+    model::{
+        fault::{Code, Fault},
+        name::ContainerName,
+        reference::ImageSource,
+        settings::Settings,
+    },
 };
 
 /// Pulls an image, unless the store has what the reference names now.
@@ -23,9 +31,8 @@ pub fn pull(
     source: &ImageSource,
     settings: &Settings,
 ) -> Result<StoredImage> {
-    let registries = RegistrySettings { insecure: settings.registry.insecure.clone() };
     let mut progress = Bar { output: context.output, bar: ProgressBar::hidden() };
-    let pulled = pull::pull(lock, store, source, &registries, &mut progress);
+    let pulled = pull::pull(lock, store, source, settings, &mut progress);
     progress.bar.finish_and_clear();
     pulled
 }
@@ -53,4 +60,40 @@ impl Progress for Bar {
     fn warning(&mut self, text: &str) {
         self.bar.suspend(|| self.output.warn(text));
     }
+}
+
+/// The containers of each commit that a deployment was made of, in force or not.
+pub fn users(root: &Folder) -> Result<BTreeMap<String, Vec<ContainerName>>> {
+    let mut users: BTreeMap<String, Vec<ContainerName>> = BTreeMap::new();
+    for container in state::containers(root)? {
+        for deployment in state::deployments(root, &container.name)? {
+            let names = users.entry(deployment.commit).or_default();
+            if !names.contains(&container.name) {
+                names.push(container.name.clone());
+            }
+        }
+    }
+    Ok(users)
+}
+
+/// The failure that says so.
+pub fn missing(source: &ImageSource) -> Fault {
+    Fault::new(Code::NotFound, format!("{source} is not in the store")).hint("`sysctr images` shows what is")
+}
+
+/// `1 image`, `2 images`.
+pub fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A size in the unit that fits, of powers of 1000.
+pub fn bytes(size: u64) -> String {
+    let mut value = size as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if value < 999.5 {
+            return if unit == "B" { format!("{size} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} TB")
 }

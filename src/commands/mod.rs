@@ -1,12 +1,18 @@
 //! One verb a file: choose, apply, report.
 
 pub mod image;
+pub mod images;
+pub mod inspect;
 pub mod install;
 pub mod list;
 pub mod man;
+pub mod prune;
+pub mod pull;
 pub mod recover;
+pub mod remove;
 pub mod show;
 pub mod uninstall;
+pub mod verify;
 
 use std::{
     path::{Path, PathBuf},
@@ -52,13 +58,14 @@ impl Context {
     /// What every changing verb begins with: the lock, then what was cut short before.
     pub fn begin(&self, verb: &str) -> Result<(Folder, StoreLock)> {
         let lock = StoreLock::acquire(&self.root, verb, PATIENCE)?;
-        Ok((self.recover(&lock)?, lock))
+        let root = self.folder()?;
+        self.recover(&root, &lock)?;
+        Ok((root, lock))
     }
 
     /// Finishes or undoes what was cut short.
-    pub fn recover(&self, lock: &StoreLock) -> Result<Folder> {
-        let root = self.folder()?;
-        let recovered = transaction::recover(&root, lock)?;
+    pub fn recover(&self, root: &Folder, lock: &StoreLock) -> Result<()> {
+        let recovered = transaction::recover(root, lock)?;
         for one in &recovered {
             self.output.detail(match one {
                 Recovered::Finished(name) => format!("finished the install of {name} that was cut short"),
@@ -71,6 +78,6 @@ impl Context {
         {
             manager.reload()?;
         }
-        Ok(root)
+        Ok(())
     }
 }

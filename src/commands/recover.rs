@@ -5,11 +5,11 @@ use anyhow::Result;
 use super::Context;
 use sysctr::host::lock::StoreLock;
 
-/// Finishes or undoes what was cut short. A journal whose operation is still at it is no business of ours; waiting for that
-/// operation would be waiting for ourselves, because a start that it asks for requires this unit.
+/// Finishes or undoes what was cut short. An operation whose process lives was not cut short: it may be waiting for a unit that in turn
+/// waits for us, so there is nothing to wait for here.
 pub fn run(context: &Context) -> Result<()> {
     match StoreLock::try_acquire(&context.root, "recover")? {
-        Some(lock) => context.recover(&lock).map(drop),
+        Some(lock) => context.recover(&context.folder()?, &lock),
         None => Ok(()),
     }
 }

@@ -46,17 +46,24 @@ impl<R: Read> Read for Checked<R> {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let count = self.inner.read(buffer)?;
-        let digest = &self.blob.digest;
         let Some(hash) = &mut self.hash else { return Ok(0) };
+        let digest = &self.blob.digest;
+        // the first failure is the one to tell: after it there is nothing more to read
+        let count = match self.inner.read(buffer) {
+            Ok(count) => count,
+            Err(error) => {
+                self.hash = None;
+                return Err(error);
+            }
+        };
         if count > 0 {
             hash.update(&buffer[..count]);
-            self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
-                io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("{digest} is longer than the {} bytes promised", self.blob.size),
-                )
-            })?;
+            let Some(left) = self.left.checked_sub(count as u64) else {
+                let text = format!("{digest} is longer than the {} bytes promised", self.blob.size);
+                self.hash = None;
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            };
+            self.left = left;
             return Ok(count);
         }
         if self.left > 0 {

@@ -65,10 +65,10 @@ impl Importer for TrustedImporter<'_> {
             return self.stream(attributes, size, content);
         }
         let mut object = header(attributes, S_IFREG, "");
-        object.reserve_exact(size as usize);
         let begin = object.len();
-        content.take(size).read_to_end(&mut object)?;
-        anyhow::ensure!((object.len() - begin) as u64 == size, "its content is cut short");
+        object.reserve_exact(size as usize);
+        object.resize(begin + size as usize, 0);
+        content.read_exact(&mut object[begin..])?;
         self.write(object)
     }
 
@@ -130,12 +130,17 @@ pub fn commit(repo: &Repo, tree: &Tree, metadata: &Metadata<'_>) -> Result<Strin
     Ok(checksum.into())
 }
 
+/// A folder's own object, `(uuua(ayay))` in big endian.
+pub(super) fn folder_meta(attributes: &Attributes) -> Variant {
+    let mode = S_IFDIR | attributes.mode;
+    let fields = [attributes.uid.to_be(), attributes.gid.to_be(), mode.to_be()].map(|field| field.to_variant());
+    Variant::tuple_from_iter(fields.into_iter().chain([xattrs(attributes)]))
+}
+
 /// As deep as [`Tree`] lets folders be.
 fn fill(repo: &Repo, tree: &Tree, id: NodeId, into: &MutableTree) -> Result<()> {
     let Node::Dir(attributes, children) = tree.node(id) else { return Ok(()) };
-    let mode = S_IFDIR | attributes.mode;
-    let fields = [attributes.uid.to_be(), attributes.gid.to_be(), mode.to_be()].map(|field| field.to_variant());
-    let meta = Variant::tuple_from_iter(fields.into_iter().chain([xattrs(attributes)]));
+    let meta = folder_meta(attributes);
     let meta = repo.write_metadata(ObjectType::DirMeta, None, &meta, NO_CANCEL)?;
     into.set_metadata_checksum(&meta.to_hex());
     for (name, child) in children {

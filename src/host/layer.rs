@@ -4,14 +4,14 @@
 //! The tree is names, links and attributes in memory; file contents go straight to an [`Importer`]. So a path of an image is
 //! never looked up on the host: a link in it can only lead to another node of the tree.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    io::Read,
-};
+use std::{collections::BTreeMap, io::Read};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::tarball::{Entry, Kind, TarReader};
+use super::{
+    paths::{MAX_PATH, Step, Walk, split, text},
+    tarball::{Entry, Kind, TarReader},
+};
 
 /// Owner, permission bits and extended attributes of a file or folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,11 +72,8 @@ pub struct Tree {
     pub warnings: Vec<String>,
 }
 
-const MAX_PATH: usize = 4096;
-const MAX_NAME: usize = 255;
 /// libostree follows at most 256 levels.
 const MAX_DEPTH: usize = 240;
-const MAX_LINKS: u32 = 40;
 /// Folders keep theirs in memory until the commit.
 const MAX_XATTR_BYTES: usize = 64 * 1024 * 1024;
 const MAX_WARNINGS: usize = 20;
@@ -246,7 +243,7 @@ impl Tree {
         Ok(id)
     }
 
-    fn child(&self, parent: NodeId, name: &str) -> Option<NodeId> {
+    pub(super) fn child(&self, parent: NodeId, name: &str) -> Option<NodeId> {
         match self.node(parent) {
             Node::Dir(_, children) => children.get(name).copied(),
             _ => None,
@@ -314,60 +311,6 @@ impl Tree {
     }
 }
 
-/// A path followed inside the tree, one name at a time.
-struct Walk {
-    dirs: Vec<NodeId>,
-    todo: VecDeque<String>,
-    links: u32,
-}
-
-enum Step {
-    At,
-    Missing(String),
-    NotAFolder(String),
-}
-
-impl Walk {
-    fn new(path: &[&str]) -> Walk {
-        Walk { dirs: vec![Tree::ROOT], todo: path.iter().map(|part| (*part).to_owned()).collect(), links: 0 }
-    }
-
-    fn here(&self) -> NodeId {
-        self.dirs.last().copied().unwrap_or(Tree::ROOT)
-    }
-
-    fn next(&mut self, tree: &Tree) -> Result<Option<Step>> {
-        let Some(name) = self.todo.pop_front() else { return Ok(None) };
-        match name.as_str() {
-            "" | "." => return Ok(Some(Step::At)),
-            ".." => {
-                ensure!(self.dirs.len() > 1, "a link on the way to it leads out of the image");
-                self.dirs.pop();
-                return Ok(Some(Step::At));
-            }
-            _ => {}
-        }
-        let Some(child) = tree.child(self.here(), &name) else {
-            return Ok(Some(Step::Missing(name)));
-        };
-        match tree.node(child) {
-            Node::Dir(..) => self.dirs.push(child),
-            Node::File(..) => return Ok(Some(Step::NotAFolder(name))),
-            Node::Symlink(_, target) => {
-                self.links += 1;
-                ensure!(self.links <= MAX_LINKS, "too many links on the way to it");
-                if target.starts_with('/') {
-                    self.dirs.truncate(1);
-                }
-                for part in target.split('/').rev() {
-                    self.todo.push_front(part.to_owned());
-                }
-            }
-        }
-        Ok(Some(Step::At))
-    }
-}
-
 /// A folder that no layer describes.
 fn implied() -> Attributes {
     Attributes { uid: 0, gid: 0, mode: 0o755, xattrs: BTreeMap::new() }
@@ -380,23 +323,6 @@ fn kept(xattr: &[u8]) -> bool {
 
 fn named(path: &[u8]) -> String {
     format!("layer entry {:?}", String::from_utf8_lossy(path))
-}
-
-fn text(bytes: &[u8]) -> Result<&str> {
-    let text = std::str::from_utf8(bytes).context("it is not UTF-8")?;
-    ensure!(!text.chars().any(char::is_control), "it holds control characters");
-    Ok(text)
-}
-
-/// The names of a path inside the image; none for the root itself.
-fn split(path: &[u8]) -> Result<Vec<&str>> {
-    ensure!(path.len() < MAX_PATH, "the path is longer than {MAX_PATH} bytes");
-    let path = text(path)?;
-    ensure!(!path.starts_with('/'), "an absolute path");
-    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    ensure!(!parts.contains(&".."), "a path with '..'");
-    ensure!(parts.iter().all(|part| part.len() <= MAX_NAME), "a name longer than {MAX_NAME} bytes");
-    Ok(parts)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! image always makes the same commit.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs::{DirBuilder, File},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd},
@@ -21,7 +21,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use ostree::{
-    ObjectType, Repo, RepoCheckoutAtOptions, RepoMode, RepoPruneFlags,
+    ObjectName, ObjectType, Repo, RepoCheckoutAtOptions, RepoMode, RepoPruneFlags,
+    ffi::OSTREE_REPO_LIST_OBJECTS_ALL,
     gio::Cancellable,
     glib::{self, Variant},
 };
@@ -143,11 +144,12 @@ impl Store {
         Ok(images)
     }
 
-    /// The image that this reference was last pulled as.
+    /// The image that this reference was last pulled as, or that has the digest it asks for.
     pub fn find(&self, source: &ImageSource) -> Result<Option<StoredImage>> {
-        match self.rev(&source.tag_ref())? {
-            Some(commit) => self.image(&commit).map(Some),
-            None => Ok(None),
+        match (self.rev(&source.tag_ref())?, source.wanted_digest()) {
+            (Some(commit), _) => self.image(&commit).map(Some),
+            (None, Some(digest)) => self.by_digest(&digest),
+            (None, None) => Ok(None),
         }
     }
 
@@ -225,7 +227,8 @@ impl Store {
     }
 
     /// Drops images that have no reference and that no commit in `needed` is, and every object that no image has.
-    pub fn prune(&self, _lock: &StoreLock, needed: &BTreeSet<String>) -> Result<Pruned> {
+    pub fn prune(&self, lock: &StoreLock, needed: &BTreeSet<String>) -> Result<Pruned> {
+        self.clear_unfinished(lock)?;
         let mut pruned = Pruned::default();
         for image in self.images()? {
             if image.references.is_empty() && !needed.contains(&image.commit) {
@@ -237,6 +240,43 @@ impl Store {
             self.repo.prune(RepoPruneFlags::REFS_ONLY, 0, NO_CANCEL).context("pruning the store")?;
         pruned.objects = u64::try_from(objects).unwrap_or_default();
         pruned.bytes = bytes;
+        Ok(pruned)
+    }
+
+    /// Removes the objects that a transaction left in the repository's `tmp`: libostree would keep those of this boot for a day,
+    /// and an image that is refused could fill the disk with them.
+    pub(super) fn clear_unfinished(&self, _lock: &StoreLock) -> Result<()> {
+        let folder = self.path.join("tmp");
+        let clearing = || format!("clearing {}", folder.display());
+        for entry in std::fs::read_dir(&folder).with_context(clearing)? {
+            let entry = entry.with_context(clearing)?;
+            if entry.file_name() == "cache" {
+                continue;
+            }
+            let is_folder = entry.file_type().with_context(clearing)?.is_dir();
+            let removed =
+                if is_folder { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) };
+            removed.with_context(clearing)?;
+        }
+        Ok(())
+    }
+
+    /// What [`Store::prune`] would free.
+    pub fn prunable(&self, _lock: &StoreLock, needed: &BTreeSet<String>) -> Result<Pruned> {
+        let images = self.images()?;
+        let goes = |image: &StoredImage| image.references.is_empty() && !needed.contains(&image.commit);
+        let mut kept: HashSet<ObjectName> = HashSet::new();
+        for image in images.iter().filter(|image| !goes(image)) {
+            kept.extend(self.repo.traverse_commit(&image.commit, 0, NO_CANCEL)?);
+        }
+        let mut pruned = Pruned { images: images.iter().filter(|image| goes(image)).count(), ..Pruned::default() };
+        for object in self.repo.list_objects(OSTREE_REPO_LIST_OBJECTS_ALL, NO_CANCEL)?.into_keys() {
+            if !kept.contains(&object) {
+                pruned.objects += 1;
+                pruned.bytes +=
+                    self.repo.query_object_storage_size(object.object_type(), object.checksum(), NO_CANCEL)?;
+            }
+        }
         Ok(pruned)
     }
 

@@ -5,20 +5,15 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Deserialize;
 
-use crate::model::reference::ImageSource;
+use crate::model::{
+    fault::{Code, Fault},
+    reference::ImageSource,
+};
 
 const PLACES: [&str; 2] = ["etc/containers/policy.json", "usr/share/containers/policy.json"];
-
-/// The image may not be installed; `main` ends with code 4.
-#[derive(Debug, thiserror::Error)]
-#[error("policy refuses {image}: {why}")]
-pub struct Refused {
-    image: String,
-    why: String,
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,13 +40,13 @@ pub fn check(root: &Path, source: &ImageSource) -> Result<()> {
         };
         let verdict =
             serde_json::from_slice(&text).map_err(|error| error.to_string()).and_then(|policy| judge(&policy, source));
-        return verdict.map_err(|why| refused(source, format!("{}: {why}", path.display()))).context("checking policy");
+        return verdict.map_err(|why| refused(source, format!("{}: {why}", path.display())).into());
     }
     Ok(())
 }
 
-fn refused(source: &ImageSource, why: String) -> Refused {
-    Refused { image: source.to_string(), why }
+fn refused(source: &ImageSource, why: String) -> Fault {
+    Fault::new(Code::Refused, format!("policy refuses {source}: {why}"))
 }
 
 fn judge(policy: &Policy, source: &ImageSource) -> Result<(), String> {
@@ -131,7 +126,7 @@ mod tests {
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
         std::fs::write(&path, policy).expect("written");
         check(root.path(), &image.parse().expect(image)).map_err(|error| {
-            assert!(error.downcast_ref::<Refused>().is_some(), "{error:#} is not a refusal");
+            assert_eq!(error.downcast_ref().map(Fault::code), Some(Code::Refused), "{error:#}");
             format!("{error:#}")
         })
     }

@@ -1,9 +1,15 @@
 //! Brings an image into the store: resolve, fetch and check each layer as it streams, merge, commit.
 //!
 //! Everything is written in one OSTree transaction with one sync at its end, before the references. A pull that is cut off leaves
-//! only unfinished objects in the repository's own `tmp`, which libostree reuses or clears.
+//! only unfinished objects in the repository's own `tmp`, which the next pull or prune clears.
 
-use std::io::Read;
+use std::{
+    io::Read,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -14,9 +20,9 @@ use super::{
     lock::StoreLock,
     ostree::{NO_CANCEL, Store, StoredImage},
     policy,
-    source::{RegistrySettings, Resolved, resolve},
+    source::{Resolved, resolve},
 };
-use crate::model::reference::ImageSource;
+use crate::model::{reference::ImageSource, settings::Settings};
 
 /// More than any system image has; a full desktop has half a million.
 const MAX_ENTRIES: u64 = 1_000_000;
@@ -40,7 +46,7 @@ pub fn pull(
     lock: &StoreLock,
     store: &Store,
     source: &ImageSource,
-    settings: &RegistrySettings,
+    settings: &Settings,
     progress: &mut dyn Progress,
 ) -> Result<StoredImage> {
     policy::check(lock.root(), source)?;
@@ -52,8 +58,13 @@ pub fn pull(
         }
         return store.image(&image.commit);
     }
-    let commit = import(store, source, &resolved, progress).with_context(pulling)?;
-    store.image(&commit)
+    store.clear_unfinished(lock).with_context(pulling)?;
+    let imported = import(store, source, &resolved, progress).with_context(pulling);
+    if imported.is_err() {
+        // the failure that counts is the import's; what is left now goes before the next one
+        let _ = store.clear_unfinished(lock);
+    }
+    store.image(&imported?)
 }
 
 fn import(store: &Store, source: &ImageSource, resolved: &Resolved, progress: &mut dyn Progress) -> Result<String> {
@@ -71,11 +82,13 @@ fn import(store: &Store, source: &ImageSource, resolved: &Resolved, progress: &m
     for layer in &resolved.layers {
         let digest = &layer.blob.digest;
         let fetching = || format!("layer {}", digest.short());
-        let content = resolved.open(layer).with_context(fetching)?;
+        let count = Arc::new(AtomicU64::new(0));
+        let inner = resolved.open(layer).with_context(fetching)?;
+        let content = Box::new(Fetched { inner, count: count.clone() });
         // headers and padding are not stored: a layer may be a little longer than its files
         let limit = free.saturating_mul(2);
         let mut reader = LayerReader::start(content, layer.blob.clone(), layer.diff_id.clone(), limit);
-        let applied = tree.apply(&mut Counted { inner: &mut reader, progress }, &mut importer);
+        let applied = tree.apply(&mut Telling { inner: &mut reader, count, progress }, &mut importer);
         reader.finish(applied).with_context(fetching)?;
     }
     let metadata = Metadata { manifest: &resolved.manifest_json, config: &resolved.config_json };
@@ -94,16 +107,33 @@ fn free_space(store: &Store) -> Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Counts unpacked bytes; what is shown is a rate, not a checksum.
-struct Counted<'a> {
+/// Counts what is fetched, on the thread that fetches.
+struct Fetched {
+    inner: Box<dyn Read + Send>,
+    count: Arc<AtomicU64>,
+}
+
+impl Read for Fetched {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.count.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+/// Tells what was fetched meanwhile, on the thread that imports.
+struct Telling<'a> {
     inner: &'a mut LayerReader,
+    count: Arc<AtomicU64>,
     progress: &'a mut dyn Progress,
 }
 
-impl Read for Counted<'_> {
+impl Read for Telling<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.progress.fetched(count as u64);
-        Ok(count)
+        let fetched = self.count.swap(0, Ordering::Relaxed);
+        if fetched > 0 {
+            self.progress.fetched(fetched);
+        }
+        self.inner.read(buffer)
     }
 }

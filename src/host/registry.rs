@@ -20,14 +20,18 @@ use tokio::{runtime::Runtime, sync::mpsc};
 use super::{
     blob::Blob,
     credentials::{self, Credentials},
-    source::{BlobSource, MAX_JSON, RegistrySettings},
+    source::{BlobSource, MAX_JSON},
 };
-use crate::model::digest::Digest;
+use crate::model::{
+    digest::Digest,
+    fault::{Code, Fault},
+    settings::Settings,
+};
 
 const CONNECT: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(60);
 /// Pieces of a body that wait for the reader.
-const AHEAD: usize = 64;
+const AHEAD: usize = 8;
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
@@ -42,28 +46,35 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Prepares to talk to the registry; nothing is sent yet.
-    pub fn connect(reference: &Reference, settings: &RegistrySettings) -> Result<Registry> {
+    /// Prepares to talk to the registry. One that may do without TLS is asked whether it has it all the same.
+    pub fn connect(reference: &Reference, settings: &Settings) -> Result<Registry> {
         let host = reference.resolve_registry();
-        let plain = is_loopback(host) || settings.insecure.iter().any(|known| known == host);
+        let insecure = is_loopback(host) || settings.registry.insecure.iter().any(|known| known == host);
         // a second installation fails, and leaves the first in force
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .read_timeout(IDLE)
             .user_agent(concat!("sysctr/", env!("CARGO_PKG_VERSION")))
-            .https_only(!plain);
+            .https_only(!insecure)
+            .danger_accept_invalid_certs(insecure);
         if is_loopback(host) {
             builder = builder.no_proxy();
         }
-        let scheme = if plain { "http" } else { "https" };
+        let client = builder.build().context("preparing TLS")?;
+        // one worker, so that a download goes on while its reader is busy
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let tls = !insecure || {
+            let probe = client.get(format!("https://{host}/v2/"));
+            runtime.block_on(async { probe.send().await }).is_ok()
+        };
+        let scheme = if tls { "https" } else { "http" };
         Ok(Registry {
             base: format!("{scheme}://{host}/v2/{}", reference.repository()),
-            client: builder.build().context("preparing TLS")?,
+            client,
             credentials: credentials::find(reference)?,
             authorization: Mutex::new(None),
-            // one worker, so that a download goes on while its reader is busy
-            runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?,
+            runtime,
             reference: reference.clone(),
         })
     }
@@ -81,6 +92,10 @@ impl Registry {
         match response.status() {
             status if status.is_success() => Ok(response),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => bail!(self.not_let_in()),
+            StatusCode::NOT_FOUND => {
+                let message = format!("the registry {registry} has no {} (404 Not Found)", self.what_is(path));
+                bail!(Fault::new(Code::NotFound, message))
+            }
             status => {
                 let text = self.runtime.block_on(body(response, 4096)).unwrap_or_default();
                 let text =
@@ -172,6 +187,17 @@ impl Registry {
             None => format!(
                 "the registry {registry} asks for credentials and none are known (try `podman login {registry}`)"
             ),
+        }
+    }
+
+    /// The last part of a request, in words.
+    fn what_is(&self, path: &str) -> String {
+        let repository = self.reference.repository();
+        match path.split_once('/') {
+            Some(("manifests", digest)) if digest.contains(':') => format!("image {repository}@{digest}"),
+            Some(("manifests", tag)) => format!("image {repository}:{tag}"),
+            Some((_, digest)) => format!("blob {digest} of {repository}"),
+            None => path.to_owned(),
         }
     }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
 
 use super::{archive, blob::Blob, ostree::sha256, registry};
-use crate::model::{digest::Digest, reference::ImageSource};
+use crate::model::{digest::Digest, reference::ImageSource, settings::Settings};
 
 /// A manifest or a config is never larger.
 pub const MAX_JSON: u64 = 4 * 1024 * 1024;
@@ -21,13 +21,6 @@ pub trait BlobSource {
     fn manifest(&self, digest: &Digest) -> Result<Vec<u8>>;
     /// A blob's bytes; the caller checks them.
     fn blob(&self, blob: &Blob) -> Result<Box<dyn Read + Send>>;
-}
-
-/// How registries are reached.
-#[derive(Clone, Debug, Default)]
-pub struct RegistrySettings {
-    /// `host[:port]` that may be talked to without TLS; loopback addresses may always
-    pub insecure: Vec<String>,
 }
 
 /// One image for this machine, not yet fetched.
@@ -57,7 +50,7 @@ pub struct Layer {
 }
 
 /// Finds the image for this machine that the reference names now.
-pub fn resolve(source: &ImageSource, settings: &RegistrySettings) -> Result<Resolved> {
+pub fn resolve(source: &ImageSource, settings: &Settings) -> Result<Resolved> {
     let place: Box<dyn BlobSource> = match source {
         ImageSource::Registry(reference) => Box::new(registry::Registry::connect(reference, settings)?),
         ImageSource::OciDir(at) => Box::new(archive::Layout::folder(at)?),

@@ -3,10 +3,7 @@
 //! As root through the manager's private socket, which is there before any bus; else over the system bus. A job is awaited by its
 //! JobRemoved signal, for which we listen before we ask.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use futures_util::StreamExt;
@@ -119,30 +116,12 @@ impl Manager {
     }
 
     fn job(&self, method: &str, unit: &str) -> Result<()> {
-        let deadline = Instant::now() + JOB_DEADLINE;
         let _entered = self.runtime.enter();
         let result = self.runtime.block_on(async {
-            let mut stream = MessageStream::from(&self.connection);
-            let destination = self.on_bus.then_some(BUS);
-            let reply = self.connection.call_method(destination, PATH, Some(MANAGER), method, &(unit, "replace")).await;
-            let job: OwnedObjectPath = reply.map_err(plain)?.body().deserialize()?;
-            loop {
-                let left = deadline.saturating_duration_since(Instant::now());
-                let message = match tokio::time::timeout(left, stream.next()).await {
-                    Ok(Some(message)) => message?,
-                    Ok(None) => bail!("systemd closed the connection"),
-                    Err(_) => bail!("the job is not done after {} minutes", JOB_DEADLINE.as_secs() / 60),
-                };
-                let header = message.header();
-                let removed = message.message_type() == Type::Signal
-                    && header.member().is_some_and(|member| member.as_str() == "JobRemoved");
-                if !removed {
-                    continue;
-                }
-                let (_, path, _, result): (u32, OwnedObjectPath, String, String) = message.body().deserialize()?;
-                if path == job {
-                    return Ok(result);
-                }
+            let waiting = self.run_job(method, unit);
+            match tokio::time::timeout(JOB_DEADLINE, waiting).await {
+                Ok(result) => result,
+                Err(_) => bail!("the job is not done after {} minutes", JOB_DEADLINE.as_secs() / 60),
             }
         })?;
         match result.as_str() {
@@ -151,6 +130,35 @@ impl Manager {
             "dependency" => bail!("a unit that it requires failed; `systemctl status {unit}` says which"),
             "timeout" => bail!("it took longer than the unit allows"),
             other => bail!("systemd ended the job as {other:?}"),
+        }
+    }
+
+    /// Asks for a job and gives its result. The signals are read while we wait for the answer too: left unread, they would fill the
+    /// queue that the answer comes through.
+    async fn run_job(&self, method: &str, unit: &str) -> Result<String> {
+        let mut signals = MessageStream::from(&self.connection);
+        let destination = self.on_bus.then_some(BUS);
+        let body = (unit, "replace");
+        let call = self.connection.call_method(destination, PATH, Some(MANAGER), method, &body);
+        let mut call = std::pin::pin!(call);
+        let mut job: Option<OwnedObjectPath> = None;
+        let mut removed = HashMap::new();
+        loop {
+            tokio::select! {
+                reply = &mut call, if job.is_none() => job = Some(reply.map_err(plain)?.body().deserialize()?),
+                message = signals.next() => {
+                    let message = message.context("systemd closed the connection")??;
+                    let is_removal = message.message_type() == Type::Signal
+                        && message.header().member().is_some_and(|member| member.as_str() == "JobRemoved");
+                    if is_removal {
+                        let (_, path, _, result): (u32, OwnedObjectPath, String, String) = message.body().deserialize()?;
+                        removed.insert(path, result);
+                    }
+                }
+            }
+            if let Some(result) = job.as_ref().and_then(|job| removed.remove(job)) {
+                return Ok(result);
+            }
         }
     }
 

@@ -215,6 +215,12 @@ pub fn remove_files(root: &Folder, name: &ContainerName) -> Result<()> {
         containers.remove_tree(name.as_str())?;
         containers.sync()?;
     }
+    for (parent, folder) in [("etc/sysctr", "containers"), ("etc", "sysctr")] {
+        if let Some(parent) = root.open(parent)? {
+            parent.remove_empty(folder)?;
+            parent.sync()?;
+        }
+    }
     Ok(())
 }
 

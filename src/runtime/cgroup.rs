@@ -8,9 +8,6 @@ use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
 
 use super::mounts;
 
-/// CGROUP2_SUPER_MAGIC of statfs(2)
-const CGROUP2: i64 = 0x6367_7270;
-
 /// A mount of the cgroup that this process is in, and of nothing above it.
 pub fn own() -> Result<OwnedFd> {
     let text = std::fs::read_to_string("/proc/self/cgroup").context("reading /proc/self/cgroup")?;
@@ -28,7 +25,7 @@ pub fn own() -> Result<OwnedFd> {
 /// Where the host has cgroup v2 mounted.
 fn hierarchy() -> Result<PathBuf> {
     for place in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
-        if statfs(place).is_ok_and(|found| found.f_type as i64 == CGROUP2) {
+        if statfs(place).is_ok_and(|found| found.f_type == libc::CGROUP2_SUPER_MAGIC) {
             return Ok(place.into());
         }
     }

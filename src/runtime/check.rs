@@ -4,7 +4,7 @@
 use std::path::{Component, Path};
 
 use anyhow::{Result, bail, ensure};
-use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, LinuxSeccompAction, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, LinuxSeccompAction, Mount, Process, Spec};
 use serde_json::Value;
 
 /// Refuses a spec that this runtime cannot carry out whole, naming the field.
@@ -31,6 +31,13 @@ pub fn supported(spec: &Spec) -> Result<()> {
         check_inside(mount.destination(), "mount destination")?;
         refuse(mount.uid_mappings(), "mounts.uidMappings")?;
         refuse(mount.gid_mappings(), "mounts.gidMappings")?;
+        let shared = spec.mounts().iter().flatten().filter(|other| is_shared(other)).map(|other| other.destination());
+        if let Some(above) = shared.into_iter().find(|above| below(mount.destination(), above)) {
+            bail!(
+                "the mount {} would show on the host, since {above:?} above it is shared",
+                mount.destination().display()
+            );
+        }
     }
     Ok(())
 }
@@ -129,6 +136,14 @@ fn check_sysctl(linux: &Linux, key: &str, value: &str) -> Result<()> {
     Ok(())
 }
 
+fn is_shared(mount: &Mount) -> bool {
+    mount.options().iter().flatten().any(|option| option == "shared" || option == "rshared")
+}
+
+fn below(path: &Path, above: &Path) -> bool {
+    path != above && path.starts_with(above)
+}
+
 fn check_inside(path: &Path, what: &str) -> Result<()> {
     ensure!(path.is_absolute(), "{what} {path:?} is not absolute");
     ensure!(!path.components().any(|part| part == Component::ParentDir), "{what} {path:?} has a '..'");
@@ -204,6 +219,12 @@ mod tests {
             ("/linux", "sysctl", json!({"net/../../kernel/panic": "1"}), "sysctl"),
             ("/linux", "maskedPaths", json!(["/proc/../etc"]), "'..'"),
             ("", "mounts", json!([{"destination": "data", "type": "bind"}]), "not absolute"),
+            (
+                "",
+                "mounts",
+                json!([{"destination": "/a", "type": "bind", "options": ["rshared"]}, {"destination": "/a/b", "type": "tmpfs"}]),
+                "would show on the host",
+            ),
         ] {
             let mut spec = minimal();
             spec.pointer_mut(pointer).unwrap()[key] = value;

@@ -16,11 +16,11 @@ use oci_spec::runtime::{Linux, Mount, Process};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::process::{DumpableBehavior, Signal};
 
+use super::credentials::Credentials;
 use super::deployment::Deployment;
 use super::environment::Passed;
 use super::mounts::{self, Detached};
 use super::namespaces::Namespaces;
-use super::options::READ_ONLY;
 use super::process::{self, Capable};
 use super::rootfs::{self, RootFs};
 use super::{dev, one_line, protect, seccomp, sys};
@@ -88,7 +88,8 @@ impl Init {
             let path = "/proc/self/oom_score_adj";
             std::fs::write(path, score.to_string()).with_context(|| format!("setting oomScoreAdj to {score}"))?;
         }
-        let filter = linux.seccomp().as_ref().map(seccomp::build).transpose()?;
+        let filter =
+            linux.seccomp().as_ref().map(|seccomp| seccomp::Filter::of(seccomp, &self.deployment.dir)).transpose()?;
         let capable = Capable::of(process.capabilities().as_ref())?;
         let profile = apparmor(process)?;
         let notify = self.build_root(linux)?;
@@ -139,26 +140,28 @@ impl Init {
             }
             _ => None,
         };
+        let user = spec.process().as_ref().map(Process::user).cloned().unwrap_or_default();
         let credentials = match &self.passed.credentials {
-            Some(path) => Some((path, mounts::of_host(path)?)),
+            Some(path) => Some(Credentials::of_host(path, &user).context("taking the unit's credentials")?),
             None => None,
         };
         let own = RootFs::detached(dir, path, self.deployment.annotated(SETUID))?;
         let mut detached = Vec::new();
         let wanted = spec.mounts().as_deref().unwrap_or_default();
         if !wanted.iter().any(|mount| mount.destination() == Path::new("/dev")) {
-            detached.extend(mounts::make(&default_dev(), dir)?);
+            detached.extend(mounts::make(&default_dev(), dir, &[])?);
         }
+        let writable = mounts::writable_sources(wanted, dir);
         for mount in wanted {
-            detached.extend(mounts::make(mount, dir)?);
+            detached.extend(mounts::make(mount, dir, &writable)?);
         }
         rootfs::cut_off()?;
 
         let mut root = RootFs::attached(own, dir, path)?;
         mounts::attach(&mut root, detached)?;
         dev::fill(&root, linux.devices().as_deref().unwrap_or_default())?;
-        if let Some((path, mount)) = credentials {
-            attach_credentials(&mut root, path, mount).with_context(|| format!("mounting {}", path.display()))?;
+        if let Some(credentials) = credentials {
+            credentials.attach(&mut root)?;
         }
         let notify = socket.map(|(path, mount)| attach_notify(&mut root, path, mount)).transpose()?;
         set_sysctls(linux)?;
@@ -199,20 +202,6 @@ fn default_dev() -> Mount {
     let mut mount = Mount::default();
     mount.set_destination("/dev".into()).set_typ(Some("tmpfs".into())).set_options(Some(options));
     mount
-}
-
-/// At the same path as on the host. An image cannot know its unit's name, so a folder /run/credentials will do: the rest is
-/// made on a file system over it.
-fn attach_credentials(root: &mut RootFs, path: &Path, mount: OwnedFd) -> Result<()> {
-    sys::mount_setattr(&mount, READ_ONLY, true)?;
-    let parent = path.parent().filter(|parent| parent.ends_with("credentials"));
-    if let (Some(parent), Err(_)) = (parent, root.open(path, OFlags::empty())) {
-        if root.open(parent, OFlags::DIRECTORY).is_ok_and(|folder| !root.is_ours(&folder).unwrap_or(false)) {
-            let over = mounts::fresh("tmpfs", "tmpfs", &["mode=755".into(), "size=4k".into()])?;
-            root.attach(Detached { mount: over, destination: parent.into(), ours: true, seal: true })?;
-        }
-    }
-    root.attach(Detached { mount, destination: path.into(), ours: false, seal: false })
 }
 
 fn attach_notify(root: &mut RootFs, path: PathBuf, mount: OwnedFd) -> Result<OsString> {

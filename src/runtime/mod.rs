@@ -16,10 +16,15 @@
 //! descriptor, so that no symbolic link of the image reaches the host.
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use anyhow::Result;
+use deployment::Deployment;
 
 mod cgroup;
 mod check;
+mod credentials;
 mod deployment;
 mod dev;
 mod environment;
@@ -42,6 +47,7 @@ const USAGE: &str =
 /// What the command line asks for.
 enum Request {
     Run(launch::Run),
+    Prepare(PathBuf),
     Version,
     Help,
 }
@@ -51,6 +57,15 @@ enum Request {
 pub fn main() -> ExitCode {
     let run = match parse(std::env::args_os().skip(1)) {
         Some(Request::Run(run)) => run,
+        Some(Request::Prepare(dir)) => {
+            return match prepare(&dir) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("error: {}", one_line(&error));
+                    ExitCode::FAILURE
+                }
+            };
+        }
         Some(Request::Version) => {
             println!("sysctr-runtime {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
@@ -67,6 +82,15 @@ pub fn main() -> ExitCode {
     ExitCode::from(launch::run(&run))
 }
 
+/// At install: says whether a start could carry out config.json, and does once what would otherwise be done at each start.
+fn prepare(dir: &Path) -> Result<()> {
+    let deployment = Deployment::load(dir)?;
+    match deployment.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) {
+        Some(seccomp) => seccomp::prepare(seccomp, &deployment.dir),
+        None => Ok(()),
+    }
+}
+
 /// An error and its causes on one line, `a: b: c`.
 fn one_line(error: &anyhow::Error) -> String {
     format!("{error:#}").replace('\n', "; ")
@@ -76,6 +100,10 @@ fn parse(mut args: impl Iterator<Item = OsString>) -> Option<Request> {
     match args.next()?.to_str()? {
         "--version" => return Some(Request::Version),
         "--help" | "-h" => return Some(Request::Help),
+        "prepare" => {
+            let dir = args.next()?.into();
+            return args.next().is_none().then_some(Request::Prepare(dir));
+        }
         "run" => {}
         _ => return None,
     }

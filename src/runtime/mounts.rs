@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use oci_spec::runtime::Mount;
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
     fsmount, fsopen, open_tree,
@@ -35,13 +35,15 @@ pub struct Detached {
 }
 
 /// Makes one mount of config.json. Must run before the namespace's mounts are cut off from the host's, so that a `shared`
-/// bind mount still has its peers. A relative source is taken from `dir`. None where the source is missing and may be.
-pub fn make(mount: &Mount, dir: &Path) -> Result<Option<Detached>> {
+/// bind mount still has its peers. A relative source is taken from `dir`. Sources that the container may write are in
+/// `writable`: below them no symbolic link is followed, or what ran there yesterday would choose what is mounted today.
+/// None where the source is missing and may be (nofail).
+pub fn make(mount: &Mount, dir: &Path, writable: &[PathBuf]) -> Result<Option<Detached>> {
     let destination = mount.destination();
-    prepare(mount, dir).with_context(|| format!("mounting {}", destination.display()))
+    prepare(mount, dir, writable).with_context(|| format!("mounting {}", destination.display()))
 }
 
-fn prepare(mount: &Mount, dir: &Path) -> Result<Option<Detached>> {
+fn prepare(mount: &Mount, dir: &Path, writable: &[PathBuf]) -> Result<Option<Detached>> {
     let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
     let destination = mount.destination().clone();
     let kind = mount.typ().as_deref().unwrap_or_default();
@@ -53,7 +55,10 @@ fn prepare(mount: &Mount, dir: &Path) -> Result<Option<Detached>> {
         if options.nofail && !source.exists() {
             return Ok(None);
         }
-        let mount = bind(&source, recursive).with_context(|| format!("opening the source {}", source.display()))?;
+        let above = writable.iter().filter(|above| source.starts_with(above) && source != **above);
+        let within = above.min_by_key(|above| above.as_os_str().len());
+        let mount =
+            bind(&source, recursive, within).with_context(|| format!("opening the source {}", source.display()))?;
         // As other runtimes do: the container sees what the host mounts below later, and not the other way round.
         let (propagation, below) = options.propagation.unwrap_or((libc::MS_SLAVE, true));
         sys::mount_setattr(&mount, MountAttr::of(0, 0, propagation), below && recursive)
@@ -87,15 +92,34 @@ fn finish(mount: OwnedFd, options: Options, destination: PathBuf, ours: bool) ->
     Ok(Detached { mount, destination, ours, seal })
 }
 
-/// A copy of the host's mount at `source`.
-fn bind(source: &Path, recursive: bool) -> Result<OwnedFd> {
+/// The sources of bind mounts that the container may write to.
+pub fn writable_sources(mounts: &[Mount], dir: &Path) -> Vec<PathBuf> {
+    let writable = |mount: &&Mount| {
+        let options = mount.options().as_deref().unwrap_or_default();
+        let bind = mount.typ().as_deref() == Some("bind")
+            || options.iter().any(|option| matches!(&**option, "bind" | "rbind"));
+        bind && !options.iter().any(|option| matches!(&**option, "ro" | "rro"))
+    };
+    mounts.iter().filter(writable).filter_map(|mount| Some(dir.join(mount.source().as_ref()?))).collect()
+}
+
+/// A copy of the host's mount at `source`, a path that below `within` has no symbolic link.
+fn bind(source: &Path, recursive: bool, within: Option<&PathBuf>) -> Result<OwnedFd> {
     let below = if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
-    Ok(open_tree(CWD, source, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | below)?)
+    let Some(within) = within else {
+        return Ok(open_tree(CWD, source, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | below)?);
+    };
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let folder = openat(CWD, within, flags, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let file = openat2(folder, source.strip_prefix(within)?, flags, Mode::empty(), resolve)
+        .with_context(|| format!("below {}, which the container may write", within.display()))?;
+    Ok(copy_with(file, below)?)
 }
 
 /// A copy of a single file or folder of the host's, cut off from it.
 pub fn of_host(path: &Path) -> Result<OwnedFd> {
-    let mount = bind(path, false).with_context(|| format!("opening {}", path.display()))?;
+    let mount = bind(path, false, None).with_context(|| format!("opening {}", path.display()))?;
     sys::mount_setattr(&mount, MountAttr::of(0, 0, libc::MS_PRIVATE), false)?;
     Ok(mount)
 }

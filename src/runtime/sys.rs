@@ -131,6 +131,23 @@ pub fn default_action(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
+/// seccomp(2) with a filter of whole struct sock_filter, in this machine's byte order.
+pub fn load_seccomp(program: &[u8], flags: u64) -> io::Result<()> {
+    let instructions: Vec<libc::sock_filter> = program
+        .chunks_exact(size_of::<libc::sock_filter>())
+        .map(|one| libc::sock_filter {
+            code: u16::from_ne_bytes([one[0], one[1]]),
+            jt: one[2],
+            jf: one[3],
+            k: u32::from_ne_bytes([one[4], one[5], one[6], one[7]]),
+        })
+        .collect();
+    let len = u16::try_from(instructions.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    let program = libc::sock_fprog { len, filter: instructions.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads `len` instructions, which outlive the call, and checks them itself.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &program) }).map(drop)
+}
+
 /// setdomainname(2)
 pub fn set_domainname(name: &str) -> io::Result<()> {
     // SAFETY: pointer and length are those of `name`, which outlives the call.

@@ -180,6 +180,7 @@ impl Layout {
 pub struct Registry {
     child: Child,
     pub port: u16,
+    address: String,
     pub folder: PathBuf,
     pub login: Option<(String, String)>,
 }
@@ -200,12 +201,33 @@ impl Registry {
 
     /// `auth` is a piece of the registry's own configuration.
     pub fn with_auth(folder: &Path, login: Option<(String, String)>, auth: &str) -> Registry {
+        Registry::at("127.0.0.1", folder, login, auth)
+    }
+
+    /// Listens with TLS on an address that is not loopback; gives the file of its certificate.
+    pub fn with_tls(address: &str, folder: &Path) -> (Registry, PathBuf) {
+        let (key, certificate) = (folder.join("tls-key.pem"), folder.join("tls.pem"));
+        let name = format!("subjectAltName=IP:{address}");
+        let subject = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"];
+        let extensions = ["-addext", name.as_str(), "-addext", "basicConstraints=critical,CA:FALSE"];
+        let files = ["-keyout", key.to_str().unwrap(), "-out", certificate.to_str().unwrap()];
+        run("openssl", &[&subject[..], &extensions, &files].concat()).unwrap();
+        let tls = format!("  tls:\n    certificate: {}\n    key: {}\n", certificate.display(), key.display());
+        (Registry::at(address, folder, None, &tls), certificate)
+    }
+
+    /// Listens without TLS on an address that is not loopback.
+    pub fn plain(address: &str, folder: &Path) -> Registry {
+        Registry::at(address, folder, None, "")
+    }
+
+    fn at(address: &str, folder: &Path, login: Option<(String, String)>, auth: &str) -> Registry {
         for _ in 0..5 {
             let port = free_port();
             let config = folder.join("registry.yml");
             let text = format!(
                 "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
-                 http:\n  addr: 127.0.0.1:{port}\n{auth}",
+                 http:\n  addr: {address}:{port}\n{auth}",
                 folder.join("data").display()
             );
             fs::write(&config, text).unwrap();
@@ -221,8 +243,8 @@ impl Registry {
             let mut child = command.spawn().unwrap();
             let deadline = Instant::now() + Duration::from_secs(20);
             while Instant::now() < deadline && child.try_wait().unwrap().is_none() {
-                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Registry { child, port, folder: folder.to_owned(), login };
+                if TcpStream::connect((address, port)).is_ok() {
+                    return Registry { child, port, address: address.to_owned(), folder: folder.to_owned(), login };
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }
@@ -233,7 +255,7 @@ impl Registry {
     }
 
     pub fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.address, self.port)
     }
 
     pub fn stop(&mut self) {

@@ -38,6 +38,34 @@ fn host_namespaces_that_are_not_named_stay_the_hosts() {
 }
 
 #[test]
+fn namespaces_of_another_are_joined_by_path() {
+    let mut other =
+        std::process::Command::new("unshare").args(["-n", "-p", "--kill-child", "sleep", "60"]).spawn().unwrap();
+    let place = |kind: &str| format!("/proc/{}/ns/{kind}", other.id());
+    let own = fs::read_link("/proc/self/ns/net").unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    // pid_for_children can be read once the new namespace has its first process.
+    while fs::read_link(place("net")).unwrap() == own || fs::read_link(place("pid_for_children")).is_err() {
+        assert!(std::time::Instant::now() < deadline, "unshare made no namespaces");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let mut bundle = Bundle::script("readlink /proc/self/ns/net; readlink /proc/self/ns/pid; echo $$");
+    bundle.spec["linux"]["namespaces"] = json!([
+        {"type": "mount"}, {"type": "uts"}, {"type": "network", "path": place("net")},
+        {"type": "pid", "path": place("pid_for_children")}
+    ]);
+    let wanted =
+        [place("net"), place("pid_for_children")].map(|path| fs::read_link(path).unwrap().display().to_string());
+    let printed = bundle.run();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines[..2], wanted, "{printed}");
+    assert_ne!(lines[2], "1", "it is not the first process there");
+}
+
+#[test]
 fn a_new_network_has_loopback_and_takes_its_own_sysctls() {
     let mut bundle =
         Bundle::script("ls /sys/class/net; cat /proc/sys/net/ipv4/ip_unprivileged_port_start /sys/class/net/lo/flags")
@@ -121,6 +149,19 @@ fn what_is_missing_is_named() {
         let error = bundle.fails();
         assert!(error.contains(words), "{words}: {error}");
     }
+}
+
+#[test]
+fn an_install_can_ask_whether_a_start_could_work() {
+    let prepare = |bundle: &Bundle| {
+        bundle.command(); // writes config.json
+        std::process::Command::new(crate::support::RUNTIME).arg("prepare").arg(bundle.path()).output().unwrap()
+    };
+    let bundle = Bundle::running(&["true"]);
+    assert!(prepare(&bundle).status.success());
+    let refused = prepare(&bundle.with("/root", "readonly", json!(false)));
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.status.code() == Some(1) && text.contains("root.readonly") && text.lines().count() == 1, "{text}");
 }
 
 #[test]

@@ -52,6 +52,43 @@ fn a_mount_through_a_link_to_what_only_the_host_has_is_missing() {
 }
 
 #[test]
+fn a_link_that_the_container_left_in_its_own_state_does_not_choose_what_is_mounted() {
+    let state = tempfile::tempdir().unwrap();
+    symlink("/etc", state.path().join("sub")).unwrap();
+    let bundle = || Bundle::script("ls /tmp/sub").binding(state.path(), "/data", &["bind"]);
+    let error = bundle().binding(&state.path().join("sub"), "/tmp/sub", &["bind"]).fails();
+    assert!(error.contains("which the container may write"), "{error}");
+    fs::remove_file(state.path().join("sub")).unwrap();
+    fs::create_dir_all(state.path().join("sub/own")).unwrap();
+    assert_eq!(bundle().binding(&state.path().join("sub"), "/tmp/sub", &["bind"]).prints(), "own\n");
+}
+
+#[test]
+fn a_shared_mount_reaches_the_host_and_no_other_does() {
+    let host = tempfile::tempdir().unwrap();
+    let point = host.path().to_str().unwrap().to_owned();
+    let here = || fs::read_to_string("/proc/self/mountinfo").unwrap().matches(&point).count();
+    let capable =
+        json!({"bounding": ["CAP_SYS_ADMIN"], "effective": ["CAP_SYS_ADMIN"], "permitted": ["CAP_SYS_ADMIN"]});
+    fs::create_dir(host.path().join("sub")).unwrap();
+    let run = |options: &[&str]| {
+        let bundle = Bundle::script("mount -t tmpfs tmpfs /data/sub && grep -c /data/sub /proc/self/mountinfo");
+        bundle.binding(host.path(), "/data", options).with("/process", "capabilities", capable.clone()).prints()
+    };
+    nix::mount::mount(Some(host.path()), host.path(), None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>)
+        .unwrap();
+    nix::mount::mount(None::<&str>, host.path(), None::<&str>, nix::mount::MsFlags::MS_SHARED, None::<&str>).unwrap();
+    let before = here();
+    let (unshared, left) = (run(&["rbind"]), here() - before);
+    let (shared, reached) = (run(&["rbind", "rshared"]), here() - before);
+    while here() > 0 {
+        let _ = nix::mount::umount2(&host.path().join("sub"), nix::mount::MntFlags::MNT_DETACH);
+        let _ = nix::mount::umount2(host.path(), nix::mount::MntFlags::MNT_DETACH);
+    }
+    assert_eq!((unshared.as_str(), left, shared.as_str(), reached), ("1\n", 0, "1\n", 1));
+}
+
+#[test]
 fn the_root_may_not_lead_out_of_the_deployment() {
     for path in ["/", "..", "../..", "rootfs/../.."] {
         let error = Bundle::running(&["true"]).with("/root", "path", json!(path)).fails();

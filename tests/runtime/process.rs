@@ -93,15 +93,48 @@ fn a_seccomp_filter_holds_with_and_without_new_privileges_allowed() {
             {"names": ["kill"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5, "args": [{"index": 1, "value": 10, "op": "SCMP_CMP_EQ"}]}
         ]
     });
-    for sealed in [true, false] {
+    for (sealed, prepared) in [(true, false), (true, true), (false, false), (false, true)] {
         let bundle =
             Bundle::script("hostname new 2>&1; kill -USR1 1 2>&1; kill -0 1 && grep Seccomp: /proc/self/status")
                 .with("/linux", "seccomp", profile.clone())
                 .with("/process", "noNewPrivileges", json!(sealed));
+        if prepared {
+            bundle.prepares();
+            assert!(bundle.path().join("seccomp.bpf").exists());
+        }
         let printed = bundle.prints();
         assert!(printed.contains("Function not implemented") && printed.contains("Input/output error"), "{printed}");
         assert!(printed.contains("Seccomp:\t2"), "{printed}");
     }
+}
+
+#[test]
+fn a_prepared_filter_counts_only_while_it_is_whole_and_config_jsons_own() {
+    let profile = |errno: u32| {
+        json!({"defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["sethostname"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno}]})
+    };
+    let bundle = Bundle::script("hostname new 2>&1 || true").with("/linux", "seccomp", profile(38));
+    bundle.prepares();
+    let file = bundle.path().join("seccomp.bpf");
+    let whole = fs::read(&file).unwrap();
+    let bundle = bundle.with("/linux", "seccomp", profile(5));
+    assert!(bundle.prints().contains("Input/output error"), "a filter of another profile was taken");
+    for length in [0, 10, whole.len() - 8, whole.len() - 3] {
+        fs::write(&file, &whole[..length]).unwrap();
+        let bundle = bundle.prints();
+        assert!(bundle.contains("Input/output error"), "{length}: {bundle}");
+    }
+    // A prepared filter is really what is loaded: an empty allowance under the right header lets the call through.
+    bundle.prepares();
+    let own = fs::read(&file).unwrap();
+    let end = own.iter().position(|byte| *byte == b'\n').unwrap();
+    let header = String::from_utf8(own[..end].to_vec()).unwrap();
+    let mut words: Vec<&str> = header.splitn(4, ' ').collect();
+    words[2] = "8";
+    let allow_all = [6u16.to_ne_bytes().as_slice(), &[0, 0], &0x7fff_0000u32.to_ne_bytes()].concat();
+    fs::write(&file, [words.join(" ").as_bytes(), b"\n", &allow_all].concat()).unwrap();
+    assert!(!bundle.prints().contains("Input/output error"));
 }
 
 #[test]
@@ -147,18 +180,22 @@ fn a_socket_that_was_promised_and_is_not_there_is_an_error() {
 }
 
 #[test]
-fn credentials_are_there_read_only_at_the_same_path() {
-    let dir = format!("/run/credentials/sysctr-test-{}.service", std::process::id());
-    fs::create_dir_all(&dir).unwrap();
-    fs::write(format!("{dir}/token"), "secret\n").unwrap();
-    let bundle = Bundle::script(
-        "cat $CREDENTIALS_DIRECTORY/token; touch $CREDENTIALS_DIRECTORY/x 2>&1; echo $CREDENTIALS_DIRECTORY",
-    );
-    let output = bundle.command().env("CREDENTIALS_DIRECTORY", &dir).output().unwrap();
-    fs::remove_dir_all(&dir).unwrap();
-    let printed = String::from_utf8(output.stdout).unwrap();
-    assert!(printed.starts_with("secret\n") && printed.contains("Read-only file system"), "{printed}");
-    assert!(printed.ends_with(&format!("{dir}\n")), "{printed}");
+fn credentials_are_there_read_only_at_the_same_path_for_root_and_for_another_user() {
+    for uid in [0, 998] {
+        let dir = format!("/run/credentials/sysctr-test-{}-{uid}.service", std::process::id());
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(format!("{dir}/token"), "secret\n").unwrap();
+        fs::set_permissions(format!("{dir}/token"), fs::Permissions::from_mode(0o400)).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o500)).unwrap();
+        let script =
+            "cat $CREDENTIALS_DIRECTORY/token; touch $CREDENTIALS_DIRECTORY/x 2>&1; echo $CREDENTIALS_DIRECTORY";
+        let bundle = Bundle::script(script).with("/process", "user", json!({"uid": uid, "gid": uid}));
+        let output = bundle.command().env("CREDENTIALS_DIRECTORY", &dir).output().unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(printed.starts_with("secret\n") && printed.contains("Read-only file system"), "{uid}: {printed}");
+        assert!(printed.ends_with(&format!("{dir}\n")), "{printed}");
+    }
 }
 
 #[test]

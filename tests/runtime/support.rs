@@ -85,6 +85,13 @@ impl Bundle {
         self.command().output().unwrap()
     }
 
+    /// Does what an install does.
+    pub fn prepares(&self) {
+        self.command(); // writes config.json
+        let output = Command::new(RUNTIME).arg("prepare").arg(self.path()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
     /// Runs it, wants success, gives what it printed.
     pub fn prints(&self) -> String {
         let output = self.run();

@@ -1,0 +1,53 @@
+//! `sysctr inspect IMAGE`: what an image says about itself, from the store or from where it comes from.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use super::Context;
+use sysctr::{
+    host::{ostree::Store, settings, source},
+    model::reference::ImageSource,
+};
+
+/// Prints it; nothing is pulled.
+pub fn run(context: &Context, image: &ImageSource) -> Result<()> {
+    let store = Store::open(&context.root)?;
+    let stored = store.as_ref().map(|store| store.find(image)).transpose()?.flatten();
+    let (digest, config, config_json, exports) = match (&store, stored) {
+        (Some(store), Some(stored)) => {
+            let exports = store.read_exports(&stored)?;
+            (stored.digest, stored.config, stored.config_json, Some(shown(exports)))
+        }
+        _ => {
+            let settings = settings::load(&context.folder()?)?;
+            let found = source::resolve(image, &settings).with_context(|| format!("inspecting {image}"))?;
+            // its files are in layers that nobody fetched
+            (found.digest, found.config, found.config_json, None)
+        }
+    };
+    let labels = config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
+    let labels: BTreeMap<String, String> = labels.into_iter().collect();
+    let raw: Value = serde_json::from_slice(&config_json).context("reading the image's config")?;
+    let document = serde_json::json!({
+        "reference": image, "digest": digest, "architecture": config.architecture().to_string(), "labels": labels,
+        "config": raw.get("config"), "exports": exports,
+    });
+    context.output.result(&document, || serde_json::to_string_pretty(&document).unwrap_or_default())
+}
+
+/// Text as it is, JSON as JSON; what is neither only by its length.
+fn shown(exports: BTreeMap<PathBuf, Vec<u8>>) -> BTreeMap<String, Value> {
+    let show = |(path, data): (PathBuf, Vec<u8>)| {
+        let path = path.display().to_string();
+        let length = data.len();
+        let value = match String::from_utf8(data) {
+            Ok(text) if path.ends_with(".json") => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+            Ok(text) => Value::String(text),
+            Err(_) => serde_json::json!({"bytes": length}),
+        };
+        (path, value)
+    };
+    exports.into_iter().map(show).collect()
+}

@@ -1,0 +1,18 @@
+//! `sysctr pull IMAGE`: bring an image into the store.
+
+use anyhow::Result;
+
+use super::{Context, image};
+use sysctr::{
+    host::{ostree::Store, settings},
+    model::reference::ImageSource,
+};
+
+/// Pulls, and says what is there now.
+pub fn run(context: &Context, source: &ImageSource) -> Result<()> {
+    let (root, lock) = context.begin("pull")?;
+    let store = Store::open_or_create(&lock)?;
+    let pulled = image::pull(context, &lock, &store, source, &settings::load(&root)?)?;
+    let document = serde_json::json!({"reference": source, "digest": pulled.digest, "size": pulled.size});
+    context.output.result(&document, || if context.output.quiet { String::new() } else { pulled.digest.to_string() })
+}

@@ -1,0 +1,218 @@
+//! Is what lies on disk what was installed? Objects against their checksums, checkouts against their commits.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::fs::MetadataExt,
+    },
+    path::Path,
+};
+
+use anyhow::{Context, Result};
+use ostree::{ChecksumFlags, ObjectType, ffi::OSTREE_REPO_LIST_OBJECTS_ALL};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use serde::Serialize;
+
+use super::{
+    import::folder_meta,
+    layer::Attributes,
+    ostree::{NO_CANCEL, Store, sha256},
+};
+use crate::model::digest::Digest;
+
+/// The kernel takes no longer list of names and no longer value.
+const XATTR_MAX: usize = 64 * 1024;
+
+/// Something that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// `object`, `image` or `checkout`
+    pub kind: &'static str,
+    /// the object, image or path
+    pub subject: String,
+    /// what is wrong with it
+    pub detail: String,
+}
+
+/// What was looked at, and what was found.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// objects and files
+    pub checked: u64,
+    /// what is wrong
+    pub problems: Vec<Problem>,
+}
+
+impl Report {
+    /// Adds a problem.
+    pub fn add(&mut self, kind: &'static str, subject: impl Into<String>, detail: impl Into<String>) {
+        self.problems.push(Problem { kind, subject: subject.into(), detail: detail.into() });
+    }
+}
+
+impl Store {
+    /// Checks every object by its checksum, that every image has all of its own, and that it is the one its ref names.
+    pub fn verify(&self, report: &mut Report) -> Result<()> {
+        let mut objects: BTreeMap<String, ObjectType> = BTreeMap::new();
+        let loose =
+            self.repo.list_objects(OSTREE_REPO_LIST_OBJECTS_ALL, NO_CANCEL).context("listing the store's objects")?;
+        for object in loose.into_keys() {
+            objects.insert(object.to_string(), object.object_type());
+        }
+        for (name, commit) in self.refs()? {
+            match self.repo.traverse_commit(&commit, 0, NO_CANCEL) {
+                Ok(reached) => {
+                    objects.extend(reached.into_iter().map(|object| (object.to_string(), object.object_type())))
+                }
+                Err(error) => report.add("image", &name, error.to_string()),
+            }
+            if let Err(error) = self.check_ref(&name, &commit) {
+                report.add("image", &name, format!("{error:#}"));
+            }
+        }
+        for (name, kind) in objects {
+            report.checked += 1;
+            let checksum = name.split('.').next().unwrap_or_default();
+            if let Err(error) = self.repo.fsck_object(kind, checksum, NO_CANCEL) {
+                report.add("object", &name, error.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    fn check_ref(&self, name: &str, commit: &str) -> Result<()> {
+        let image = self.image(commit)?;
+        let Some(hex) = name.strip_prefix("sysctr/image/sha256/") else { return Ok(()) };
+        let wanted: Digest = format!("sha256:{hex}").parse()?;
+        anyhow::ensure!(image.digest == wanted, "it holds the image {}", image.digest);
+        let config = image.manifest.config().digest().to_string();
+        anyhow::ensure!(sha256(&image.config_json).to_string() == config, "its config is not the one of its manifest");
+        Ok(())
+    }
+
+    /// Compares the folder `rootfs` with the commit that it was checked out from. `added` names what may be there besides, as
+    /// paths below the folder.
+    pub fn verify_checkout(
+        &self,
+        commit: &str,
+        rootfs: BorrowedFd<'_>,
+        added: &[String],
+        shown: &Path,
+        report: &mut Report,
+    ) -> Result<()> {
+        let (tree, meta) = match self.root_tree(commit) {
+            Ok(root) => root,
+            Err(error) => {
+                report.add(
+                    "checkout",
+                    shown.display().to_string(),
+                    format!("its image is not in the store: {error:#}"),
+                );
+                return Ok(());
+            }
+        };
+        let added = added.iter().map(|path| path.trim_matches('/').to_owned()).collect();
+        let mut check = Check { store: self, added, shown, report };
+        check.folder(rootfs, "", &tree, &meta)
+    }
+}
+
+struct Check<'a> {
+    store: &'a Store,
+    added: BTreeSet<String>,
+    shown: &'a Path,
+    report: &'a mut Report,
+}
+
+impl Check<'_> {
+    /// No deeper than a tree that libostree wrote.
+    fn folder(&mut self, at: BorrowedFd<'_>, path: &str, tree: &str, meta: &str) -> Result<()> {
+        let found = folder_meta(&attributes(at).with_context(|| self.shown.join(path).display().to_string())?);
+        if sha256(found.data()).hex() != meta {
+            self.bad(path, "its owner, mode or attributes have changed");
+        }
+        let folder = match self.store.folder(tree) {
+            Ok(folder) => folder,
+            Err(error) => {
+                self.bad(path, format!("its folder object is damaged: {error:#}"));
+                return Ok(());
+            }
+        };
+        let mut there: BTreeMap<String, FileType> = BTreeMap::new();
+        for entry in Dir::read_from(at).with_context(|| self.shown.join(path).display().to_string())? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                let stat = rustix::fs::statat(at, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+                there.insert(name, FileType::from_raw_mode(stat.st_mode));
+            }
+        }
+        let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
+        for (name, object) in &folder.files {
+            match there.remove(name) {
+                None => self.bad(&below(name), "it is missing"),
+                Some(FileType::Directory) => self.bad(&below(name), "it is a folder now"),
+                Some(_) => self.file(at, name, &below(name), object)?,
+            }
+        }
+        for (name, (tree, meta)) in &folder.folders {
+            match there.remove(name) {
+                None => self.bad(&below(name), "it is missing"),
+                Some(FileType::Directory) => {
+                    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    let fd = rustix::fs::openat(at, name.as_str(), flags, Mode::empty())?;
+                    self.folder(fd.as_fd(), &below(name), tree, meta)?;
+                }
+                Some(_) => self.bad(&below(name), "it is no folder any more"),
+            }
+        }
+        for name in there.into_keys() {
+            let path = below(&name);
+            if !self.added.contains(&path) {
+                self.bad(&path, "the image does not have it");
+            }
+        }
+        Ok(())
+    }
+
+    /// A hard link to the object is as good as the object; a copy is read.
+    fn file(&mut self, at: BorrowedFd<'_>, name: &str, path: &str, object: &str) -> Result<()> {
+        self.report.checked += 1;
+        let stat = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let stored = self.store.path().join("objects").join(&object[..2]).join(format!("{}.file", &object[2..]));
+        let same = |stat: &Stat| {
+            stored.symlink_metadata().is_ok_and(|meta| meta.dev() == stat.st_dev && meta.ino() == stat.st_ino)
+        };
+        if same(&stat) {
+            return Ok(());
+        }
+        let kind = ObjectType::File;
+        match ostree::checksum_file_at(at.as_raw_fd(), Path::new(name), None, kind, ChecksumFlags::NONE, NO_CANCEL) {
+            Ok(found) if found == object => {}
+            Ok(_) => self.bad(path, "its content, owner, mode or attributes have changed"),
+            Err(error) => self.bad(path, error.to_string()),
+        }
+        Ok(())
+    }
+
+    fn bad(&mut self, path: &str, detail: impl Into<String>) {
+        self.report.add("checkout", self.shown.join(path).display().to_string(), detail);
+    }
+}
+
+/// A folder's attributes as they are now, without the label that a host with SELinux gives each file.
+fn attributes(folder: BorrowedFd<'_>) -> Result<Attributes> {
+    let stat = rustix::fs::fstat(folder)?;
+    let mut names = vec![0; XATTR_MAX];
+    let length = rustix::fs::flistxattr(folder, &mut names[..])?;
+    let mut xattrs = BTreeMap::new();
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty() && *name != b"security.selinux")
+    {
+        let mut value = vec![0; XATTR_MAX];
+        let length = rustix::fs::fgetxattr(folder, name, &mut value[..])?;
+        value.truncate(length);
+        xattrs.insert(name.to_vec(), value);
+    }
+    Ok(Attributes { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777, xattrs })
+}

@@ -1,0 +1,348 @@
+//! The store's own promises, through the real program: what is removed is gone, what is altered is found, what two images share stays.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    fs,
+    os::{fd::AsFd, unix::fs::PermissionsExt},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use common::{Layout, Packing, dir, file, link, tar_of};
+use serde_json::Value;
+use sysctr::host::{fsck::Report, lock::StoreLock, ostree::Store, source::this_architecture};
+use tempfile::TempDir;
+
+struct Bench {
+    work: TempDir,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let work = tempfile::tempdir_in("/var/tmp").unwrap();
+        fs::create_dir(work.path().join("root")).unwrap();
+        Bench { work }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.work.path().join("root")
+    }
+
+    /// Exit code, standard output, standard error.
+    fn sysctr(&self, arguments: &[&str]) -> (i32, String, String) {
+        let program = env!("CARGO_BIN_EXE_sysctr");
+        let output = Command::new(program).arg("--root").arg(self.root()).args(arguments).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    }
+
+    fn does(&self, arguments: &[&str]) -> String {
+        let (code, out, err) = self.sysctr(arguments);
+        assert_eq!(code, 0, "{arguments:?}: {out}{err}");
+        out
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.does(&[&["--json"], arguments].concat())).unwrap()
+    }
+
+    /// An image with a file of its own and one that all have.
+    fn image(&self, name: &str) -> String {
+        let shared = vec![b's'; 300_000];
+        let own = vec![name.as_bytes()[0]; 100_000];
+        let tar = tar_of(&[
+            dir("data/", 0o755),
+            file("data/shared", 0o644, &shared),
+            file("data/own", 0o644, &own),
+            link("data/link", "/data/own"),
+            dir("exports/", 0o755),
+            file("exports/manifest.json", 0o644, br#"{"version": "2.0"}"#),
+            dir("exports/hostfs/", 0o755),
+            file("exports/hostfs/tool", 0o755, b"\xff\x00"),
+        ]);
+        let layout = Layout::new(&self.work.path().join(name));
+        layout.index(&[(None, &layout.image(this_architecture(), &[(tar, Packing::Zstd)]))]);
+        format!("oci:{}", layout.folder.display())
+    }
+
+    fn objects(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for folder in fs::read_dir(self.root().join("var/lib/sysctr/repo/objects")).unwrap() {
+            found.extend(fs::read_dir(folder.unwrap().path()).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        found.sort();
+        found
+    }
+}
+
+#[test]
+fn an_image_comes_is_listed_and_goes_and_what_another_shares_stays() {
+    let bench = Bench::new();
+    assert_eq!(bench.json(&["images"]), Value::Array(vec![]));
+    let (one, two) = (bench.image("one"), bench.image("two"));
+    bench.does(&["pull", &one]);
+    let objects_of_one = bench.objects();
+    bench.does(&["pull", &two]);
+    let list = bench.json(&["images"]);
+    assert_eq!(list.as_array().unwrap().len(), 2);
+    assert_eq!(list[0]["reference"], one.as_str());
+    assert_eq!(list[0]["size"], 400_020);
+    assert_eq!(list[0]["layers"], 1);
+    assert_eq!(list[0]["created"], "2026-01-02T03:04:05Z");
+    assert_eq!(list[0]["usedBy"], Value::Array(vec![]));
+    let unique = list[0]["unique"].as_u64().unwrap();
+    assert!((100_000..110_000).contains(&unique), "{unique}");
+
+    let inspected = bench.json(&["inspect", &one]);
+    assert_eq!(inspected["exports"]["manifest.json"]["version"], "2.0");
+    assert_eq!(inspected["exports"]["hostfs/tool"]["bytes"], 2);
+    assert_eq!(inspected["labels"]["a"], "b");
+    assert_eq!(inspected["digest"], list[0]["digest"]);
+
+    // a name that it was never pulled by
+    let digest = list[0]["digest"].as_str().unwrap();
+    let (code, _, err) = bench.sysctr(&["remove", &format!("localhost/one@{digest}")]);
+    assert!(code == 1 && err.contains("another name") && err.contains(&one), "{err}");
+
+    bench.does(&["remove", &two]);
+    assert_eq!(bench.objects(), objects_of_one);
+    let (code, _, err) = bench.sysctr(&["remove", &two]);
+    assert_eq!(code, 5, "{err}");
+    assert!(err.starts_with("error: ") && err.contains("is not in the store"), "{err}");
+    assert_eq!(bench.json(&["verify"])["ok"], true);
+    bench.does(&["remove", &one]);
+    assert!(bench.objects().is_empty());
+}
+
+#[test]
+fn an_image_whose_tag_moved_goes_with_prune() {
+    let bench = Bench::new();
+    let name = bench.image("first");
+    bench.does(&["pull", &name]);
+    // another image under the same name
+    fs::remove_dir_all(bench.work.path().join("first")).unwrap();
+    let other = bench.image("other");
+    fs::rename(other.strip_prefix("oci:").unwrap(), bench.work.path().join("first")).unwrap();
+    bench.does(&["pull", &name]);
+    let list = bench.json(&["images"]);
+    assert_eq!((list[0]["reference"].as_str(), list[1]["reference"].as_str()), (Some(name.as_str()), None));
+    let said = bench.json(&["prune", "--dry-run"]);
+    assert_eq!(bench.json(&["images"]), list);
+    let done = bench.json(&["prune"]);
+    assert_eq!(
+        (said["images"].as_u64(), &said["bytes"], &said["objects"]),
+        (Some(1), &done["bytes"], &done["objects"])
+    );
+    assert!(done["bytes"].as_u64().unwrap() >= 100_000, "{done}");
+    assert_eq!(bench.json(&["images"]).as_array().unwrap().len(), 1);
+    assert_eq!(bench.json(&["verify"])["ok"], true);
+}
+
+#[test]
+fn verify_finds_each_altered_and_each_missing_object() {
+    let bench = Bench::new();
+    bench.does(&["pull", &bench.image("image")]);
+    for object in bench.objects() {
+        let meta = object.symlink_metadata().unwrap();
+        if meta.is_symlink() {
+            continue;
+        }
+        let whole = fs::read(&object).unwrap();
+        let stem = object.file_stem().unwrap().to_str().unwrap().to_owned();
+        let mut altered = whole.clone();
+        altered[0] ^= 1;
+        fs::write(&object, &altered).unwrap();
+        let (code, out, _) = bench.sysctr(&["--json", "verify"]);
+        assert!(code == 1 && out.contains(&stem), "{} altered: {out}", object.display());
+        fs::remove_file(&object).unwrap();
+        let (code, out, err) = bench.sysctr(&["--json", "verify"]);
+        assert!(code != 0, "{} missing: {out}{err}", object.display());
+        fs::write(&object, &whole).unwrap();
+        fs::set_permissions(&object, meta.permissions()).unwrap();
+    }
+    assert_eq!(bench.json(&["verify"])["ok"], true);
+}
+
+#[test]
+fn a_checkout_is_compared_with_its_image() {
+    let bench = Bench::new();
+    let name = bench.image("image");
+    bench.does(&["pull", &name]);
+    let lock = StoreLock::acquire(&bench.root(), "test", Duration::ZERO).unwrap();
+    let store = Store::open(&bench.root()).unwrap().unwrap();
+    let image = store.find(&name.parse().unwrap()).unwrap().unwrap();
+    let parent = fs::File::open(bench.work.path()).unwrap();
+    let problems = |change: &dyn Fn(&Path)| -> Vec<(String, String)> {
+        let rootfs = bench.work.path().join("rootfs");
+        let _ = fs::remove_dir_all(&rootfs);
+        store.checkout(&lock, &image, parent.as_fd(), "rootfs").unwrap();
+        fs::create_dir(rootfs.join("mnt")).unwrap();
+        change(&rootfs);
+        let folder = fs::File::open(&rootfs).unwrap();
+        let mut report = Report::default();
+        store.verify_checkout(&image.commit, folder.as_fd(), &["/mnt".into()], &rootfs, &mut report).unwrap();
+        let strip = |path: &str| Path::new(path).strip_prefix(&rootfs).unwrap().display().to_string();
+        report.problems.iter().map(|it| (strip(&it.subject), it.detail.clone())).collect()
+    };
+    assert_eq!(problems(&|_| {}), []);
+    // a copy is as good as a link
+    let copied = |rootfs: &Path| {
+        let path = rootfs.join("data/own");
+        fs::copy(&path, rootfs.join("copy")).unwrap();
+        fs::rename(rootfs.join("copy"), path).unwrap();
+    };
+    assert_eq!(problems(&copied), []);
+    type Change<'a> = (&'a dyn Fn(&Path), &'a str, &'a str);
+    let changes: [Change<'_>; 6] = [
+        (&|rootfs| fs::write(rootfs.join("data/new"), "x").unwrap(), "data/new", "does not have it"),
+        (&|rootfs| fs::remove_file(rootfs.join("data/own")).unwrap(), "data/own", "missing"),
+        (&|rootfs| fs::remove_dir_all(rootfs.join("exports/hostfs")).unwrap(), "exports/hostfs", "missing"),
+        (
+            &|rootfs| fs::set_permissions(rootfs.join("data"), fs::Permissions::from_mode(0o700)).unwrap(),
+            "data",
+            "mode",
+        ),
+        (
+            &|rootfs| {
+                fs::remove_file(rootfs.join("data/own")).unwrap();
+                fs::write(rootfs.join("data/own"), "x").unwrap();
+            },
+            "data/own",
+            "content",
+        ),
+        (
+            &|rootfs| {
+                fs::remove_file(rootfs.join("data/link")).unwrap();
+                std::os::unix::fs::symlink("/etc/passwd", rootfs.join("data/link")).unwrap();
+            },
+            "data/link",
+            "content",
+        ),
+    ];
+    for (change, path, detail) in changes {
+        let found = problems(change);
+        assert!(found.len() == 1 && found[0].0 == path && found[0].1.contains(detail), "{path}: {found:?}");
+    }
+}
+
+#[test]
+fn what_an_image_holds_is_read_without_a_checkout() {
+    let bench = Bench::new();
+    let name = bench.image("image");
+    bench.does(&["pull", &name]);
+    let store = Store::open(&bench.root()).unwrap().unwrap();
+    let image = store.find(&name.parse().unwrap()).unwrap().unwrap();
+    let read = |path: &str| store.read_file(&image, Path::new(path), 1_000_000).unwrap();
+    assert_eq!(read("data/own").unwrap(), vec![b'i'; 100_000]);
+    // over a link, and over the root
+    assert_eq!(read("/data/../../data/link").unwrap().len(), 100_000);
+    for path in ["data", "data/none", "data/own/x", "none/x", ""] {
+        assert!(read(path).is_none(), "{path}");
+    }
+    assert!(store.read_file(&image, Path::new("data/own"), 99_999).is_err());
+
+    let tar = tar_of(&[dir("exports/", 0o755), link("exports/service.hbs", "/etc/passwd")]);
+    let layout = Layout::new(&bench.work.path().join("linked"));
+    layout.index(&[(None, &layout.image(this_architecture(), &[(tar, Packing::Gzip)]))]);
+    let linked = format!("oci:{}", layout.folder.display());
+    bench.does(&["pull", &linked]);
+    let (code, _, err) = bench.sysctr(&["inspect", &linked]);
+    assert!(code == 1 && err.contains("service.hbs") && err.contains("link"), "{err}");
+}
+
+#[test]
+fn policy_ends_with_its_own_code() {
+    let bench = Bench::new();
+    let name = bench.image("image");
+    let policy = bench.root().join("etc/containers/policy.json");
+    fs::create_dir_all(policy.parent().unwrap()).unwrap();
+    fs::write(&policy, r#"{"default": [{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/k"}]}"#).unwrap();
+    let (code, out, err) = bench.sysctr(&["pull", &name]);
+    assert_eq!((code, out.as_str()), (4, ""), "{err}");
+    assert!(err.starts_with("error: policy refuses") && err.contains("signedBy"), "{err}");
+}
+
+/// Many files, so that there is something to be cut short.
+fn large_image(bench: &Bench, files: usize) -> String {
+    let names: Vec<String> = (0..files).map(|number| format!("data/file-{number}")).collect();
+    let contents: Vec<Vec<u8>> = (0..files).map(|number| number.to_string().repeat(4000).into_bytes()).collect();
+    let mut entries = vec![dir("data/", 0o755)];
+    entries.extend(names.iter().zip(&contents).map(|(name, content)| file(name, 0o644, content)));
+    let layout = Layout::new(&bench.work.path().join("large"));
+    layout.index(&[(None, &layout.image(this_architecture(), &[(tar_of(&entries), Packing::Gzip)]))]);
+    format!("oci:{}", layout.folder.display())
+}
+
+#[test]
+fn a_killed_pull_leaves_no_image_and_the_next_one_is_whole() {
+    let bench = Bench::new();
+    let name = large_image(&bench, 3000);
+    let mut cut = 0;
+    for delay in [30, 80, 150, 250, 400, 600] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sysctr"))
+            .arg("--root")
+            .arg(bench.root())
+            .args(["pull", &name])
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let verified = bench.json(&["verify"]);
+        assert_eq!(verified["ok"], true, "after {delay} ms: {verified}");
+        cut += usize::from(bench.json(&["images"]).as_array().unwrap().is_empty());
+    }
+    assert!(cut > 0, "every pull was faster than its kill");
+    bench.does(&["pull", &name]);
+    let fresh = Bench::new();
+    fresh.does(&["pull", &name]);
+    let commit = |bench: &Bench| {
+        let store = Store::open(&bench.root()).unwrap().unwrap();
+        store.find(&name.parse().unwrap()).unwrap().unwrap().commit
+    };
+    assert_eq!(commit(&bench), commit(&fresh));
+    assert_eq!(bench.objects().len(), fresh.objects().len());
+    assert_eq!(bench.json(&["verify"])["ok"], true);
+}
+
+/// A small file system of its own, unmounted with the test.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(at: PathBuf, size: &str) -> Small {
+        fs::create_dir_all(&at).unwrap();
+        common::run("mount", &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", at.to_str().unwrap()]).unwrap();
+        Small(at)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        common::run("umount", &[self.0.to_str().unwrap()]).ok();
+    }
+}
+
+#[test]
+fn a_full_disk_is_one_line_and_leaves_the_store_as_it_was() {
+    let bench = Bench::new();
+    let small = bench.image("image");
+    let large = large_image(&bench, 3000);
+    let _disk = Small::mount(bench.root().join("var/lib/sysctr"), "12M");
+    bench.does(&["pull", &small]);
+    let before = (bench.json(&["images"]), bench.objects());
+    let (code, out, err) = bench.sysctr(&["pull", &large]);
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert!(err.starts_with("error: pulling oci:") && err.lines().count() == 1 && err.contains("space"), "{err}");
+    assert_eq!((bench.json(&["images"]), bench.objects()), before);
+    let left =
+        fs::read_dir(bench.root().join("var/lib/sysctr/repo/tmp")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(
+        left.filter(|name| name != "cache").count(),
+        0,
+        "what was written before the disk was full is still there"
+    );
+    assert_eq!(bench.json(&["verify"])["ok"], true);
+}
