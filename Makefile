@@ -47,7 +47,7 @@ SHARE = $(DESTDIR)$(PREFIX)/share
 install: $(PROGRAMS)/sysctr $(PROGRAMS)/sysctr-runtime
 	install -D $(if $(STRIP),-s) -m 755 $(PROGRAMS)/sysctr $(DESTDIR)$(PREFIX)/bin/sysctr
 	install -D $(if $(STRIP),-s) -m 755 $(PROGRAMS)/sysctr-runtime $(DESTDIR)$(LIBEXEC)/sysctr/sysctr-runtime
-	install -d $(DESTDIR)/etc/sysctr/containers $(DESTDIR)$(UNITS)/sysinit.target.wants
+	install -d $(DESTDIR)$(UNITS)/sysinit.target.wants
 	set -e; for unit in units/*; do \
 	    sed 's|@bindir@|$(PREFIX)/bin|' $$unit > $(DESTDIR)$(UNITS)/$$(basename $$unit); done
 	ln -sf ../sysctr-recover.service $(DESTDIR)$(UNITS)/sysinit.target.wants/sysctr-recover.service

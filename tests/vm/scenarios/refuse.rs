@@ -33,9 +33,9 @@ pub fn bad_installs_change_nothing(machine: &mut dyn Machine) -> Result<()> {
 pub fn a_corrupted_blob_changes_nothing(machine: &mut dyn Machine) -> Result<()> {
     registry(machine)?;
     machine.booted()?;
-    let flip = "blob=$(find /srv/payload/registry -name data -size +1M | sort | head -n 1)
-        byte=$(od -An -tu1 -j 5000 -N 1 $blob)
-        printf \\$(printf %o $((byte ^ 1))) | dd of=$blob bs=1 seek=5000 conv=notrunc status=none";
+    let flip = r#"blob=$(find /srv/payload/registry -name data -size +1M | sort | head -n 1)
+        byte=$(od -An -tu1 -j 5000 -N 1 "$blob")
+        printf "\\$(printf %o $((byte ^ 1)))" | dd of="$blob" bs=1 seek=5000 conv=notrunc status=none"#;
     let before = Snapshot::take(machine)?;
     machine.run(flip)?;
     // Which image has the blob is not known from here: one of the two must be refused, and for the digest.
