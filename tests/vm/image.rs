@@ -224,7 +224,7 @@ impl Registry {
 fn once(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let cache = cache()?;
     let path = cache.join(name);
-    let lock = File::create(cache.join("lock"))?;
+    let lock = File::create(cache.join(format!("{name}.lock")))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
     if !path.exists() {
         let half = cache.join(format!("{name}.half"));
