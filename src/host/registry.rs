@@ -1,9 +1,12 @@
 //! A registry, as the
 //! [distribution specification](https://github.com/opencontainers/distribution-spec/blob/main/spec.md) describes it.
 //!
-//! The one asynchronous place: `oci-client` talks on a private thread, and callers see blocking calls. Blobs stream. Manifests and
-//! the answers of a login server do not: `oci-client` reads them whole before anyone can ask how large they are. Only [`DEADLINE`]
-//! limits them, and our caller refuses a manifest that is too large once it is here.
+//! The one asynchronous place: `oci-client` talks on a private thread, and callers see blocking calls. Blobs stream. Two things are not
+//! bounded, because `oci-client` has no way to:
+//!
+//! - A manifest, an error and a login server's answer are read whole. Only [`DEADLINE`] limits them; whoever resolves an image refuses
+//!   a manifest that is too large once it is here.
+//! - A registry with TLS may redirect to an address, or name a login server, without it.
 
 use std::{
     error::Error,
@@ -125,9 +128,11 @@ impl Registry {
         let not_found =
             || Fault::new(Code::NotFound, format!("the registry {registry} has no {what} (404 Not Found)")).into();
         match error {
-            E::UnauthorizedError { .. } | E::ServerError { code: 403, .. } => anyhow!(self.not_let_in()),
-            // its status is lost, so that an ill login server can only be told by its own words
-            E::AuthenticationFailure(words) => anyhow!(line(&words)).context(self.not_let_in()),
+            // the status is lost, so that an ill login server can only be told by its own words
+            E::AuthenticationFailure(words) if !words.is_empty() => anyhow!(line(&words)).context(self.not_let_in()),
+            E::AuthenticationFailure(_) | E::UnauthorizedError { .. } | E::ServerError { code: 403, .. } => {
+                anyhow!(self.not_let_in())
+            }
             E::ServerError { code: 404, .. } => not_found(),
             E::ServerError { code, message, .. } => {
                 anyhow!("the registry {registry} answered {code} {}", line(&message))
@@ -138,7 +143,7 @@ impl Registry {
                 anyhow!("the registry {registry} answered {}", line(&envelope.to_string()))
             }
             E::RequestError(error) => {
-                // the registry, or the login server or mirror that it sent us to
+                // the registry, or the login server that it sent us to
                 let whom = error.url().map_or_else(|| registry.to_owned(), |url| url.origin().ascii_serialization());
                 let how = if error.is_body() || error.is_decode() { "broke off" } else { "cannot be reached" };
                 anyhow!("{whom} {how}: {}", cause(&error.without_url()))
@@ -184,7 +189,6 @@ impl BlobSource for Registry {
     }
 }
 
-/// `oci-client` cannot be kept from a login server without TLS that a registry with TLS names: who may name it, gets the login.
 fn client(protocol: ClientProtocol, host: &str, insecure: bool) -> Result<Client> {
     // a second installation fails, and leaves the first in force
     let _ = rustls::crypto::ring::default_provider().install_default();
