@@ -72,7 +72,8 @@ impl Output {
     pub fn failure(&self, error: &anyhow::Error) -> ExitCode {
         let fault = error.downcast_ref::<Fault>();
         let code = fault.map_or(Code::Failed, Fault::code);
-        let hint = fault.and_then(Fault::way_out);
+        let unprivileged = !rustix::process::geteuid().is_root() && error.chain().any(is_denied);
+        let hint = fault.and_then(Fault::way_out).or(unprivileged.then_some("sysctr works as root"));
         let message = one_line(error);
         if self.json {
             eprintln!("{}", serde_json::json!({"error": message, "hint": hint, "code": code as u8}));
@@ -84,6 +85,13 @@ impl Output {
         }
         ExitCode::from(code as u8)
     }
+}
+
+fn is_denied(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let errno = cause.downcast_ref::<rustix::io::Errno>();
+    let io = cause.downcast_ref::<io::Error>();
+    errno.is_some_and(|errno| matches!(*errno, rustix::io::Errno::ACCESS | rustix::io::Errno::PERM))
+        || io.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// The chain of causes on one line, whatever line breaks and control characters an image put into them.

@@ -56,9 +56,12 @@ pub fn deployment(name: &ContainerName, id: u32) -> String {
     format!("{}/{id}", deployments(name))
 }
 
+/// The bundled runtime.
+pub const RUNTIME: &str = "/usr/libexec/sysctr/sysctr-runtime";
+
 /// The command that starts a deployment.
 pub fn launch(name: &ContainerName, id: u32) -> String {
-    format!("/usr/libexec/sysctr/sysctr-runtime run /{}", deployment(name, id))
+    format!("{RUNTIME} run /{}", deployment(name, id))
 }
 
 /// Folder and file name where a file of the rendered set is placed.
