@@ -464,21 +464,29 @@ fn the_environments_proxies_are_not_for_this_machine() {
     assert!(pulled.contains("cannot be reached: Connection refused"), "{pulled}");
 }
 
-/// A registry that gives the same answer to all that is asked of it, but what its own challenge leads to.
+/// A registry that gives the same answer to all that is asked of it, but at its login, where NTH counts, and to the second token.
 fn strange_registry(answer: &'static str, to_login: &'static str) -> String {
     use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let host = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
     let realm = format!("http://{host}/login");
     std::thread::spawn(move || {
+        let mut logins = 0;
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let mut request = vec![0; 8192];
             let length = stream.read(&mut request).unwrap_or_default();
+            let request = String::from_utf8_lossy(&request[..length]).to_lowercase();
             // whoever begins with TLS is hung up on
-            if request[..length].starts_with(b"GET /") {
-                let text = if request.starts_with(b"GET /login") { to_login } else { answer };
-                let text = text.replace("REALM", &realm);
+            if request.starts_with("get /") {
+                let at_login = request.starts_with("get /login");
+                logins += usize::from(at_login);
+                let text = match at_login {
+                    true => to_login,
+                    false if request.contains("authorization: bearer 2\r") => "200 OK|second token",
+                    false => answer,
+                };
+                let text = text.replace("REALM", &realm).replace("NTH", &logins.to_string());
                 let (head, body) = text.split_once('|').unwrap_or((&text, ""));
                 let reply = format!("HTTP/1.1 {}\r\nConnection: close\r\n\r\n{body}", head.replace('\n', "\r\n"));
                 stream.write_all(reply.as_bytes()).ok();
@@ -503,6 +511,8 @@ fn what_a_strange_registry_says_comes_out_as_one_line() {
         (challenge, "503 Service Unavailable|out\nfor lunch", "out for lunch"),
         (challenge, "200 OK|{\"token\": \"a\\nb\"}", "does not fit into a header"),
         (challenge, "200 OK|{}", "token"),
+        // one that has run out is had anew
+        (challenge, "200 OK|{\"token\": \"NTH\"}", "not JSON"),
         (challenge, "200 OK|{\"token\": \"wrong\"}", "asks for credentials"),
         (
             "401 Unauthorized\nWWW-Authenticate: Bearer realm=\"http://127.0.0.1:1\"|",

@@ -81,7 +81,7 @@ impl Registry {
 
     async fn login(&self) -> Answer<()> {
         let token = self.client.auth(&self.reference, &self.auth(), RegistryOperation::Pull).await?;
-        // oci-client would panic over it
+        // oci-client would panic over it, as over a later one that it fetches by itself, which nobody sees here
         if token.is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(OciDistributionError::RegistryTokenDecodeError("it does not fit into a header".into()));
         }
