@@ -8,7 +8,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 
 use super::{
     name::ContainerName,
-    spec::{DEFAULT_CAPABILITIES, NOFAIL, NOTIFY},
+    spec::{DEFAULT_CAPABILITIES, MASKED, NOFAIL, NOTIFY, READ_ONLY, SETUID},
     unit::{Entry, UnitFile},
 };
 
@@ -19,7 +19,7 @@ pub type Requests = BTreeSet<String>;
 const FREE: [(&str, &str); 6] = [
     (
         "Unit",
-        "Description Documentation After Before Condition* Assert* StartLimit* RequiresMountsFor WantsMountsFor DefaultDependencies \
+        "Description Documentation After Before Condition* Assert* StartLimitInterval StartLimitIntervalSec StartLimitBurst RequiresMountsFor WantsMountsFor DefaultDependencies \
          PartOf IgnoreOnIsolate StopWhenUnneeded RefuseManualStart RefuseManualStop JobTimeoutSec JobRunningTimeoutSec CollectMode",
     ),
     (
@@ -87,7 +87,8 @@ pub fn of_spec(spec: &Spec, own: &[String]) -> Result<Requests> {
         bail!("hooks: not supported yet");
     }
     let uid = process.map_or(0, |process| process.user().uid());
-    if uid == 0 && spec.annotations().as_ref().and_then(|all| all.get(NOTIFY)).is_some_and(|value| value == "true") {
+    let annotated = |key| spec.annotations().as_ref().and_then(|all| all.get(key)).is_some_and(|value| value == "true");
+    if uid == 0 && annotated(NOTIFY) {
         requests.insert(
             "report readiness as root (it could name any process of the host as the service's main one)".to_owned(),
         );
@@ -103,6 +104,7 @@ pub fn of_spec(spec: &Spec, own: &[String]) -> Result<Requests> {
         (LinuxNamespaceType::Pid, "processes"),
         (LinuxNamespaceType::Ipc, "inter-process communication"),
         (LinuxNamespaceType::Uts, "host name"),
+        (LinuxNamespaceType::Cgroup, "view of control groups"),
     ] {
         match namespaces.iter().find(|namespace| namespace.typ() == kind) {
             Some(namespace) if namespace.path().is_none() => {}
@@ -118,8 +120,21 @@ pub fn of_spec(spec: &Spec, own: &[String]) -> Result<Requests> {
     for device in linux.and_then(|linux| linux.devices().as_ref()).into_iter().flatten() {
         requests.insert(format!("device {}", device.path().display()));
     }
-    if linux.is_some_and(|linux| linux.masked_paths().is_none() || linux.readonly_paths().is_none()) {
+    let covers = |given: Option<&Vec<String>>, usual: &[&str]| {
+        given.is_some_and(|given| usual.iter().all(|path| given.iter().any(|it| it == path)))
+    };
+    let masked = linux.is_some_and(|linux| covers(linux.masked_paths().as_ref(), &MASKED));
+    if !masked || !linux.is_some_and(|linux| covers(linux.readonly_paths().as_ref(), &READ_ONLY)) {
         requests.insert("see and write the kernel's settings below /proc and /sys".to_owned());
+    }
+    if annotated(SETUID) {
+        requests.insert("let setuid programs of the image gain privileges".to_owned());
+    }
+    if process.is_some_and(|process| process.apparmor_profile().is_some() || process.selinux_label().is_some()) {
+        requests.insert("choose its own security profile (AppArmor, SELinux)".to_owned());
+    }
+    if linux.is_some_and(|linux| linux.rootfs_propagation().is_some()) {
+        bail!("linux.rootfsPropagation: not supported");
     }
     if linux.is_some_and(|linux| linux.sysctl().as_ref().is_some_and(|all| !all.is_empty())) {
         requests.insert("set kernel parameters (sysctl)".to_owned());
@@ -132,7 +147,7 @@ pub fn of_spec(spec: &Spec, own: &[String]) -> Result<Requests> {
 fn refuse_nested_sources(mounts: &[Mount], own: &[String]) -> Result<()> {
     let source =
         |mount: &Mount| mount.source().as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
-    let writable = |mount: &&Mount| is_bind(mount) && !mount.options().iter().flatten().any(|option| option == "ro");
+    let writable = |mount: &&Mount| is_bind(mount) && !is_read_only(mount);
     let is_own = |path: &str| own.iter().any(|folder| is_below(path, folder));
     for outer in mounts.iter().filter(writable).map(source) {
         let inside = |inner: &String| *inner != outer && is_below(inner, &outer) && is_own(inner);
@@ -148,6 +163,12 @@ fn is_bind(mount: &Mount) -> bool {
         || mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind")
 }
 
+/// As mount(8) reads options: the last word counts.
+fn is_read_only(mount: &Mount) -> bool {
+    let words = mount.options().iter().flatten().rev();
+    words.map(String::as_str).find(|option| matches!(*option, "ro" | "rw")) == Some("ro")
+}
+
 fn of_mount(mount: &Mount, own: &[String]) -> Result<Option<String>> {
     let destination = mount.destination().display();
     let source = mount.source().as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
@@ -159,14 +180,15 @@ fn of_mount(mount: &Mount, own: &[String]) -> Result<Option<String>> {
             return Ok(Some(format!("device {source}")));
         }
         // Our own: what a program on the host's network reads of the host.
-        let name_files = has("ro") && has(NOFAIL) && matches!(source.as_str(), "/etc/hosts" | "/etc/resolv.conf");
+        let name_files =
+            is_read_only(mount) && has(NOFAIL) && matches!(source.as_str(), "/etc/hosts" | "/etc/resolv.conf");
         let is_own = own.iter().any(|folder| is_below(&source, folder));
-        let how = if has("ro") { "read" } else { "read and write" };
+        let how = if is_read_only(mount) { "read" } else { "read and write" };
         return Ok((!name_files && !is_own).then(|| format!("{how} {source} of the host (as {destination})")));
     }
     match mount.typ().as_deref().unwrap_or_default() {
         "proc" | "tmpfs" | "devpts" | "mqueue" => Ok(None),
-        "sysfs" | "cgroup" if has("ro") => Ok(None),
+        "sysfs" | "cgroup" if is_read_only(mount) => Ok(None),
         "sysfs" | "cgroup" => Ok(Some(format!("write to {destination}"))),
         other => bail!("mounts: {destination}: the type {other:?} is not supported"),
     }
@@ -228,6 +250,7 @@ pub const RECOVER_UNIT: &str = "sysctr-recover.service";
 pub fn of_tmpfiles(file: &str, text: &str, name: &ContainerName) -> Result<Requests> {
     let mut requests = Requests::new();
     let own = [format!("/var/lib/{name}"), format!("/run/{name}")];
+    one_line_each(file, text)?;
     for line in lines(text) {
         let path = line.split_whitespace().nth(1).unwrap_or_default().trim_matches('"');
         let hidden = path.contains('%') || path.contains('\\') || super::manifest::absolute(path).is_err();
@@ -247,6 +270,7 @@ pub fn of_tmpfiles(file: &str, text: &str, name: &ContainerName) -> Result<Reque
 /// What sysusers.d(5) lines ask. Root and membership of groups are refused whoever accepts.
 pub fn of_sysusers(file: &str, text: &str, name: &ContainerName) -> Result<Requests> {
     let mut requests = Requests::new();
+    one_line_each(file, text)?;
     for line in lines(text) {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let id = fields.get(2).copied().unwrap_or("-");
@@ -264,6 +288,12 @@ pub fn of_sysusers(file: &str, text: &str, name: &ContainerName) -> Result<Reque
 
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// systemd ends a line at a carriage return and at a NUL too (its read_line()): what looks like one line here must be one there.
+pub fn one_line_each(file: &str, text: &str) -> Result<()> {
+    let number = text.lines().position(|line| line.chars().any(|c| c.is_control() && c != '\t'));
+    number.map_or(Ok(()), |number| bail!("{file}, line {}: it holds control characters", number + 1))
 }
 
 /// Whether `path` is `folder` or lies in it.
@@ -298,6 +328,8 @@ mod tests {
             "[Service]\nAmbientCapabilities=CAP_SYS_ADMIN",
             "[Unit]\nWants=debug-shell.service",
             "[Unit]\nOnFailure=reboot.target",
+            "[Unit]\nStartLimitAction=reboot",
+            "[Unit]\nFailureAction=poweroff",
             "[Unit]\nConflicts=ssh.service",
             "[Install]\nAlias=ssh.service",
             "[Install]\nRequiredBy=sysinit.target",

@@ -36,7 +36,7 @@ const CAPABILITIES: &str = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KIL
     MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE";
 
 /// Hidden from the container: what tells about the host, or reaches into it.
-const MASKED: [&str; 12] = [
+pub const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -52,10 +52,12 @@ const MASKED: [&str; 12] = [
 ];
 
 /// Shown to the container, but not writable.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Says to the runtime that the program itself reports readiness.
 pub const NOTIFY: &str = "org.sysctr.notify";
+/// Says to the runtime that setuid programs of the image count.
+pub const SETUID: &str = "org.sysctr.setuid";
 /// The container's name, for the runtime's messages.
 pub const NAME: &str = "org.sysctr.name";
 /// The mount may be missing on the host, as nofail in fstab(5).

@@ -36,6 +36,7 @@ pub struct Entry<'a> {
 impl UnitFile {
     /// Reads a unit's text; `file` is its name in errors. Continued lines are joined, as systemd does.
     pub fn parse(file: &str, text: &str) -> Result<UnitFile> {
+        super::request::one_line_each(file, text)?;
         let mut unit = UnitFile::default();
         let mut lines = text.lines().enumerate();
         while let Some((number, line)) = lines.next() {
@@ -136,7 +137,13 @@ mod tests {
 
     #[test]
     fn lines_that_are_none_are_named() {
-        for (text, expected) in [("A=b", "line 1"), ("[Unit]\nnonsense", "line 2"), ("[Unit]\nA=b \\", "line 2")] {
+        for (text, expected) in [
+            ("A=b", "line 1"),
+            ("[Unit]\nnonsense", "line 2"),
+            ("[Unit]\nA=b \\", "line 2"),
+            ("[Unit]\nA=b\rExecStart=/x", "line 2"),
+            ("[Unit]\nA=b\0c", "line 2"),
+        ] {
             assert!(UnitFile::parse("a.service", text).expect_err(text).to_string().contains(expected));
         }
     }
