@@ -222,7 +222,7 @@ impl Ready {
             state: rendered.state,
             mount_points: Vec::new(),
         };
-        let config_json = serde_json::to_string_pretty(&rendered.spec).context("writing config.json")?;
+        let config_json = spec::to_text(&rendered.spec)?;
         let parts = Parts { image: &image, record: record.clone(), config_json, files: rendered.files, mount_points };
         let staging = || format!("staging {name}");
         let staged = Staged::write(root, lock, store, parts).with_context(staging)?;
@@ -230,10 +230,9 @@ impl Ready {
             units::verify(root, &name, id).with_context(staging)?;
         }
         let enable = !args.no_enable;
-        staged.commit(lock, enable).with_context(|| format!("installing {name}"))?;
+        let made = staged.commit(lock, enable).with_context(|| format!("installing {name}"))?;
 
-        let mut made = Vec::new();
-        let activated = activate(root, manager, &record, &mut made).and_then(|()| match args.now {
+        let activated = activate(root, manager, &record).and_then(|()| match args.now {
             true => start(manager, &name),
             false => Ok(()),
         });
@@ -250,13 +249,8 @@ impl Ready {
 }
 
 /// Everything behind the commit that is more than our own files.
-fn activate(root: &Folder, manager: Option<&Manager>, record: &Deployment, made: &mut Vec<String>) -> Result<()> {
+fn activate(root: &Folder, manager: Option<&Manager>, record: &Deployment) -> Result<()> {
     apply::sysusers(manager.is_some(), &record.name, root)?;
-    for folder in &record.state {
-        if owned::claim(root, &record.name, folder)? {
-            made.push(folder.path.clone());
-        }
-    }
     apply::tmpfiles(manager.is_some(), &record.name, root)?;
     manager.map_or(Ok(()), Manager::reload)
 }
@@ -277,5 +271,5 @@ fn undo(
 ) -> Result<()> {
     let Some(container) = state::container(root, &record.name)? else { return Ok(()) };
     uninstall::remove(root, lock, manager, &container, record, false)?;
-    made.iter().try_for_each(|folder| owned::purge(root, &record.name, folder).map(drop))
+    made.iter().try_for_each(|folder| owned::purge(root, &record.name, folder))
 }
