@@ -43,9 +43,17 @@ machine: deps
 $(PROGRAMS)/sysctr $(PROGRAMS)/sysctr-runtime:
 	$(CARGO) build --release
 
+SHARE = $(DESTDIR)$(PREFIX)/share
 install: $(PROGRAMS)/sysctr $(PROGRAMS)/sysctr-runtime
 	install -D $(if $(STRIP),-s) -m 755 $(PROGRAMS)/sysctr $(DESTDIR)$(PREFIX)/bin/sysctr
 	install -D $(if $(STRIP),-s) -m 755 $(PROGRAMS)/sysctr-runtime $(DESTDIR)$(LIBEXEC)/sysctr/sysctr-runtime
 	install -d $(DESTDIR)$(UNITS)/sysinit.target.wants
-	sed 's|@bindir@|$(PREFIX)/bin|' units/sysctr-recover.service > $(DESTDIR)$(UNITS)/sysctr-recover.service
+	set -e; for unit in units/*; do \
+	    sed 's|@bindir@|$(PREFIX)/bin|' $$unit > $(DESTDIR)$(UNITS)/$$(basename $$unit); done
 	ln -sf ../sysctr-recover.service $(DESTDIR)$(UNITS)/sysinit.target.wants/sysctr-recover.service
+	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions \
+	    $(SHARE)/fish/vendor_completions.d
+	$(PROGRAMS)/sysctr man $(SHARE)/man/man1
+	$(PROGRAMS)/sysctr completions bash > $(SHARE)/bash-completion/completions/sysctr
+	$(PROGRAMS)/sysctr completions zsh > $(SHARE)/zsh/site-functions/_sysctr
+	$(PROGRAMS)/sysctr completions fish > $(SHARE)/fish/vendor_completions.d/sysctr.fish

@@ -57,8 +57,9 @@ impl Context {
 
     /// What every changing verb begins with: the lock, then what was cut short before.
     pub fn begin(&self, verb: &str) -> Result<(Folder, StoreLock)> {
-        let lock = StoreLock::acquire(&self.root, verb, PATIENCE)?;
+        // First, because the lock makes its folder, and that below a mistyped root is no help.
         let root = self.folder()?;
+        let lock = StoreLock::acquire(&self.root, verb, PATIENCE)?;
         self.recover(&root, &lock)?;
         Ok((root, lock))
     }

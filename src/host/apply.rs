@@ -1,4 +1,5 @@
-//! Applies a container's sysusers.d and tmpfiles.d files on the running system; below another root the first boot does it.
+//! Lets other programs do their part of an install: the bundled runtime judges a config.json, systemd's tools make system users and
+//! files. Below another root the first boot does the latter.
 
 use std::process::Command;
 
@@ -18,6 +19,20 @@ pub fn sysusers(running: bool, name: &ContainerName, root: &Folder) -> Result<()
 /// Makes the files and folders that the image ships (systemd-tmpfiles(8)).
 pub fn tmpfiles(running: bool, name: &ContainerName, root: &Folder) -> Result<()> {
     if running { run("systemd-tmpfiles", &["--create"], TMPFILES, name, root) } else { Ok(()) }
+}
+
+/// Lets the runtime check a deployment's config.json, so that what it refuses is refused at install and not at the first start; it
+/// also leaves there what makes the start quicker. Where it is not installed there is nothing to ask.
+pub fn prepare(deployment: &Folder) -> Result<()> {
+    let output = match Command::new(layout::RUNTIME).arg("prepare").arg(deployment.path()).output() {
+        Ok(output) => output,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("running {}", layout::RUNTIME)),
+    };
+    let words = String::from_utf8_lossy(&output.stderr);
+    let cause = words.lines().last().unwrap_or("it gave no reason").trim_start_matches("error: ");
+    ensure!(output.status.success(), "the runtime refuses config.json: {cause}");
+    Ok(())
 }
 
 fn run(program: &str, arguments: &[&str], file: &str, name: &ContainerName, root: &Folder) -> Result<()> {

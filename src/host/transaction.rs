@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use rustix::fs::FileType;
 
 use super::{
+    apply,
     dir::Folder,
     lock::StoreLock,
     ostree::{Store, StoredImage},
@@ -60,6 +61,7 @@ impl<'a> Staged<'a> {
             }
         }
         folder.write_new("config.json", &config_json, 0o600)?;
+        apply::prepare(&folder)?;
         folder.write_new(state::DEPLOYMENT, &deployment::to_text(&record)?, 0o600)?;
         folder.sync_all()?;
         units::stage(root, &staged.name, staged.id, &files)?;
@@ -280,7 +282,7 @@ fn discard(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
 /// Makes what the checkout lacks to mount upon, and gives what was made: the image does not have it. Resolved inside the checkout: an
 /// image's links cannot lead out of it.
 fn make_mount_point(rootfs: &Folder, point: &MountPoint) -> Result<Vec<String>> {
-    let (MountPoint::Folder(path) | MountPoint::File(path)) = point;
+    let path = point.path();
     let below = path.trim_start_matches('/');
     let context = || format!("making the mount point {path} in the image");
     let (parents, name) = below.rsplit_once('/').unwrap_or(("", below));

@@ -40,6 +40,31 @@ pub fn taken(root: &Folder, unit: &str) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
+/// What lies already where one of the files or links of a new container would.
+pub fn conflict(root: &Folder, name: &ContainerName, files: &BTreeMap<String, String>) -> Result<Option<PathBuf>> {
+    for (file, text) in files {
+        if layout::is_unit(file) {
+            if let Some(path) = taken(root, file)? {
+                return Ok(Some(path));
+            }
+            for link in layout::links(file, &UnitFile::parse(file, text)?)? {
+                if let Some(folder) = root.open(&link.folder)?
+                    && folder.kind(&link.name)?.is_some()
+                    && folder.link_target(&link.name).as_deref() != Some(&link.target)
+                {
+                    return Ok(Some(PathBuf::from("/").join(link.folder).join(link.name)));
+                }
+            }
+        } else {
+            let (folder, placed) = layout::place(name, file);
+            if root.open(folder)?.map(|folder| folder.kind(&placed)).transpose()?.flatten().is_some() {
+                return Ok(Some(PathBuf::from("/").join(folder).join(placed)));
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// Writes the set, and each of its files under a temporary name in the folder where it will lie; all synced.
 pub fn stage(root: &Folder, name: &ContainerName, id: u32, files: &BTreeMap<String, String>) -> Result<()> {
     let set = root.create(&layout::unit_set(name, id), 0o755)?;
@@ -256,7 +281,7 @@ fn links(root: &Folder, name: &ContainerName, id: u32) -> Result<Vec<Link>> {
     let mut links = Vec::new();
     for file in set.names()?.into_iter().filter(|file| layout::is_unit(file)) {
         let text = set.read(&file)?.unwrap_or_default();
-        links.extend(layout::links(&file, &UnitFile::parse(&file, &text)?));
+        links.extend(layout::links(&file, &UnitFile::parse(&file, &text)?)?);
     }
     Ok(links)
 }

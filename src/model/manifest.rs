@@ -214,7 +214,7 @@ impl Manifest {
             ensure!(!value.secret, "values.{name}: secret values are not supported yet");
             value.pattern().with_context(|| format!("values.{name}"))?;
             ensure!(
-                (value.kind == ValueKind::Enum) == !value.choices.is_empty(),
+                (value.kind == ValueKind::Enum) != value.choices.is_empty(),
                 "values.{name}: \"enum\" lists the choices of type enum, and of no other"
             );
         }

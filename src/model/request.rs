@@ -8,7 +8,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 
 use super::{
     name::ContainerName,
-    spec::{DEFAULT_CAPABILITIES, NOFAIL, NOTIFY},
+    spec::{DEFAULT_CAPABILITIES, MASKED, NOFAIL, NOTIFY, READ_ONLY, SETUID},
     unit::{Entry, UnitFile},
 };
 
@@ -19,7 +19,7 @@ pub type Requests = BTreeSet<String>;
 const FREE: [(&str, &str); 6] = [
     (
         "Unit",
-        "Description Documentation After Before Condition* Assert* StartLimit* RequiresMountsFor WantsMountsFor DefaultDependencies \
+        "Description Documentation After Before Condition* Assert* StartLimitInterval StartLimitIntervalSec StartLimitBurst RequiresMountsFor WantsMountsFor DefaultDependencies \
          PartOf IgnoreOnIsolate StopWhenUnneeded RefuseManualStart RefuseManualStop JobTimeoutSec JobRunningTimeoutSec CollectMode",
     ),
     (
@@ -47,22 +47,42 @@ const INSTALL_TARGETS: &str = "multi-user.target default.target graphical.target
     paths.target network-online.target network-pre.target network.target";
 
 /// Below these nothing that comes from an image is ever written, whoever accepts it.
-const NEVER: [&str; 14] = [
+const NEVER: [&str; 28] = [
     "/etc/systemd",
     "/run/systemd",
     "/usr/lib/systemd",
+    "/usr/local/lib/systemd",
+    "/lib/systemd",
     "/etc/ld.so",
     "/etc/pam.d",
+    "/usr/lib/pam.d",
     "/etc/security",
+    "/usr/lib/security",
     "/etc/sudo",
     "/etc/cron",
+    "/etc/anacrontab",
     "/var/spool/cron",
     "/etc/sysctr",
+    "/usr/lib/sysctr",
+    "/usr/libexec/sysctr",
     "/var/lib/sysctr",
     "/run/sysctr",
+    "/var/run",
     "/etc/tmpfiles.d",
+    "/run/tmpfiles.d",
+    "/usr/lib/tmpfiles.d",
+    "/lib/tmpfiles.d",
     "/etc/sysusers.d",
+    "/run/sysusers.d",
+    "/usr/lib/sysusers.d",
+    "/lib/sysusers.d",
 ];
+
+/// The place of [`NEVER`] that a path lies in, or that lies in it: who may change a folder may change what is below.
+pub fn forbidden(path: &str) -> Option<&'static str> {
+    let parent = |place: &str| is_below(place, path) || path == "/";
+    NEVER.into_iter().find(|place| path.starts_with(place) || parent(place))
+}
 
 /// What the configuration asks beyond the defaults. `own` are the host folders that are the container's own.
 pub fn of_spec(spec: &Spec, own: &[String]) -> Result<Requests> {
@@ -87,7 +107,8 @@ pub fn of_spec(spec: &Spec, own: &[String]) -> Result<Requests> {
         bail!("hooks: not supported yet");
     }
     let uid = process.map_or(0, |process| process.user().uid());
-    if uid == 0 && spec.annotations().as_ref().and_then(|all| all.get(NOTIFY)).is_some_and(|value| value == "true") {
+    let annotated = |key| spec.annotations().as_ref().and_then(|all| all.get(key)).is_some_and(|value| value == "true");
+    if uid == 0 && annotated(NOTIFY) {
         requests.insert(
             "report readiness as root (it could name any process of the host as the service's main one)".to_owned(),
         );
@@ -103,6 +124,7 @@ pub fn of_spec(spec: &Spec, own: &[String]) -> Result<Requests> {
         (LinuxNamespaceType::Pid, "processes"),
         (LinuxNamespaceType::Ipc, "inter-process communication"),
         (LinuxNamespaceType::Uts, "host name"),
+        (LinuxNamespaceType::Cgroup, "view of control groups"),
     ] {
         match namespaces.iter().find(|namespace| namespace.typ() == kind) {
             Some(namespace) if namespace.path().is_none() => {}
@@ -118,8 +140,21 @@ pub fn of_spec(spec: &Spec, own: &[String]) -> Result<Requests> {
     for device in linux.and_then(|linux| linux.devices().as_ref()).into_iter().flatten() {
         requests.insert(format!("device {}", device.path().display()));
     }
-    if linux.is_some_and(|linux| linux.masked_paths().is_none() || linux.readonly_paths().is_none()) {
+    let covers = |given: Option<&Vec<String>>, usual: &[&str]| {
+        given.is_some_and(|given| usual.iter().all(|path| given.iter().any(|it| it == path)))
+    };
+    let masked = linux.is_some_and(|linux| covers(linux.masked_paths().as_ref(), &MASKED));
+    if !masked || !linux.is_some_and(|linux| covers(linux.readonly_paths().as_ref(), &READ_ONLY)) {
         requests.insert("see and write the kernel's settings below /proc and /sys".to_owned());
+    }
+    if annotated(SETUID) {
+        requests.insert("let setuid programs of the image gain privileges".to_owned());
+    }
+    if process.is_some_and(|process| process.apparmor_profile().is_some() || process.selinux_label().is_some()) {
+        requests.insert("choose its own security profile (AppArmor, SELinux)".to_owned());
+    }
+    if linux.is_some_and(|linux| linux.rootfs_propagation().is_some()) {
+        bail!("linux.rootfsPropagation: not supported");
     }
     if linux.is_some_and(|linux| linux.sysctl().as_ref().is_some_and(|all| !all.is_empty())) {
         requests.insert("set kernel parameters (sysctl)".to_owned());
@@ -132,7 +167,7 @@ pub fn of_spec(spec: &Spec, own: &[String]) -> Result<Requests> {
 fn refuse_nested_sources(mounts: &[Mount], own: &[String]) -> Result<()> {
     let source =
         |mount: &Mount| mount.source().as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
-    let writable = |mount: &&Mount| is_bind(mount) && !mount.options().iter().flatten().any(|option| option == "ro");
+    let writable = |mount: &&Mount| is_bind(mount) && !is_read_only(mount);
     let is_own = |path: &str| own.iter().any(|folder| is_below(path, folder));
     for outer in mounts.iter().filter(writable).map(source) {
         let inside = |inner: &String| *inner != outer && is_below(inner, &outer) && is_own(inner);
@@ -148,6 +183,12 @@ fn is_bind(mount: &Mount) -> bool {
         || mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind")
 }
 
+/// As mount(8) reads options: the last word counts.
+fn is_read_only(mount: &Mount) -> bool {
+    let words = mount.options().iter().flatten().rev();
+    words.map(String::as_str).find(|option| matches!(*option, "ro" | "rw")) == Some("ro")
+}
+
 fn of_mount(mount: &Mount, own: &[String]) -> Result<Option<String>> {
     let destination = mount.destination().display();
     let source = mount.source().as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
@@ -159,14 +200,15 @@ fn of_mount(mount: &Mount, own: &[String]) -> Result<Option<String>> {
             return Ok(Some(format!("device {source}")));
         }
         // Our own: what a program on the host's network reads of the host.
-        let name_files = has("ro") && has(NOFAIL) && matches!(source.as_str(), "/etc/hosts" | "/etc/resolv.conf");
+        let name_files =
+            is_read_only(mount) && has(NOFAIL) && matches!(source.as_str(), "/etc/hosts" | "/etc/resolv.conf");
         let is_own = own.iter().any(|folder| is_below(&source, folder));
-        let how = if has("ro") { "read" } else { "read and write" };
+        let how = if is_read_only(mount) { "read" } else { "read and write" };
         return Ok((!name_files && !is_own).then(|| format!("{how} {source} of the host (as {destination})")));
     }
     match mount.typ().as_deref().unwrap_or_default() {
         "proc" | "tmpfs" | "devpts" | "mqueue" => Ok(None),
-        "sysfs" | "cgroup" if has("ro") => Ok(None),
+        "sysfs" | "cgroup" if is_read_only(mount) => Ok(None),
         "sysfs" | "cgroup" => Ok(Some(format!("write to {destination}"))),
         other => bail!("mounts: {destination}: the type {other:?} is not supported"),
     }
@@ -208,7 +250,9 @@ fn of_entry(entry: Entry, name: &ContainerName, launch: &str) -> Option<String> 
         ("Install", "Also") => (!value.split_whitespace().all(own_unit)).then(words).flatten(),
         ("Socket" | "Timer" | "Path", "Service" | "Unit") => (!own_unit(value)).then(words).flatten(),
         ("Socket", "ListenStream" | "ListenDatagram" | "ListenSequentialPacket" | "ListenFIFO") => {
-            (value.starts_with('/') && !is_below(value, &run_dir)).then(words).flatten()
+            let own = super::manifest::absolute(value).is_ok() && is_below(value, &run_dir);
+            let is_path = value.contains(['/', '%']);
+            (is_path && !own).then(words).flatten()
         }
         _ => {
             let free = FREE.iter().find(|(known, _)| *known == section).map_or("", |(_, keys)| *keys);
@@ -228,16 +272,26 @@ pub const RECOVER_UNIT: &str = "sysctr-recover.service";
 pub fn of_tmpfiles(file: &str, text: &str, name: &ContainerName) -> Result<Requests> {
     let mut requests = Requests::new();
     let own = [format!("/var/lib/{name}"), format!("/run/{name}")];
+    one_line_each(file, text)?;
     for line in lines(text) {
-        let path = line.split_whitespace().nth(1).unwrap_or_default().trim_matches('"');
-        let hidden = path.contains('%') || path.contains('\\') || super::manifest::absolute(path).is_err();
-        if let Some(place) = NEVER.iter().find(|place| path.starts_with(**place)) {
+        let mut fields = line.split_ascii_whitespace();
+        let kind = fields.next().and_then(|kind| kind.chars().next()).unwrap_or_default();
+        let path = fields.next().unwrap_or_default();
+        // Quotes, specifiers, escapes and patterns: the path would be another one than is read here.
+        if super::manifest::absolute(path).is_err() || path.contains(['%', '\\', '"', '\'', '*', '?', '[']) {
+            bail!("{file}: {line:?}: a path is written out, in its shortest form and without %, quotes and patterns");
+        }
+        if let Some(place) = forbidden(path) {
             bail!("{file}: {line:?}: nothing of an image is written below {place}");
         }
-        // Only plain folders and files: a symlink in its own place could lead the next line out of it.
-        let kind = line.chars().next().unwrap_or_default();
+        // A link of an image's own could lead a line out of its place: only plain folders and files, and only those that lie directly in
+        // it, because the program may put a link where a folder was.
         let plain = matches!(kind, 'd' | 'D' | 'f' | 'q' | 'Q' | 'v' | 'r' | 'R' | 'x' | 'X');
-        if hidden || !plain || !own.iter().any(|place| is_below(path, place)) {
+        let direct = |place: &String| {
+            path.strip_prefix(place.as_str())
+                .is_some_and(|rest| rest.is_empty() || (rest.starts_with('/') && !rest[1..].contains('/')))
+        };
+        if !plain || !own.iter().any(direct) {
             requests.insert(format!("make or change on the host: {line} ({file})"));
         }
     }
@@ -247,16 +301,27 @@ pub fn of_tmpfiles(file: &str, text: &str, name: &ContainerName) -> Result<Reque
 /// What sysusers.d(5) lines ask. Root and membership of groups are refused whoever accepts.
 pub fn of_sysusers(file: &str, text: &str, name: &ContainerName) -> Result<Requests> {
     let mut requests = Requests::new();
+    one_line_each(file, text)?;
     for line in lines(text) {
-        let fields: Vec<&str> = line.split_whitespace().collect();
+        let fields: Vec<&str> = line.split_ascii_whitespace().take(3).collect();
+        let kind = fields.first().copied().unwrap_or_default();
         let id = fields.get(2).copied().unwrap_or("-");
-        match fields.first().copied().unwrap_or_default() {
-            "m" => bail!("{file}: {line:?}: membership of a group of the host is never given to an image"),
-            _ if id.split(':').any(|part| part.parse() == Ok(0u64)) => {
-                bail!("{file}: {line:?}: uid or gid 0 is never given to an image")
-            }
-            "u" | "g" if id == "-" && fields.get(1) == Some(&name.as_str()) => {}
-            _ => drop(requests.insert(format!("make the system user or group: {line} ({file})"))),
+        if kind.starts_with('m') {
+            bail!("{file}: {line:?}: membership of a group of the host is never given to an image");
+        }
+        if kind.starts_with('r') {
+            bail!("{file}: {line:?}: the ranges of system users are the host's");
+        }
+        if fields.iter().any(|field| field.contains(['"', '\'', '\\', '%'])) {
+            bail!("{file}: {line:?}: names and numbers are written without quotes and %");
+        }
+        // A path stands for its owner, a name for a group that is there: neither says who the user will be.
+        let number = |part: &str| part.bytes().all(|b| b.is_ascii_digit()) && part.parse().is_ok_and(|id: u32| id != 0);
+        if id != "-" && !(id.split(':').all(number) && id.split(':').count() <= 2) {
+            bail!("{file}: {line:?}: uid or gid 0, a path or a group of the host are never given to an image");
+        }
+        if !(matches!(kind, "u" | "g") && id == "-" && fields.get(1) == Some(&name.as_str())) {
+            requests.insert(format!("make the system user or group: {line} ({file})"));
         }
     }
     Ok(requests)
@@ -264,6 +329,12 @@ pub fn of_sysusers(file: &str, text: &str, name: &ContainerName) -> Result<Reque
 
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// systemd ends a line at a carriage return and at a NUL too (its read_line()): what looks like one line here must be one there.
+pub fn one_line_each(file: &str, text: &str) -> Result<()> {
+    let number = text.lines().position(|line| line.chars().any(|c| c.is_control() && c != '\t'));
+    number.map_or(Ok(()), |number| bail!("{file}, line {}: it holds control characters", number + 1))
 }
 
 /// Whether `path` is `folder` or lies in it.
@@ -298,11 +369,15 @@ mod tests {
             "[Service]\nAmbientCapabilities=CAP_SYS_ADMIN",
             "[Unit]\nWants=debug-shell.service",
             "[Unit]\nOnFailure=reboot.target",
+            "[Unit]\nStartLimitAction=reboot",
+            "[Unit]\nFailureAction=poweroff",
             "[Unit]\nConflicts=ssh.service",
             "[Install]\nAlias=ssh.service",
             "[Install]\nRequiredBy=sysinit.target",
             "[Install]\nWantedBy=ssh.service",
             "[Socket]\nListenStream=/run/dbus/system_bus_socket",
+            "[Socket]\nListenStream=%t/dbus/system_bus_socket",
+            "[Socket]\nListenStream=/run/a/../dbus/system_bus_socket",
             "[Socket]\nService=ssh.service",
             "[Bogus]\nX=1",
         ] {
@@ -318,21 +393,44 @@ mod tests {
         for text in [
             "d /var/lib/ab",
             "L /var/lib/a/x - - - - /etc",
-            "d /run/%n",
             "f /etc/motd",
-            "d /var/lib/a/../b",
+            "d /var/lib/a/b/c",
             "C /run/a/x - - - - /etc/shadow",
         ] {
             assert_eq!(of(text).expect(text).len(), 1, "{text}");
         }
-        for text in ["f /etc/systemd/system/x.service", "f /etc/cron.d/x", "f /var/lib/sysctr/x", "f /etc/sudoers.d/x"]
-        {
+        for text in [
+            "f /etc/systemd/system/x.service",
+            "f /etc/cron.d/x",
+            "f /var/lib/sysctr/x",
+            "f /etc/sudoers.d/x",
+            "f /var/run/systemd/system/x.service",
+            "R /etc",
+            "z / 0777",
+            "R /etc/sys*",
+            "f %S/sysctr/x",
+            "d /run/%n",
+            "d /var/lib/a/../b",
+            "f \"/var/lib/a /../../../etc/cron.d/x\"",
+            "f /var/lib/a\u{a0}/../../../etc/cron.d/x",
+        ] {
             assert!(of(text).is_err(), "{text} was taken");
         }
         let users = |text| of_sysusers("sysusers.hbs", text, &name);
         assert!(users("u a - \"A\" /var/lib/a").expect("a line").is_empty());
         assert_eq!(users("u b - -").expect("a line").len(), 1);
-        for text in ["m a docker", "u a 0 -", "u a 5:0 -", "g a 0"] {
+        for text in [
+            "m a docker",
+            "m! a docker",
+            "u a 0 -",
+            "u a 5:0 -",
+            "u a \"0\"",
+            "u a 0x0",
+            "g a 0",
+            "u a /etc/passwd",
+            "u a 5:root",
+            "u a -:root",
+        ] {
             assert!(users(text).is_err(), "{text} was taken");
         }
     }

@@ -1,7 +1,7 @@
 //! The OCI runtime configuration (`config.json`) of a container, made from the image's own config and its manifest
 //! ([config.md](https://github.com/opencontainers/runtime-spec/blob/main/config.md)).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result, bail};
 use oci_spec::{image::ImageConfiguration, runtime::Spec};
@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 use super::{
     manifest::{Container, Network},
     name::ContainerName,
+    request,
     user::User,
 };
 
@@ -35,7 +36,7 @@ const CAPABILITIES: &str = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KIL
     MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE";
 
 /// Hidden from the container: what tells about the host, or reaches into it.
-const MASKED: [&str; 12] = [
+pub const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -51,10 +52,12 @@ const MASKED: [&str; 12] = [
 ];
 
 /// Shown to the container, but not writable.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Says to the runtime that the program itself reports readiness.
 pub const NOTIFY: &str = "org.sysctr.notify";
+/// Says to the runtime that setuid programs of the image count.
+pub const SETUID: &str = "org.sysctr.setuid";
 /// The container's name, for the runtime's messages.
 pub const NAME: &str = "org.sysctr.name";
 /// The mount may be missing on the host, as nofail in fstab(5).
@@ -226,30 +229,34 @@ fn mount(kind: &str, source: &str, destination: &str, options: &[&str]) -> Json 
     json!({ "type": kind, "source": source, "destination": destination, "options": options })
 }
 
-/// Where the checkout needs a file or folder to mount upon. What lies on one of our own tmpfs or in /dev and /sys the runtime makes.
+/// Where the checkout needs a file or folder: to mount upon, and to start in. What lies on one of our own tmpfs or in /dev and /sys the
+/// runtime makes.
 pub fn mount_points(spec: &Spec, is_file: impl Fn(&str) -> bool) -> Vec<MountPoint> {
     let mounts = spec.mounts().as_deref().unwrap_or_default();
-    let volatile: Vec<String> = mounts
-        .iter()
-        .filter(|mount| matches!(mount.typ().as_deref(), Some("tmpfs" | "proc" | "sysfs")))
-        .map(|mount| mount.destination().to_string_lossy().into_owned())
-        .collect();
-    let destinations = mounts.iter().map(|mount| (mount, mount.destination().to_string_lossy().into_owned()));
-    let inside = |path: &str| {
-        volatile.iter().any(|parent| path.strip_prefix(parent.as_str()).is_some_and(|rest| rest.starts_with('/')))
-    };
-    destinations
-        .filter(|(_, path)| !inside(path))
-        .map(|(mount, path)| {
-            let source =
-                mount.source().as_ref().map(|source| source.to_string_lossy().into_owned()).unwrap_or_default();
-            let bound = mount.typ().as_deref() == Some("bind");
-            match bound && (HOST_FILES.contains(&source.as_str()) || is_file(&source)) {
-                true => MountPoint::File(path),
-                false => MountPoint::Folder(path),
-            }
-        })
-        .collect()
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let fresh = mounts.iter().filter(|mount| matches!(mount.typ().as_deref(), Some("tmpfs" | "proc" | "sysfs")));
+    let fresh: Vec<String> = fresh.map(|mount| text(mount.destination())).collect();
+    let on_disk = |path: &String| !fresh.iter().any(|parent| path != parent && request::is_below(path, parent));
+
+    let points = mounts.iter().map(|mount| {
+        let source = mount.source().as_deref().map(text).unwrap_or_default();
+        let bound = mount.typ().as_deref() == Some("bind");
+        let path = text(mount.destination());
+        match bound && (HOST_FILES.contains(&source.as_str()) || is_file(&source)) {
+            true => MountPoint::File(path),
+            false => MountPoint::Folder(path),
+        }
+    });
+    let start = spec.process().iter().map(|process| MountPoint::Folder(text(process.cwd())));
+    points.chain(start).filter(|point| on_disk(point.path()) && point.path() != "/").collect()
+}
+
+impl MountPoint {
+    /// Where it is, from the image's root.
+    pub fn path(&self) -> &String {
+        let (MountPoint::Folder(path) | MountPoint::File(path)) = self;
+        path
+    }
 }
 
 #[cfg(test)]

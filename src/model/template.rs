@@ -40,8 +40,8 @@ pub fn render(kind: Kind, file: &str, text: &str, data: &Json, raw: &[(&str, Str
         Kind::Fields => field,
         Kind::Plain => str::to_owned,
     });
-    handlebars.register_helper("text", Box::new(unit_text));
-    handlebars.register_helper("json", Box::new(json_value));
+    handlebars.register_helper("text", Box::new(Form(unit_text)));
+    handlebars.register_helper("json", Box::new(Form(Json::to_string)));
     for (name, value) in raw {
         handlebars.register_helper(name, Box::new(Ours(value.clone())));
     }
@@ -141,29 +141,26 @@ fn json_inside(text: &str) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-fn unit_text(
-    helper: &Helper,
-    _: &Handlebars,
-    _: &handlebars::Context,
-    _: &mut handlebars::RenderContext,
-    out: &mut dyn handlebars::Output,
-) -> HelperResult {
-    let value = helper.param(0).ok_or(RenderErrorReason::ParamNotFoundForIndex("text", 0))?.value();
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    out.write(&unit_free_text(&text))?;
-    Ok(())
+/// A helper that writes its one parameter in a form of its own, instead of the escaped one.
+struct Form(fn(&Json) -> String);
+
+impl HelperDef for Form {
+    fn call<'reg: 'rc, 'rc>(
+        &self,
+        helper: &Helper<'rc>,
+        _: &'reg Handlebars<'reg>,
+        _: &'rc handlebars::Context,
+        _: &mut handlebars::RenderContext<'reg, 'rc>,
+        out: &mut dyn handlebars::Output,
+    ) -> HelperResult {
+        let value = helper.param(0).ok_or(RenderErrorReason::ParamNotFoundForIndex("a value", 0))?.value();
+        out.write(&(self.0)(value))?;
+        Ok(())
+    }
 }
 
-fn json_value(
-    helper: &Helper,
-    _: &Handlebars,
-    _: &handlebars::Context,
-    _: &mut handlebars::RenderContext,
-    out: &mut dyn handlebars::Output,
-) -> HelperResult {
-    let value = helper.param(0).ok_or(RenderErrorReason::ParamNotFoundForIndex("json", 0))?.value();
-    out.write(&value.to_string())?;
-    Ok(())
+fn unit_text(value: &Json) -> String {
+    unit_free_text(&value.as_str().map_or_else(|| value.to_string(), str::to_owned))
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ pub struct Entry<'a> {
 impl UnitFile {
     /// Reads a unit's text; `file` is its name in errors. Continued lines are joined, as systemd does.
     pub fn parse(file: &str, text: &str) -> Result<UnitFile> {
+        super::request::one_line_each(file, text)?;
         let mut unit = UnitFile::default();
         let mut lines = text.lines().enumerate();
         while let Some((number, line)) = lines.next() {
@@ -65,7 +66,11 @@ impl UnitFile {
             let Some(section) = unit.sections.last_mut() else {
                 bail!("{file}, line {place}: {key}= stands before the first section");
             };
-            section.lines.push(Line::Entry { key: key.trim().to_owned(), value: value.trim().to_owned() });
+            let (key, value) = (key.trim(), value.trim());
+            if value.ends_with('\\') {
+                bail!("{file}, line {place}: {key}= ends in a backslash, which would swallow the line behind it");
+            }
+            section.lines.push(Line::Entry { key: key.to_owned(), value: value.to_owned() });
         }
         Ok(unit)
     }
@@ -136,7 +141,14 @@ mod tests {
 
     #[test]
     fn lines_that_are_none_are_named() {
-        for (text, expected) in [("A=b", "line 1"), ("[Unit]\nnonsense", "line 2"), ("[Unit]\nA=b \\", "line 2")] {
+        for (text, expected) in [
+            ("A=b", "line 1"),
+            ("[Unit]\nnonsense", "line 2"),
+            ("[Unit]\nA=b \\", "line 2"),
+            ("[Unit]\nA=b \\\n\nB=c", "line 2"),
+            ("[Unit]\nA=b\rExecStart=/x", "line 2"),
+            ("[Unit]\nA=b\0c", "line 2"),
+        ] {
             assert!(UnitFile::parse("a.service", text).expect_err(text).to_string().contains(expected));
         }
     }

@@ -157,7 +157,9 @@ fn build_images(folder: &Path) -> Result<()> {
         run(&mut command).map(|said| said.trim().to_owned())
     };
     let base = work.path().join("base.tar");
-    run(Command::new("mmdebstrap").args(["--variant=minbase", "--quiet", IMAGE_SUITE]).arg(&base))?;
+    run(Command::new("mmdebstrap")
+        .args(["--variant=minbase", "--quiet", "--skip=output/dev", IMAGE_SUITE])
+        .arg(&base))?;
     let container = buildah(&["from", "scratch"])?;
     buildah(&["add", "--quiet", &container, &base.to_string_lossy()])?;
     buildah(&["commit", "--quiet", &container, "localhost/base"])?;
@@ -222,7 +224,7 @@ impl Registry {
 fn once(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let cache = cache()?;
     let path = cache.join(name);
-    let lock = File::create(cache.join("lock"))?;
+    let lock = File::create(cache.join(format!("{name}.lock")))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
     if !path.exists() {
         let half = cache.join(format!("{name}.half"));

@@ -70,6 +70,8 @@ scenarios! {
     httpd_serves_the_hosts_pages: super::httpd::serves_the_hosts_pages;
     httpd_leaves_nothing_behind: super::httpd::leaves_nothing_behind;
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
+    a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;
+    a_full_disk_changes_nothing: super::refuse::a_full_disk_changes_nothing;
 }
 
 #[test]

@@ -8,6 +8,10 @@ mount --make-rprivate /
 # A hybrid cgroup layout (systemd 232 and before, some containers) is of no use inside: give it plain version 2.
 umount -R /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
+# Nothing removes the groups of a machine that has ended: its successor does.
+for old in /sys/fs/cgroup/sysctr-test-*; do
+    if [ -e "$old" ] && [ ! -e "/proc/${old##*-}" ]; then find "$old" -depth -type d -exec rmdir {} + 2>/dev/null || true; fi
+done
 group=/sys/fs/cgroup/sysctr-test-$$
 mkdir "$group"
 echo $$ >"$group/cgroup.procs"

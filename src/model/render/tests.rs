@@ -75,6 +75,35 @@ fn what_an_image_reaches_for_is_requested() {
 }
 
 #[test]
+fn the_last_word_of_a_mounts_options_counts() {
+    let manifest = r#"{"version": "2.0", "container": {"mounts": [{"source": "/etc", "target": "/host", "options": ["ro", "rw"]}]}}"#;
+    let rendered = rendered(&[("manifest.json", manifest)], &[]).expect("files");
+    assert!(rendered.requests.contains("read and write /etc of the host (as /host)"), "{:?}", rendered.requests);
+}
+
+#[test]
+fn a_config_of_the_images_own_is_judged_as_a_whole() {
+    let config = r#"{"ociVersion": "1.2.0", "root": {"path": "rootfs", "readonly": true}, "mounts": [],
+        "process": {"user": {"uid": 0, "gid": 0}, "args": ["/a"], "cwd": "/", "noNewPrivileges": false},
+        "linux": {"namespaces": [{"type": "mount"}], "maskedPaths": ["/proc/kcore"], "readonlyPaths": []},
+        "annotations": {"org.sysctr.notify": "true", "org.sysctr.setuid": "true"}}"#;
+    let rendered = rendered(&[("config.json.hbs", config)], &[]).expect("files");
+    let words = [
+        "privileges through",
+        "as root",
+        "processes",
+        "inter-process",
+        "host name",
+        "control groups",
+        "kernel's settings",
+        "setuid programs of",
+    ];
+    for word in words {
+        assert!(rendered.requests.iter().any(|request| request.contains(word)), "{word}: {:?}", rendered.requests);
+    }
+}
+
+#[test]
 fn a_mistake_is_named_with_its_file_and_place() {
     for (exports, settings, expected) in [
         (

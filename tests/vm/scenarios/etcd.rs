@@ -77,9 +77,14 @@ pub fn keeps_its_data_without_purge(machine: &mut dyn Machine) -> Result<()> {
 
 /// A limit from `systemctl edit` is in force.
 pub fn obeys_a_drop_in(machine: &mut dyn Machine) -> Result<()> {
-    machine.run("printf '[Service]\\nMemoryMax=300M\\n' >/run/drop-in")?;
-    // `systemctl edit` wants a terminal and an editor: the editor here is cp.
-    machine.run("script -qec \"env SYSTEMD_EDITOR='cp /run/drop-in' systemctl edit etcd\" /dev/null")?;
+    // `systemctl edit` wants a terminal and an editor. It names the file to write beside those to read.
+    machine.run(
+        r#"cat >/root/editor <<'END'
+#!/bin/sh
+for file; do case $file in *.\#*) printf '[Service]\nMemoryMax=300M\n' >"$file" ;; esac; done
+END
+        chmod +x /root/editor && script -qec 'env SYSTEMD_EDITOR=/root/editor systemctl edit etcd' /dev/null"#,
+    )?;
     machine.run("systemctl restart etcd")?;
     limit_holds(machine)
 }

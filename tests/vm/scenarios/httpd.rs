@@ -30,8 +30,8 @@ pub fn serves_the_hosts_pages(machine: &mut dyn Machine) -> Result<()> {
     for part in ["Apache httpd", "active (running)", "apache2", "enabled"] {
         ensure!(status.contains(part), "`systemctl status` says nothing of {part:?}:\n{status}");
     }
-    let log = machine.run("journalctl --no-pager -u httpd -o cat")?;
-    ensure!(log.contains("\"GET / HTTP/1.1\" 200"), "the request is not in the journal:\n{log}");
+    let logged = "journalctl --no-pager -u httpd -o cat | grep -F '\"GET / HTTP/1.1\" 200'";
+    machine.wait_until(Duration::from_secs(10), logged)?;
     let running = processes(machine, "httpd")?;
     ensure!(running.iter().all(|name| name == "apache2" || name == "cat"), "in the control group run {running:?}");
     let main = machine.run("cat /proc/$(systemctl show --value -p MainPID httpd)/comm")?;

@@ -28,3 +28,38 @@ pub fn bad_installs_change_nothing(machine: &mut dyn Machine) -> Result<()> {
     }
     Ok(())
 }
+
+/// A layer that the registry serves with one wrong bit is refused; whole again, the same install works.
+pub fn a_corrupted_blob_changes_nothing(machine: &mut dyn Machine) -> Result<()> {
+    registry(machine)?;
+    machine.booted()?;
+    let flip = r#"blob=$(find /srv/payload/registry -name data -size +1M | sort | head -n 1)
+        byte=$(od -An -tu1 -j 5000 -N 1 "$blob")
+        printf "\\$(printf %o $((byte ^ 1)))" | dd of="$blob" bs=1 seek=5000 conv=notrunc status=none"#;
+    let before = Snapshot::take(machine)?;
+    machine.run(flip)?;
+    // Which image has the blob is not known from here: one of the two must be refused, and for the digest.
+    let refused = machine.run(&format!(
+        "for image in etcd httpd; do sysctr install --yes --name $image-test {REGISTRY}/$image >/tmp/said 2>&1
+         [ $? != 1 ] || cat /tmp/said; sysctr uninstall --purge $image-test >/dev/null 2>&1; done; rm -f /tmp/said"
+    ))?;
+    ensure!(refused.contains("error: "), "a flipped bit went unnoticed");
+    before.ensure_same(&Snapshot::take(machine)?)?;
+    machine.run(flip)?;
+    machine.run(&format!("sysctr install {REGISTRY}/etcd && systemctl start etcd"))?;
+    Ok(())
+}
+
+/// A disk that is too small for the image; with more room the same install works.
+pub fn a_full_disk_changes_nothing(machine: &mut dyn Machine) -> Result<()> {
+    registry(machine)?;
+    machine.booted()?;
+    machine.run("mkdir -p -m 700 /var/lib/sysctr && mount -t tmpfs -o size=40M,mode=700 tmpfs /var/lib/sysctr")?;
+    let before = Snapshot::take(machine)?;
+    let said = machine.fails(1, &format!("sysctr install {REGISTRY}/etcd"))?;
+    ensure!(said.contains("error: ") && said.to_lowercase().contains("space"), "it said {said}");
+    before.ensure_same(&Snapshot::take(machine)?)?;
+    machine.run("mount -o remount,size=1G /var/lib/sysctr")?;
+    machine.run(&format!("sysctr install {REGISTRY}/etcd && systemctl start etcd"))?;
+    Ok(())
+}
