@@ -11,9 +11,20 @@ use clap::Parser;
 use cli::{Cli, Verb};
 use commands::Context;
 use output::Output;
+use sysctr::model::fault::{Code, Fault};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && std::env::args().any(|word| word == "--json") => {
+            // Its first line says what is wrong; how to use it is for people.
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            let output = Output { json: true, verbose: false, quiet: false };
+            return output.failure(&Fault::new(Code::Usage, line).hint("`sysctr help` shows how").into());
+        }
+        Err(error) => error.exit(),
+    };
     let output = Output { json: cli.json, verbose: cli.verbose, quiet: cli.quiet };
     let context = Context { root: cli.root.unwrap_or_else(|| PathBuf::from("/")), output };
     match run(&context, cli.verb) {

@@ -253,9 +253,9 @@ pub fn remove_files(root: &Folder, name: &ContainerName) -> Result<()> {
     remove_empty_folders(root)
 }
 
-/// Without containers nothing of ours is left in /etc.
+/// Without containers nothing of ours is left but the store.
 fn remove_empty_folders(root: &Folder) -> Result<()> {
-    for (parent, folder) in [("etc/sysctr", "containers"), ("etc", "sysctr")] {
+    for (parent, folder) in [("etc/sysctr", "containers"), ("etc", "sysctr"), (layout::STATE, "containers")] {
         if let Some(parent) = root.open(parent)?
             && parent.kind(folder)?.is_some()
             && parent.remove_empty(folder)?
