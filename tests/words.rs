@@ -46,18 +46,13 @@ fn help_names_every_verb_and_fits_a_terminal() {
         assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}");
         let wide: Vec<&str> = out.lines().filter(|line| line.chars().count() > 80).collect();
         assert!(wide.is_empty(), "{arguments:?}: {wide:#?}");
-        // each argument and option says what it is
-        let bare = out
-            .lines()
-            .filter(|line| line.starts_with("      --") || line.starts_with("  -"))
-            .filter(|line| line.split_whitespace().all(|word| word.starts_with(['-', '<', '['])));
-        let next_line_says = |line: &&str| {
-            out.split(line)
-                .nth(1)
-                .and_then(|rest| rest.lines().nth(1))
-                .is_some_and(|next| next.starts_with("          "))
-        };
-        assert!(bare.clone().all(|line| next_line_says(&line)), "{arguments:?}: {:?}", bare.collect::<Vec<_>>());
+        // each argument and option says what it is: behind it, or in the next line
+        let lines: Vec<&str> = out.lines().collect();
+        for (line, next) in lines.iter().zip(lines[1..].iter().chain([&""])) {
+            let is_item = line.starts_with("  ") && line.trim_start().starts_with(['-', '<', '[']);
+            let says = line.trim().contains("  ") || next.starts_with("          ");
+            assert!(!is_item || says, "{arguments:?}: {line:?} says nothing");
+        }
     }
 }
 
