@@ -97,12 +97,21 @@ fn a_wrong_command_line_ends_with_2_and_as_json_in_one_document() {
     {
         let outcome = sysctr(arguments);
         assert_eq!((outcome.code, outcome.out.as_str()), (2, ""), "{arguments:?}");
-        assert!(outcome.err.starts_with("error: ") && outcome.err.matches("error: ").count() == 1, "{}", outcome.err);
+        let lines: Vec<&str> = outcome.err.lines().collect();
+        assert!(
+            lines.len() == 2 && lines[0].starts_with("error: ") && lines[1].starts_with("hint: "),
+            "{}",
+            outcome.err
+        );
         let outcome = sysctr(&[&["--json"], arguments].concat());
         let said: Value = serde_json::from_str(&outcome.err).unwrap_or_else(|error| panic!("{error}: {}", outcome.err));
         assert_eq!((outcome.code, &said["code"]), (2, &Value::from(2)), "{arguments:?}");
         assert!(!said["error"].as_str().unwrap().is_empty());
     }
-    assert_eq!(sysctr(&[]).code, 2);
+    let said = sysctr(&["install", "team/app"]).err;
+    assert!(said.starts_with("error: invalid image \"team/app\": it does not name its registry"), "{said}");
+    assert!(sysctr(&["instal"]).err.contains("'install'"));
+    let nothing = sysctr(&[]);
+    assert!(nothing.code == 2 && nothing.err.contains("Usage: "), "{}", nothing.err);
     assert_eq!(sysctr(&["--version"]).code, 0);
 }
