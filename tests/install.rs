@@ -82,6 +82,7 @@ fn an_image_that_contradicts_itself_is_refused_by_file_and_key() {
         (Image::new().config("Entrypoint", json!([])), &["names no program"]),
         (Image::new().config("StopSignal", json!("TERM; rm")), &["StopSignal"]),
         (Image::new().config("Volumes", json!({"/a/../b": {}})), &["volumes", "/a/../b"]),
+        (Image::new().config("Volumes", json!({"/a/b": {}, "/a-b": {}})), &["volumes", "two"]),
         (manifest("contaner", json!({})), &["manifest.json", "contaner"]),
         (Image::new().export("manifest.json", "{\n\"version\": \"2.0\",\n\"after\": 7}"), &["manifest.json", "line 3"]),
         (Image::new().export("manifest.json", "{"), &["manifest.json", "line 1"]),
@@ -90,6 +91,18 @@ fn an_image_that_contradicts_itself_is_refused_by_file_and_key() {
         (manifest("container", json!({"capabilities": {"add": ["CAP_NONE"]}})), &["CAP_NONE"]),
         (unit("[Service]\nExecStart={{exec_start}}\nNice={{values.nice}}\n"), &["service.hbs", "line 3", "nice"]),
         (unit("[Service]\nExecStart={{exec_start"), &["service.hbs"]),
+        (unit(&"{{#if name}}".repeat(20_000)), &["service.hbs"]),
+        (unit(&format!("{}{}", "{{#if name}}".repeat(5_000), "{{/if}}".repeat(5_000))), &["service.hbs"]),
+        (
+            unit(&format!("{{{{#if name}}}}x{}{{{{/if}}}}", "{{else if name}}y".repeat(5_000))),
+            &["service.hbs", "blocks"],
+        ),
+        (
+            unit(&format!("{{{{text {}name{}}}}}", "(text ".repeat(5_000), ")".repeat(5_000))),
+            &["service.hbs", "brackets"],
+        ),
+        (unit(&format!("{}{}", "{{#if name}}".repeat(200), "{{/if}}".repeat(200))), &["app.service", "ExecStart"]),
+        (Image::new().export("manifest.json", &"[".repeat(100_000)), &["manifest.json"]),
         (unit("[Service]\nExecStart={{{name}}}\n"), &["service.hbs", "line 2"]),
         (unit("[Service]\nnonsense\n"), &["line 2", "nonsense"]),
         (unit("[Service]\nType=notify\rExecStartPre=/bin/evil\n"), &["control characters"]),
@@ -402,6 +415,22 @@ fn an_install_is_enabled_listed_done_once_and_taken_back_whole() {
 }
 
 #[test]
+fn many_at_once_wait_for_each_other() {
+    let host = host();
+    let image = host.image("app", &Image::new());
+    std::thread::scope(|scope| {
+        for name in ["a", "b", "c", "d", "a"] {
+            let (host, image) = (&host, &image);
+            scope.spawn(move || host.does(&["install", "--name", name, image]));
+        }
+    });
+    assert_eq!(host.json(&["list"]).as_array().unwrap().len(), 4);
+    assert_eq!(host.json(&["verify"])["ok"], true);
+    let preset = host.read("etc/systemd/system-preset/50-sysctr.preset");
+    assert_eq!(preset.lines().count(), 4, "{preset}");
+}
+
+#[test]
 fn other_values_are_refused_and_the_same_ones_are_nothing_to_do() {
     let host = host();
     let image = host.image("app", &port());
@@ -469,6 +498,13 @@ fn state_is_kept_and_taken_up_again_and_a_foreign_folder_is_asked_for() {
     assert_eq!(host.read("var/lib/app/theirs"), "theirs");
     let lines = difference(&before, &host.tree());
     assert!(lines.iter().all(|line| line.starts_with("var/lib/app:")), "{lines:?}");
+    // a link that an earlier container left in its place
+    fs::remove_dir_all(host.at("var/lib/app")).unwrap();
+    host.does(&["install", &image]);
+    host.does(&["uninstall", "app"]);
+    fs::remove_dir(host.at("var/lib/app/data")).unwrap();
+    symlink("/etc", host.at("var/lib/app/data")).unwrap();
+    host.refuses(1, &["/var/lib/app/data", "symbolic link"], &["install", "--yes", &image]);
     // a file where a folder has to be
     fs::remove_dir_all(host.at("var/lib/app")).unwrap();
     host.write("var/lib/app", "a file");

@@ -1,8 +1,8 @@
 //! Host folders that a container owns: its declared state. A folder that we made bears the container's name in an extended attribute, so
 //! that a later install knows its own from somebody else's.
 
-use anyhow::{Context, Result};
-use rustix::fs::{self, Gid, Mode, Uid, XattrFlags};
+use anyhow::{Context, Result, bail};
+use rustix::fs::{self, FileType, Gid, Mode, Uid, XattrFlags};
 
 use super::dir::Folder;
 use crate::model::{deployment::OwnedFolder, name::ContainerName, request};
@@ -17,11 +17,13 @@ pub fn exists(root: &Folder, path: &str) -> Result<bool> {
 
 /// Whether the folder is there and does not bear the container's name.
 pub fn is_foreign(root: &Folder, name: &ContainerName, path: &str) -> Result<bool> {
+    refuse_links(root, name, path)?;
     Ok(open(root, path)?.is_some_and(|folder| owner(&folder).as_deref() != Some(name.as_str())))
 }
 
 /// Makes the folder with its owner, mode and mark. Can be done again.
 pub fn claim(root: &Folder, name: &ContainerName, owned: &OwnedFolder) -> Result<()> {
+    refuse_links(root, name, &owned.path)?;
     let home = home(name);
     if request::is_below(&owned.path, &home) && owned.path != home {
         // What else an image keeps there is ours too.
@@ -56,6 +58,21 @@ pub fn purge(root: &Folder, name: &ContainerName, path: &str) -> Result<()> {
         }
         // Folders that were made for it, up to the container's own one.
         (parts, is_state) = (parent, false);
+    }
+    Ok(())
+}
+
+/// What ran under this name before may have left links in its own folder: nothing of it is followed, at install or by a mount.
+fn refuse_links(root: &Folder, name: &ContainerName, path: &str) -> Result<()> {
+    let home = home(name);
+    let Some(rest) = path.strip_prefix(&home).and_then(|rest| rest.strip_prefix('/')) else { return Ok(()) };
+    let Some(folder) = root.open(&home[1..])? else { return Ok(()) };
+    for end in rest.match_indices('/').map(|(at, _)| at).chain([rest.len()]) {
+        match folder.kind(&rest[..end])? {
+            None => return Ok(()),
+            Some(FileType::Symlink) => bail!("{home}/{} is a symbolic link, and state is none", &rest[..end]),
+            Some(_) => {}
+        }
     }
     Ok(())
 }

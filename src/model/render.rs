@@ -229,7 +229,12 @@ fn state(inputs: &Inputs, manifest: &Manifest, user: &User) -> Result<Vec<(Owned
         super::manifest::absolute(volume).context("the image's volumes")?;
         if !state.iter().any(|(_, inside)| inside == volume) {
             let flat = volume.trim_start_matches('/').replace('/', "-");
-            state.push((folder(format!("/var/lib/{}/{flat}", inputs.name), 0o755), volume.to_owned()));
+            let path = format!("/var/lib/{}/{flat}", inputs.name);
+            ensure!(
+                !state.iter().any(|(known, _)| known.path == path),
+                "the image's volumes: two of them would lie in {path}"
+            );
+            state.push((folder(path, 0o755), volume.to_owned()));
         }
     }
     Ok(state)
@@ -253,6 +258,7 @@ fn complete(inputs: &Inputs, manifest: &Manifest, file: &str, text: &str) -> Res
     if !file.ends_with(".service") {
         return Ok(unit.to_text());
     }
+    ensure!(unit.values("Service", "ExecStart").any(|line| !line.is_empty()), "{file}: it has no ExecStart=");
     unit.add("Unit", "RequiresMountsFor", &format!("/{}", layout::deployment(inputs.name, inputs.id)));
     for (key, units) in [
         ("After", &manifest.after),

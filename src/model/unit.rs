@@ -145,7 +145,7 @@ mod tests {
             ("A=b", "line 1"),
             ("[Unit]\nnonsense", "line 2"),
             ("[Unit]\nA=b \\", "line 2"),
-            ("[Unit]\nA=b \\\n\nB=c", "line 2"),
+            ("[Unit]\nA=b \\\\\n\nB=c", "line 2"),
             ("[Unit]\nA=b\rExecStart=/x", "line 2"),
             ("[Unit]\nA=b\0c", "line 2"),
         ] {
