@@ -18,12 +18,12 @@ const CALLS: [(&str, usize); 9] = [
     ("renameat", 1),
     ("symlinkat", 1),
     ("fsetxattr", 1),
-    ("mkdirat", 2),
+    ("mkdirat", 4),
     ("fchmodat", 3),
-    ("fsync", 4),
-    ("unlinkat", 3),
+    ("fsync", 6),
+    ("unlinkat", 4),
     ("linkat", 3),
-    ("write", 3),
+    ("write", 4),
 ];
 
 /// A tree before an operation, and the same after it.
@@ -177,7 +177,7 @@ fn a_purge_cut_anywhere_is_done_or_undone() {
 #[test]
 fn a_recovery_that_is_cut_too_is_recovered() {
     for (verb, call, step) in
-        [(&["install", "IMAGE"][..], "renameat", 4), (&["uninstall", "--purge", "app"][..], "unlinkat", 6)]
+        [(&["install", "IMAGE"][..], "renameat", 7), (&["uninstall", "--purge", "app"][..], "unlinkat", 10)]
     {
         let case = Case::new(verb, |host, image| {
             if verb[0] == "uninstall" {
