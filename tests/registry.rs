@@ -19,7 +19,11 @@ use sysctr::{
         pull::{self, Silent},
         source::this_architecture,
     },
-    model::{reference::ImageSource, settings::Settings},
+    model::{
+        fault::{Code, Fault},
+        reference::ImageSource,
+        settings::Settings,
+    },
 };
 use tempfile::TempDir;
 
@@ -187,19 +191,19 @@ fn login(registry: &Registry, password: &str) -> String {
     json!({"auths": {registry.host(): {"auth": auth}}}).to_string()
 }
 
-/// Pulls in a child, because the environment that names the auth file is the process's own.
 fn pull_with(bench: &Bench, image: &str, auth: &str) -> String {
-    pull_trusting(bench, image, auth, None)
+    pull_among(bench, image, auth, &[])
 }
 
-fn pull_trusting(bench: &Bench, image: &str, auth: &str, authorities: Option<&Path>) -> String {
+/// Pulls in a child, because the environment that names the auth file and more is the process's own.
+fn pull_among(bench: &Bench, image: &str, auth: &str, environment: &[(&str, &str)]) -> String {
     let auth_file = bench.work.path().join("auth.json");
     fs::write(&auth_file, auth).unwrap();
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "pull_in_a_child", "--nocapture"])
         .env("REGISTRY_AUTH_FILE", &auth_file)
         .env("TEST_IMAGE", image)
-        .envs(authorities.map(|file| ("SSL_CERT_FILE", file)))
+        .envs(environment.iter().copied())
         .output()
         .unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -226,6 +230,8 @@ fn what_is_not_there_or_broken_is_said_in_one_line_and_changes_nothing() {
     let host = registry.host();
     bench.refuses(&format!("{host}/nothing:1"), &["404", "nothing:1"]);
     bench.refuses(&format!("{host}/app:2"), &["404", "app:2"]);
+    let unknown = bench.pull(&format!("{host}/app:2")).err().unwrap();
+    assert_eq!(unknown.downcast_ref::<Fault>().map(Fault::code), Some(Code::NotFound));
     bench.refuses(&format!("127.0.0.1:{}/app:1", common::free_port()), &["cannot be reached", "refused"]);
     bench.refuses(&format!("{host}/app@sha256:{}", "0".repeat(64)), &["404"]);
 
@@ -429,7 +435,7 @@ fn another_machine_is_talked_to_with_tls_and_a_known_authority_only() {
     let name = format!("{}/app:1", registry.host());
     let unknown = pull_with(&bench, &name, "{}");
     assert!(unknown.contains("cannot be reached") && unknown.contains("certificate"), "{unknown}");
-    let known = pull_trusting(&bench, &name, "{}", Some(&certificate));
+    let known = pull_among(&bench, &name, "{}", &[("SSL_CERT_FILE", certificate.to_str().unwrap())]);
     assert!(known.contains(&format!("pulled {}", digest_of(&image))), "{known}");
     // without TLS it is refused unless the settings say otherwise
     let plain = Registry::plain(address, &bench.path("plain"));
@@ -440,4 +446,82 @@ fn another_machine_is_talked_to_with_tls_and_a_known_authority_only() {
     settings.registry.insecure.push(plain.host());
     let source = name.parse().unwrap();
     pull::pull(&bench.lock, &bench.store, &source, &settings, &mut Silent).unwrap();
+}
+
+#[test]
+fn the_environments_proxies_are_not_for_this_machine() {
+    let bench = Bench::new();
+    let registry = Registry::start(&bench.path("registry"));
+    let (layout, image) = image_in(&bench.path("layout"));
+    layout.push("1", &registry, "app:1");
+    let nobody = format!("http://127.0.0.1:{}", common::free_port());
+    let proxies = ["http_proxy", "https_proxy", "HTTPS_PROXY", "ALL_PROXY"].map(|name| (name, nobody.as_str()));
+    for host in [registry.host(), format!("localhost:{}", registry.port)] {
+        let pulled = pull_among(&bench, &format!("{host}/app:1"), "{}", &proxies);
+        assert!(pulled.contains(&format!("pulled {}", digest_of(&image))), "{pulled}");
+    }
+    let pulled = pull_among(&bench, "registry.invalid/app:1", "{}", &proxies);
+    assert!(pulled.contains("cannot be reached: Connection refused"), "{pulled}");
+}
+
+/// A registry that gives the same answer to all that is asked of it, but at its login, where NTH counts, and to the second token.
+fn strange_registry(answer: &'static str, to_login: &'static str) -> String {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let host = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let realm = format!("http://{host}/login");
+    std::thread::spawn(move || {
+        let mut logins = 0;
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = vec![0; 8192];
+            let length = stream.read(&mut request).unwrap_or_default();
+            let request = String::from_utf8_lossy(&request[..length]).to_lowercase();
+            // whoever begins with TLS is hung up on
+            if request.starts_with("get /") {
+                let at_login = request.starts_with("get /login");
+                logins += usize::from(at_login);
+                let text = match at_login {
+                    true => to_login,
+                    false if request.contains("authorization: bearer 2\r") => "200 OK|second token",
+                    false => answer,
+                };
+                let text = text.replace("REALM", &realm).replace("NTH", &logins.to_string());
+                let (head, body) = text.split_once('|').unwrap_or((&text, ""));
+                let reply = format!("HTTP/1.1 {}\r\nConnection: close\r\n\r\n{body}", head.replace('\n', "\r\n"));
+                stream.write_all(reply.as_bytes()).ok();
+            }
+        }
+    });
+    host
+}
+
+#[test]
+fn what_a_strange_registry_says_comes_out_as_one_line() {
+    let bench = Bench::new();
+    let challenge = "401 Unauthorized\nWWW-Authenticate: Bearer realm=\"REALM\",service=\"x\"|";
+    let table = [
+        ("500 Internal Server Error|disk\nfull \u{1b}[31m", "", "answered 500 disk full"),
+        ("404 Not Found|<html>", "", "404"),
+        ("403 Forbidden|{\"errors\": [{\"code\": \"DENIED\"}]}", "", "asks for credentials"),
+        ("429 Too Many|{\"errors\": [{\"code\": \"TOOMANYREQUESTS\", \"message\": \"slow\\ndown\"}]}", "", "slow down"),
+        ("200 OK\nContent-Length: 9|{}", "", "broke off: end of file"),
+        ("200 OK|nonsense", "", "not JSON"),
+        ("200 OK\nDocker-Content-Digest: sha256:00|{}", "", "Invalid digest"),
+        (challenge, "503 Service Unavailable|out\nfor lunch", "out for lunch"),
+        (challenge, "200 OK|{\"token\": \"a\\nb\"}", "does not fit into a header"),
+        (challenge, "200 OK|{}", "token"),
+        // one that has run out is had anew
+        (challenge, "200 OK|{\"token\": \"NTH\"}", "not JSON"),
+        (challenge, "200 OK|{\"token\": \"wrong\"}", "asks for credentials"),
+        (
+            "401 Unauthorized\nWWW-Authenticate: Bearer realm=\"http://127.0.0.1:1\"|",
+            "",
+            "http://127.0.0.1:1 cannot be reached",
+        ),
+        ("401 Unauthorized\nWWW-Authenticate: Negotiate|", "", "asks for credentials"),
+    ];
+    for (answer, to_login, words) in table {
+        bench.refuses(&format!("{}/app:1", strange_registry(answer, to_login)), &[words]);
+    }
 }

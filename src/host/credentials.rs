@@ -13,17 +13,12 @@ use serde::Deserialize;
 
 /// A user's name and password, and the file that they are from.
 pub struct Credentials {
-    /// `base64(user:password)`
-    encoded: String,
+    /// the name
+    pub user: String,
+    /// the password
+    pub password: String,
     /// for messages
     pub origin: PathBuf,
-}
-
-impl Credentials {
-    /// The value of an Authorization header.
-    pub fn basic(&self) -> String {
-        format!("Basic {}", self.encoded)
-    }
 }
 
 #[derive(Deserialize)]
@@ -71,8 +66,7 @@ fn find_in(places: &[PathBuf], reference: &Reference) -> Result<Option<Credentia
         };
         let file: AuthFile = serde_json::from_slice(&text).with_context(|| format!("reading {}", place.display()))?;
         if let Some(encoded) = choose(&file, reference) {
-            check(&encoded, place)?;
-            return Ok(Some(Credentials { encoded, origin: place.clone() }));
+            return decode(&encoded, place).map(Some);
         }
     }
     Ok(None)
@@ -94,12 +88,13 @@ fn choose(file: &AuthFile, reference: &Reference) -> Option<String> {
     keys.into_iter().find_map(|key| file.auths.get(&key)?.auth.clone().filter(|auth| !auth.is_empty()))
 }
 
-/// A header made of anything else would be refused far from its cause.
-fn check(encoded: &str, place: &Path) -> Result<()> {
-    let decoded = STANDARD.decode(encoded).ok();
-    let sound = decoded.is_some_and(|text| text.contains(&b':'));
-    anyhow::ensure!(sound, "{}: a login is not the base64 of USER:PASSWORD", place.display());
-    Ok(())
+fn decode(encoded: &str, origin: &Path) -> Result<Credentials> {
+    let text = STANDARD.decode(encoded).ok().and_then(|text| String::from_utf8(text).ok());
+    let (user, password) = text
+        .as_deref()
+        .and_then(|text| text.split_once(':'))
+        .with_context(|| format!("{}: a login is not the base64 of USER:PASSWORD", origin.display()))?;
+    Ok(Credentials { user: user.to_owned(), password: password.to_owned(), origin: origin.to_owned() })
 }
 
 #[cfg(test)]
@@ -134,8 +129,8 @@ mod tests {
             ("other.io/x", None),
         ] {
             let found = find_in(&places, &reference(image)).expect("sound files");
-            let expected = password.map(|password| format!("Basic {}", encode(&format!("u:{password}"))));
-            assert_eq!(found.map(|found| found.basic()), expected, "{image}");
+            let found = found.map(|found| (found.user, found.password));
+            assert_eq!(found, password.map(|password| ("u".to_owned(), password.to_owned())), "{image}");
         }
         for broken in ["{", r#"{"auths": {"reg.io": {"auth": "no base64!"}}}"#] {
             write(broken);

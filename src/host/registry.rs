@@ -1,26 +1,39 @@
 //! A registry, as the
 //! [distribution specification](https://github.com/opencontainers/distribution-spec/blob/main/spec.md) describes it.
 //!
-//! The one asynchronous place: requests run on a private thread, and callers see blocking calls. What a registry sends is bounded
-//! here and checked by the caller.
+//! The one asynchronous place: `oci-client` talks on a private thread, and callers see blocking calls. Blobs stream. Two things are not
+//! bounded, because `oci-client` has no way to:
+//!
+//! - A manifest, an error and a login server's answer are read whole. Only [`DEADLINE`] limits them; whoever resolves an image refuses
+//!   a manifest that is too large once it is here.
+//! - A registry with TLS may redirect to an address, or name a login server, without it.
 
 use std::{
+    error::Error,
     io::{self, Read},
-    sync::Mutex,
+    iter,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use http_auth::{ChallengeParser, ChallengeRef};
+use anyhow::{Context, Result, anyhow};
+use futures_util::{StreamExt, TryStreamExt, future::ready};
+use oci_client::{
+    Client, RegistryOperation,
+    client::{ClientConfig, ClientProtocol},
+    errors::{DigestError, OciDistributionError, OciEnvelope, OciErrorCode},
+    manifest::{
+        IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
+    },
+    secrets::RegistryAuth,
+};
 use oci_spec::distribution::Reference;
-use reqwest::{Response, StatusCode, header};
-use serde::Deserialize;
-use tokio::{runtime::Runtime, sync::mpsc};
+use tokio::runtime::Runtime;
+use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::{
     blob::Blob,
     credentials::{self, Credentials},
-    source::{BlobSource, MAX_JSON},
+    source::BlobSource,
 };
 use crate::model::{
     digest::Digest,
@@ -30,152 +43,113 @@ use crate::model::{
 
 const CONNECT: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(60);
-/// Pieces of a body that wait for the reader.
-const AHEAD: usize = 8;
-const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
-    application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+/// For an answer that is not a blob, however it trickles.
+const DEADLINE: Duration = Duration::from_secs(120);
+const MANIFESTS: &[&str] =
+    &[OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE];
+
+type Answer<T> = std::result::Result<T, OciDistributionError>;
 
 /// One repository of a registry.
 pub struct Registry {
     reference: Reference,
-    base: String,
-    client: reqwest::Client,
+    client: Client,
     credentials: Option<Credentials>,
-    authorization: Mutex<Option<String>>,
     runtime: Runtime,
 }
 
 impl Registry {
-    /// Prepares to talk to the registry. One that may do without TLS is asked whether it has it all the same.
+    /// Logs in to the registry. One that may do without TLS is asked whether it has it all the same.
     pub fn connect(reference: &Reference, settings: &Settings) -> Result<Registry> {
         let host = reference.resolve_registry();
         let insecure = is_loopback(host) || settings.registry.insecure.iter().any(|known| known == host);
-        // a second installation fails, and leaves the first in force
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
-            .read_timeout(IDLE)
-            .user_agent(concat!("sysctr/", env!("CARGO_PKG_VERSION")))
-            .https_only(!insecure)
-            .danger_accept_invalid_certs(insecure);
-        if is_loopback(host) {
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().context("preparing TLS")?;
-        // one worker, so that a download goes on while its reader is busy
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let tls = !insecure || {
-            let probe = client.get(format!("https://{host}/v2/"));
-            runtime.block_on(async { probe.send().await }).is_ok()
-        };
-        let scheme = if tls { "https" } else { "http" };
-        Ok(Registry {
-            base: format!("{scheme}://{host}/v2/{}", reference.repository()),
-            client,
+        let mut registry = Registry {
+            client: client(ClientProtocol::Https, host, insecure)?,
             credentials: credentials::find(reference)?,
-            authorization: Mutex::new(None),
-            runtime,
+            // one worker, so that a download goes on while its reader is busy
+            runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?,
             reference: reference.clone(),
-        })
+        };
+        let mut login = registry.wait(registry.login());
+        if insecure && login.as_ref().is_err_and(is_without_tls) {
+            registry.client = client(ClientProtocol::Http, host, insecure)?;
+            login = registry.wait(registry.login());
+        }
+        login.map_err(|error| registry.explain(error, "repository"))?;
+        Ok(registry)
     }
 
-    fn get(&self, path: &str, accept: Option<&str>) -> Result<Response> {
-        let url = format!("{}/{path}", self.base);
-        let mut response = self.send(&url, accept)?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            // the first time, or a token that has run out
-            let authorization = self.authorize(&response)?;
-            *self.authorization.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(authorization);
-            response = self.send(&url, accept)?;
+    async fn login(&self) -> Answer<()> {
+        let token = self.client.auth(&self.reference, &self.auth(), RegistryOperation::Pull).await?;
+        // oci-client would panic over it, as over a later one that it fetches by itself, which nobody sees here
+        if token.is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(OciDistributionError::RegistryTokenDecodeError("it does not fit into a header".into()));
         }
+        Ok(())
+    }
+
+    fn auth(&self) -> RegistryAuth {
+        let login = self.credentials.as_ref();
+        login.map_or(RegistryAuth::Anonymous, |login| RegistryAuth::Basic(login.user.clone(), login.password.clone()))
+    }
+
+    fn wait<T>(&self, answer: impl Future<Output = Answer<T>>) -> Answer<T> {
+        self.runtime.block_on(async { tokio::time::timeout(DEADLINE, answer).await.map_err(io::Error::from)? })
+    }
+
+    /// Asks for something that is called `what` in messages.
+    fn ask<T>(&self, what: &str, request: impl AsyncFn() -> Answer<T>) -> Result<T> {
+        let answer = self.wait(async {
+            match request().await {
+                // the token may have run out; and oci-client keeps to itself why it got no new one
+                Err(OciDistributionError::UnauthorizedError { .. }) => {
+                    self.login().await?;
+                    request().await
+                }
+                answer => answer,
+            }
+        });
+        answer.map_err(|error| self.explain(error, what))
+    }
+
+    fn manifest_at(&self, reference: &Reference) -> Result<Vec<u8>> {
+        let (manifest, _) = self.ask(&format!("image {}", reference.whole()), async || {
+            self.client.pull_manifest_raw(reference, &self.auth(), MANIFESTS).await
+        })?;
+        Ok(manifest.into())
+    }
+
+    fn explain(&self, error: OciDistributionError, what: &str) -> anyhow::Error {
+        use {OciDistributionError as E, OciErrorCode as C};
         let registry = self.reference.registry();
-        match response.status() {
-            status if status.is_success() => Ok(response),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => bail!(self.not_let_in()),
-            StatusCode::NOT_FOUND => {
-                let message = format!("the registry {registry} has no {} (404 Not Found)", self.what_is(path));
-                bail!(Fault::new(Code::NotFound, message))
+        let says =
+            |envelope: &OciEnvelope, codes: &[C]| envelope.errors.iter().any(|error| codes.contains(&error.code));
+        let missing = [C::BlobUnknown, C::ManifestBlobUnknown, C::ManifestUnknown, C::NameUnknown, C::NotFound];
+        let not_found =
+            || Fault::new(Code::NotFound, format!("the registry {registry} has no {what} (404 Not Found)")).into();
+        match error {
+            // the status is lost, so that an ill login server can only be told by its own words
+            E::AuthenticationFailure(words) if !words.is_empty() => anyhow!(line(&words)).context(self.not_let_in()),
+            E::AuthenticationFailure(_) | E::UnauthorizedError { .. } | E::ServerError { code: 403, .. } => {
+                anyhow!(self.not_let_in())
             }
-            status => {
-                let text = self.runtime.block_on(body(response, 4096)).unwrap_or_default();
-                let text =
-                    String::from_utf8_lossy(&text).chars().filter(|c| !c.is_control()).take(200).collect::<String>();
-                bail!("the registry {registry} answered {status} {text}")
+            E::ServerError { code: 404, .. } => not_found(),
+            E::ServerError { code, message, .. } => {
+                anyhow!("the registry {registry} answered {code} {}", line(&message))
             }
-        }
-    }
-
-    fn send(&self, url: &str, accept: Option<&str>) -> Result<Response> {
-        let mut request = self.client.get(url);
-        if let Some(accept) = accept {
-            request = request.header(header::ACCEPT, accept);
-        }
-        if let Some(authorization) = &*self.authorization.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
-            request = request.header(header::AUTHORIZATION, authorization);
-        }
-        let registry = self.reference.registry();
-        self.runtime
-            .block_on(async { request.send().await })
-            .map_err(reqwest::Error::without_url)
-            .with_context(|| format!("the registry {registry} cannot be reached"))
-    }
-
-    /// Answers the challenge of a 401: with the credentials themselves, or with a token had for them.
-    fn authorize(&self, response: &Response) -> Result<String> {
-        let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
-        let texts: Vec<&str> = headers.iter().filter_map(|value| value.to_str().ok()).collect();
-        let challenges: Vec<ChallengeRef<'_>> =
-            texts.iter().flat_map(|text| ChallengeParser::new(text).flatten()).collect();
-        let asks_for = |scheme: &str| challenges.iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case(scheme));
-        if let Some(challenge) = asks_for("bearer") {
-            let value = |key: &str| {
-                let found = challenge.params.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
-                found.map(|(_, value)| value.to_unescaped())
-            };
-            let realm = value("realm").context("the registry's challenge names no realm")?;
-            return self.token(&realm, value("service"));
-        }
-        ensure!(
-            asks_for("basic").is_some(),
-            "the registry {} asks for an unknown kind of login",
-            self.reference.registry()
-        );
-        match &self.credentials {
-            Some(credentials) => Ok(credentials.basic()),
-            None => bail!(self.not_let_in()),
-        }
-    }
-
-    fn token(&self, realm: &str, service: Option<String>) -> Result<String> {
-        #[derive(Deserialize)]
-        struct Token {
-            token: Option<String>,
-            access_token: Option<String>,
-        }
-        let mut url = reqwest::Url::parse(realm).with_context(|| format!("the registry's login address {realm:?}"))?;
-        {
-            let mut query = url.query_pairs_mut();
-            query.append_pair("scope", &format!("repository:{}:pull", self.reference.repository()));
-            if let Some(service) = service {
-                query.append_pair("service", &service);
+            E::RegistryError { envelope, .. } if says(&envelope, &missing) => not_found(),
+            E::RegistryError { envelope, .. } if says(&envelope, &[C::Denied]) => anyhow!(self.not_let_in()),
+            E::RegistryError { envelope, .. } => {
+                anyhow!("the registry {registry} answered {}", line(&envelope.to_string()))
             }
-        }
-        let mut request = self.client.get(url);
-        if let Some(credentials) = &self.credentials {
-            request = request.header(header::AUTHORIZATION, credentials.basic());
-        }
-        let asking = || format!("asking {realm} for a token");
-        self.runtime.block_on(async {
-            let response = request.send().await.map_err(reqwest::Error::without_url).with_context(asking)?;
-            match response.status() {
-                status if status.is_success() => {}
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST => bail!(self.not_let_in()),
-                status => bail!("{}: it answered {status}", asking()),
+            E::RequestError(error) => {
+                // the registry, or the login server that it sent us to
+                let whom = error.url().map_or_else(|| registry.to_owned(), |url| url.origin().ascii_serialization());
+                let how = if error.is_body() || error.is_decode() { "broke off" } else { "cannot be reached" };
+                anyhow!("{whom} {how}: {}", cause(&error.without_url()))
             }
-            let token: Token = serde_json::from_slice(&body(response, MAX_JSON).await?).with_context(asking)?;
-            let token = token.token.or(token.access_token).with_context(asking)?;
-            Ok(format!("Bearer {token}"))
-        })
+            other => anyhow!("the registry {registry}: {}", line(&other.to_string())),
+        }
     }
 
     fn not_let_in(&self) -> String {
@@ -189,89 +163,67 @@ impl Registry {
             ),
         }
     }
-
-    /// The last part of a request, in words.
-    fn what_is(&self, path: &str) -> String {
-        let repository = self.reference.repository();
-        match path.split_once('/') {
-            Some(("manifests", digest)) if digest.contains(':') => format!("image {repository}@{digest}"),
-            Some(("manifests", tag)) => format!("image {repository}:{tag}"),
-            Some((_, digest)) => format!("blob {digest} of {repository}"),
-            None => path.to_owned(),
-        }
-    }
-
-    fn manifest_at(&self, what: &str) -> Result<Vec<u8>> {
-        let response = self.get(&format!("manifests/{what}"), Some(MANIFESTS))?;
-        self.runtime.block_on(body(response, MAX_JSON)).context("fetching a manifest")
-    }
 }
 
 impl BlobSource for Registry {
     fn top(&self) -> Result<Vec<u8>> {
-        let what = self.reference.digest().or(self.reference.tag()).unwrap_or("latest");
-        self.manifest_at(what)
+        self.manifest_at(&self.reference)
     }
 
     fn manifest(&self, digest: &Digest) -> Result<Vec<u8>> {
-        self.manifest_at(&digest.to_string())
+        self.manifest_at(&self.reference.clone_with_digest(digest.to_string()))
     }
 
     fn blob(&self, blob: &Blob) -> Result<Box<dyn Read + Send>> {
-        let mut response = self.get(&format!("blobs/{}", blob.digest), None)?;
-        let (sender, chunks) = mpsc::channel(AHEAD);
-        self.runtime.spawn(async move {
-            loop {
-                let chunk = match response.chunk().await {
-                    Ok(Some(chunk)) => Ok(chunk.to_vec()),
-                    Ok(None) => return,
-                    Err(error) => Err(interrupted(error)),
-                };
-                let failed = chunk.is_err();
-                if sender.send(chunk).await.is_err() || failed {
-                    return;
-                }
-            }
-        });
-        Ok(Box::new(Body { chunks, chunk: Vec::new(), at: 0 }))
+        let digest = blob.digest.to_string();
+        let what = format!("blob {digest} of {}", self.reference.repository());
+        let body = self
+            .ask(&what, async || self.client.pull_blob_stream(&self.reference, digest.as_str()).await)?
+            // oci-client's check ends the stream, and our caller's says what is wrong: cut, too long or altered
+            .take_while(|piece| ready(!piece.as_ref().is_err_and(is_wrong_digest)))
+            .map_err(|error| {
+                io::Error::new(io::ErrorKind::ConnectionAborted, format!("the registry broke off: {}", cause(&error)))
+            });
+        let reader = StreamReader::new(Box::pin(body));
+        Ok(Box::new(SyncIoBridge::new_with_handle(reader, self.runtime.handle().clone())))
     }
 }
 
-/// A body that another thread receives.
-struct Body {
-    chunks: mpsc::Receiver<io::Result<Vec<u8>>>,
-    chunk: Vec<u8>,
-    at: usize,
+fn client(protocol: ClientProtocol, host: &str, insecure: bool) -> Result<Client> {
+    // a second installation fails, and leaves the first in force
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let config = ClientConfig {
+        protocol,
+        accept_invalid_certificates: insecure,
+        connect_timeout: Some(CONNECT),
+        read_timeout: Some(IDLE),
+        user_agent: concat!("sysctr/", env!("CARGO_PKG_VERSION")),
+        // a proxy of our own keeps those of the environment away, and is for no host at all
+        http_proxy: is_loopback(host).then(|| format!("http://{host}")),
+        no_proxy: Some("*,0.0.0.0/0,::/0".into()),
+        ..ClientConfig::default()
+    };
+    Client::try_from(config).context("preparing TLS")
 }
 
-impl Read for Body {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.chunk.len() {
-            match self.chunks.blocking_recv() {
-                Some(chunk) => self.chunk = chunk?,
-                None => return Ok(0),
-            }
-            self.at = 0;
-        }
-        let count = buffer.len().min(self.chunk.len() - self.at);
-        buffer[..count].copy_from_slice(&self.chunk[self.at..self.at + count]);
-        self.at += count;
-        Ok(count)
-    }
+/// The registry itself did not answer; a login server that does not is another matter.
+fn is_without_tls(error: &OciDistributionError) -> bool {
+    matches!(error, OciDistributionError::RequestError(error) if error.url().is_some_and(|url| url.path() == "/v2/"))
 }
 
-async fn body(mut response: Response, limit: u64) -> Result<Vec<u8>> {
-    let mut data = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(interrupted)? {
-        data.extend_from_slice(&chunk);
-        ensure!(data.len() as u64 <= limit, "the registry's answer is larger than {limit} bytes");
-    }
-    Ok(data)
+fn is_wrong_digest(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<DigestError>())
 }
 
-fn interrupted(error: reqwest::Error) -> io::Error {
-    let text = format!("the registry broke off: {:#}", anyhow::Error::from(error.without_url()));
-    io::Error::new(io::ErrorKind::ConnectionAborted, text)
+/// The bottom of an error: what lies above names addresses, which may be signed ones.
+fn cause(error: &(dyn Error + 'static)) -> String {
+    let bottom = iter::successors(Some(error), |&error| error.source()).last();
+    line(&bottom.unwrap_or(error).to_string())
+}
+
+/// A registry's words, fit for a message.
+fn line(words: &str) -> String {
+    words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
 }
 
 /// `localhost`, 127.0.0.0/8 or `[::1]`, with or without a port.

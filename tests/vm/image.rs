@@ -186,14 +186,16 @@ fn build_images(folder: &Path) -> Result<()> {
     buildah(&["rm", "--all"]).map(drop)
 }
 
-/// A docker-registry of the host's, on a port that was free.
-struct Registry {
-    address: String,
+/// A docker-registry of the host's, on a port that was free. It ends with this value.
+pub struct Registry {
+    /// host and port
+    pub address: String,
     _process: Guarded,
 }
 
 impl Registry {
-    fn start(store: &Path, work: &Path) -> Result<Self> {
+    /// Serves what lies in `store`; `work` takes its configuration and its log.
+    pub fn start(store: &Path, work: &Path) -> Result<Self> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let config = work.join("registry.yml");
         let store = store.display();

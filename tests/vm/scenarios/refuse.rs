@@ -1,5 +1,7 @@
 //! What cannot be installed changes nothing.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 
 use super::{REGISTRY, registry};
@@ -12,7 +14,7 @@ pub fn bad_installs_change_nothing(machine: &mut dyn Machine) -> Result<()> {
     machine.booted()?;
     let before = Snapshot::take(machine)?;
     let cases = [
-        (1, "sysctr install 127.0.0.1:5000/none".to_owned(), "none"),
+        (5, "sysctr install 127.0.0.1:5000/none".to_owned(), "none"),
         (1, "sysctr install 127.0.0.1:5999/etcd".to_owned(), "127.0.0.1:5999"),
         (2, format!("sysctr install --name ../etcd {REGISTRY}/etcd"), "../etcd"),
         (1, format!("sysctr install --name docker-registry {REGISTRY}/etcd"), "docker-registry"),
@@ -55,6 +57,8 @@ pub fn a_full_disk_changes_nothing(machine: &mut dyn Machine) -> Result<()> {
     registry(machine)?;
     machine.booted()?;
     machine.run("mkdir -p -m 700 /var/lib/sysctr && mount -t tmpfs -o size=40M,mode=700 tmpfs /var/lib/sysctr")?;
+    // systemd hears of a mount a moment later.
+    machine.wait_until(Duration::from_secs(30), "systemctl is-active var-lib-sysctr.mount")?;
     let before = Snapshot::take(machine)?;
     let said = machine.fails(1, &format!("sysctr install {REGISTRY}/etcd"))?;
     ensure!(said.contains("error: ") && said.to_lowercase().contains("space"), "it said {said}");
