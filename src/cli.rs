@@ -7,6 +7,9 @@ use clap_complete::Shell;
 
 use sysctr::model::{name::ContainerName, reference::ImageSource, values::Setting};
 
+/// The heading of the options that every verb has.
+const EVERYWHERE: &str = "With every command";
+
 /// Install OCI images as systemd services, without a container engine
 #[derive(Parser)]
 #[command(name = "sysctr", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
@@ -15,16 +18,16 @@ use sysctr::model::{name::ContainerName, reference::ImageSource, values::Setting
 )]
 pub struct Cli {
     /// Work on the system below this folder, without talking to systemd
-    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = EVERYWHERE)]
     pub root: Option<PathBuf>,
     /// Print one JSON document on standard output
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub json: bool,
     /// Say more
-    #[arg(short, long, global = true, action = ArgAction::SetTrue)]
+    #[arg(short, long, global = true, action = ArgAction::SetTrue, help_heading = EVERYWHERE)]
     pub verbose: bool,
     /// Say only what went wrong
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = EVERYWHERE)]
     pub quiet: bool,
     #[command(subcommand)]
     pub verb: Verb,
@@ -39,30 +42,48 @@ pub enum Verb {
     /// List what is installed
     List,
     /// Show one container in full
-    Show { name: ContainerName },
+    Show {
+        /// The container
+        name: ContainerName,
+    },
     /// Pull an image into the store
-    Pull { image: ImageSource },
+    Pull {
+        /// Where it comes from, such as registry.example/team/app:1 or oci:DIR
+        image: ImageSource,
+    },
     /// List the images in the store
     Images,
     /// Remove images from the store
     Remove {
+        /// A name that `sysctr images` shows
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<ImageSource>,
     },
-    /// Show what an image says about itself, in the store or where it comes from
-    Inspect { image: ImageSource },
-    /// Check every object of the store and every file that sysctr has placed
-    Verify { names: Vec<ContainerName> },
-    /// Drop what nothing needs: unused images, leftovers of what was cut short
+    /// Show what an image says about itself
+    Inspect {
+        /// In the store, or where it comes from
+        image: ImageSource,
+    },
+    /// Check the store and every file that was placed
+    Verify {
+        /// Only these containers
+        #[arg(value_name = "NAME")]
+        names: Vec<ContainerName>,
+    },
+    /// Drop images and leftovers that nothing needs
     Prune {
         /// Only say what would go
         #[arg(long)]
         dry_run: bool,
     },
     /// Print a completion script for a shell
-    Completions { shell: Shell },
-    /// Print the manual page, or write one for each verb into a folder
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write all into a folder
     Man {
+        /// Where a page for each command is written
         #[arg(value_hint = ValueHint::DirPath)]
         dir: Option<PathBuf>,
     },
@@ -73,6 +94,7 @@ pub enum Verb {
 
 #[derive(Args)]
 pub struct InstallArgs {
+    /// Where it comes from, such as registry.example/team/app:1 or oci:DIR
     pub image: ImageSource,
     /// Name of the container and of its unit [default: the last part of the repository]
     #[arg(long)]
@@ -96,6 +118,7 @@ pub struct InstallArgs {
 
 #[derive(Args)]
 pub struct UninstallArgs {
+    /// The containers
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<ContainerName>,
     /// Also delete the state that the image declared

@@ -4,22 +4,49 @@ mod cli;
 mod commands;
 mod output;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{error::Error, path::PathBuf, process::ExitCode};
 
-use clap::Parser;
+use clap::{Parser, error::ErrorKind};
 
 use cli::{Cli, Verb};
 use commands::Context;
 use output::Output;
+use sysctr::model::fault::{Code, Fault};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Asked for, or nothing was said at all.
+        Err(error) if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            error.exit()
+        }
+        Err(error) => {
+            let json = std::env::args_os().any(|word| word == "--json");
+            return Output { json, verbose: false, quiet: false }.failure(&usage(&error).into());
+        }
+    };
     let output = Output { json: cli.json, verbose: cli.verbose, quiet: cli.quiet };
     let context = Context { root: cli.root.unwrap_or_else(|| PathBuf::from("/")), output };
     match run(&context, cli.verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => output.failure(&error),
     }
+}
+
+/// A wrong command line in our own form: what is wrong, and in the hint how it is right.
+fn usage(error: &clap::Error) -> Fault {
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+    let first = first.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    // What our own types say of a value needs no words around it.
+    let message = match error.source() {
+        Some(cause) if error.kind() == ErrorKind::ValueValidation => cause.to_string(),
+        _ => first,
+    };
+    let line = |start: &str| text.lines().map(str::trim).find_map(|line| line.strip_prefix(start));
+    let usage = || line("Usage: ").map(|usage| format!("usage: {usage}"));
+    let hint = line("tip: ").map(str::to_owned).or_else(usage);
+    Fault::new(Code::Usage, message).hint(hint.unwrap_or_else(|| "`sysctr help` shows how".to_owned()))
 }
 
 fn run(context: &Context, verb: Verb) -> anyhow::Result<()> {

@@ -40,7 +40,10 @@ impl Output {
 
     /// Something that a person should know though nothing failed.
     pub fn warn(&self, line: impl AsRef<str>) {
-        eprintln!("warning: {}", line.as_ref());
+        // With --json standard error is for the one document of a failure.
+        if !self.json {
+            eprintln!("warning: {}", line.as_ref());
+        }
     }
 
     /// The verb's result: one JSON document, or the text for people.
@@ -56,9 +59,14 @@ impl Output {
         Ok(())
     }
 
+    /// Whether somebody is there to answer.
+    pub fn can_ask(&self) -> bool {
+        !self.json && io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
     /// Asks on the terminal; without one the answer is no.
     pub fn confirm(&self, question: &str) -> Result<bool> {
-        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        if !self.can_ask() {
             return Ok(false);
         }
         eprint!("{question} [y/N] ");
@@ -74,7 +82,7 @@ impl Output {
         let code = fault.map_or(Code::Failed, Fault::code);
         let unprivileged = !rustix::process::geteuid().is_root() && error.chain().any(is_denied);
         let hint = fault.and_then(Fault::way_out).or(unprivileged.then_some("sysctr works as root"));
-        let message = one_line(error);
+        let message = one_line(&format!("{error:#}"));
         if self.json {
             eprintln!("{}", serde_json::json!({"error": message, "hint": hint, "code": code as u8}));
         } else {
@@ -94,9 +102,9 @@ fn is_denied(cause: &(dyn std::error::Error + 'static)) -> bool {
         || io.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
-/// The chain of causes on one line, whatever line breaks and control characters an image put into them.
-fn one_line(error: &anyhow::Error) -> String {
-    format!("{error:#}").chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+/// Text on one line, whatever line breaks and control characters an image put into it.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Like println!, but a reader that left (`sysctr list | head -1`) is no failure.

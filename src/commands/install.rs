@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 
 use super::{Context, image, uninstall};
-use crate::cli::InstallArgs;
+use crate::{cli::InstallArgs, output::one_line};
 use sysctr::{
     host::{
         apply,
@@ -24,6 +24,7 @@ use sysctr::{
         render::{self, Rendered},
         request::Requests,
         spec,
+        values::Values,
     },
 };
 
@@ -52,7 +53,10 @@ pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
     let store = Store::open_or_create(&lock)?;
     let ready = match plan(context, args, &name, &root, &lock, &store)? {
         Plan::NothingToDo => {
-            context.output.say(format!("{name} is installed with this image and these values; nothing to do"));
+            context.output.result(&serde_json::json!({"name": name, "changed": false}), || {
+                let text = format!("{name} is installed with this image and these values; nothing to do");
+                if context.output.quiet { String::new() } else { text }
+            })?;
             return if args.now { start(manager.as_ref(), &name) } else { Ok(()) };
         }
         Plan::Ready(ready) => ready,
@@ -67,8 +71,13 @@ pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
         (_, Some(_)) => format!("; `systemctl start {name}` starts it"),
         (_, None) => String::new(),
     };
-    context.output.say(format!("installed {name} from {}{started}", deployment.image));
-    Ok(())
+    let document = serde_json::json!({
+        "name": name, "changed": true, "image": deployment.image, "digest": deployment.digest, "deployment": deployment.id,
+    });
+    context.output.result(&document, || match context.output.quiet {
+        true => String::new(),
+        false => format!("installed {name} from {}{started}", deployment.image),
+    })
 }
 
 fn name(args: &InstallArgs) -> Result<ContainerName> {
@@ -97,8 +106,7 @@ fn plan(
     if installed.is_none()
         && let Some(file) = units::taken(root, &name.service_unit())?
     {
-        let message = format!("the name {name} is taken by {}, which is not sysctr's", file.display());
-        bail!(Fault::new(Code::Failed, message).hint("choose another one with --name"));
+        bail!(taken(name, &file));
     }
     let image = match store.find(&args.image)? {
         Some(image) => image,
@@ -124,9 +132,16 @@ fn plan(
         settings: &args.settings,
     };
     let rendered = render::render(&inputs).with_context(|| format!("rendering {}", args.image))?;
+    if installed.is_none()
+        && let Some(file) = units::conflict(root, name, &rendered.files)?
+    {
+        bail!(taken(name, &file));
+    }
     if let Some(id) = installed {
         let current = state::deployment(root, name, id)?;
-        if current.digest == image.digest && current.values == rendered.values {
+        // Who gave a value does not matter, as long as it is the same.
+        let plain = |values: &Values| values.values().map(|value| value.value.clone()).collect::<Vec<_>>();
+        if current.digest == image.digest && plain(&current.values) == plain(&rendered.values) {
             return Ok(Plan::NothingToDo);
         }
         let message = format!("{name} is installed already, with another image or other values");
@@ -137,6 +152,12 @@ fn plan(
     Ok(Plan::Ready(Box::new(Ready { name: name.clone(), id, image, rendered })))
 }
 
+/// The failure that says who has the name.
+fn taken(name: &ContainerName, file: &Path) -> Fault {
+    let message = format!("the name {name} is taken by {}, which is not sysctr's", file.display());
+    Fault::new(Code::Failed, message).hint("choose another one with --name")
+}
+
 /// Shows the image's requests, and asks unless they are accepted already.
 fn accept(context: &Context, args: &InstallArgs, root: &Folder, ready: &Ready) -> Result<()> {
     let accepted = settings::load(root)?.requests.accept;
@@ -145,9 +166,10 @@ fn accept(context: &Context, args: &InstallArgs, root: &Folder, ready: &Ready) -
     if open.is_empty() {
         return Ok(());
     }
-    if !args.yes || !context.output.quiet {
+    // Who is not asked finds them in the error, or has accepted them.
+    if context.output.can_ask() || (args.yes && !context.output.quiet && !context.output.json) {
         eprintln!("{} requests what an image may not do unasked:", args.image);
-        open.iter().for_each(|request| eprintln!("  {request}"));
+        open.iter().for_each(|request| eprintln!("  {}", one_line(request)));
     }
     if args.yes || context.output.confirm("Accept?")? {
         return Ok(());
@@ -162,10 +184,12 @@ fn list(requests: &[&String]) -> String {
 
 /// The requests of the texts, and those that depend on what lies on this host.
 fn requests(root: &Folder, ready: &Ready) -> Result<Requests> {
-    let mut requests = ready.rendered.requests.clone();
-    for folder in &ready.rendered.state {
-        if owned::is_foreign(root, &ready.name, &folder.path)? {
-            requests.insert(format!("take over {} of the host, which is there already", folder.path));
+    let Ready { name, rendered, .. } = ready;
+    let mut requests = rendered.requests.clone();
+    let homes = rendered.homes(name);
+    for folder in rendered.state.iter().map(|folder| &folder.path).chain(&homes) {
+        if owned::is_foreign(root, name, folder)? {
+            requests.insert(format!("take over {folder} of the host, which is there already"));
         }
     }
     Ok(requests)
@@ -222,7 +246,7 @@ impl Ready {
             state: rendered.state,
             mount_points: Vec::new(),
         };
-        let config_json = serde_json::to_string_pretty(&rendered.spec).context("writing config.json")?;
+        let config_json = spec::to_text(&rendered.spec)?;
         let parts = Parts { image: &image, record: record.clone(), config_json, files: rendered.files, mount_points };
         let staging = || format!("staging {name}");
         let staged = Staged::write(root, lock, store, parts).with_context(staging)?;
@@ -230,10 +254,9 @@ impl Ready {
             units::verify(root, &name, id).with_context(staging)?;
         }
         let enable = !args.no_enable;
-        staged.commit(lock, enable).with_context(|| format!("installing {name}"))?;
+        let made = staged.commit(lock, enable).with_context(|| format!("installing {name}"))?;
 
-        let mut made = Vec::new();
-        let activated = activate(root, manager, &record, &mut made).and_then(|()| match args.now {
+        let activated = activate(root, manager, &record).and_then(|()| match args.now {
             true => start(manager, &name),
             false => Ok(()),
         });
@@ -250,13 +273,8 @@ impl Ready {
 }
 
 /// Everything behind the commit that is more than our own files.
-fn activate(root: &Folder, manager: Option<&Manager>, record: &Deployment, made: &mut Vec<String>) -> Result<()> {
+fn activate(root: &Folder, manager: Option<&Manager>, record: &Deployment) -> Result<()> {
     apply::sysusers(manager.is_some(), &record.name, root)?;
-    for folder in &record.state {
-        if owned::claim(root, &record.name, folder)? {
-            made.push(folder.path.clone());
-        }
-    }
     apply::tmpfiles(manager.is_some(), &record.name, root)?;
     manager.map_or(Ok(()), Manager::reload)
 }
@@ -277,5 +295,5 @@ fn undo(
 ) -> Result<()> {
     let Some(container) = state::container(root, &record.name)? else { return Ok(()) };
     uninstall::remove(root, lock, manager, &container, record, false)?;
-    made.iter().try_for_each(|folder| owned::purge(root, &record.name, folder).map(drop))
+    made.iter().try_for_each(|folder| owned::purge(root, &record.name, folder))
 }

@@ -17,7 +17,9 @@ pub fn run(dir: Option<&Path>) -> Result<()> {
         }
         None => {
             let mut page = Vec::new();
-            clap_mangen::Man::new(command).render(&mut page).context("making the manual page")?;
+            clap_mangen::Man::new(command.disable_help_subcommand(true))
+                .render(&mut page)
+                .context("making the manual page")?;
             // A pager that was left early is no failure.
             let _ = std::io::stdout().write_all(&page);
             Ok(())

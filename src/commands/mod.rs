@@ -57,14 +57,15 @@ impl Context {
 
     /// What every changing verb begins with: the lock, then what was cut short before.
     pub fn begin(&self, verb: &str) -> Result<(Folder, StoreLock)> {
-        let lock = StoreLock::acquire(&self.root, verb, PATIENCE)?;
+        // First, because the lock makes its folder, and that below a mistyped root is no help.
         let root = self.folder()?;
+        let lock = StoreLock::acquire(&self.root, verb, PATIENCE)?;
         self.recover(&root, &lock)?;
         Ok((root, lock))
     }
 
-    /// Finishes or undoes what was cut short.
-    pub fn recover(&self, root: &Folder, lock: &StoreLock) -> Result<()> {
+    /// Finishes or undoes what was cut short, and says for which containers it did what.
+    pub fn recover(&self, root: &Folder, lock: &StoreLock) -> Result<Vec<Recovered>> {
         let recovered = transaction::recover(root, lock)?;
         for one in &recovered {
             self.output.detail(match one {
@@ -78,6 +79,6 @@ impl Context {
         {
             manager.reload()?;
         }
-        Ok(())
+        Ok(recovered)
     }
 }

@@ -24,20 +24,24 @@ pub fn run(context: &Context, args: &UninstallArgs) -> Result<()> {
     names.dedup();
     let chosen = names.iter().map(|name| state::installed(&root, name)).collect::<Result<Vec<_>>>()?;
     if args.dry_run {
-        for (container, deployment) in &chosen {
-            context.output.say(format!("would stop, disable and remove {}", container.name));
-            for folder in deployment.state.iter().filter(|_| args.purge) {
-                context.output.say(format!("would delete {}", folder.path));
-            }
-        }
-        return Ok(());
+        return would(context, args, &chosen);
     }
     let manager = context.manager()?;
     for (container, deployment) in &chosen {
         remove(&root, &lock, manager.as_ref(), container, deployment, args.purge)?;
         context.output.say(format!("uninstalled {}{}", container.name, kept(&root, &container.name, deployment)?));
     }
-    Ok(())
+    context.output.result(&serde_json::json!({"removed": names}), String::new)
+}
+
+fn would(context: &Context, args: &UninstallArgs, chosen: &[(Container, Deployment)]) -> Result<()> {
+    let names: Vec<_> = chosen.iter().map(|(container, _)| &container.name).collect();
+    let state = chosen.iter().flat_map(|(_, deployment)| &deployment.state).filter(|_| args.purge);
+    let folders: Vec<_> = state.map(|folder| &folder.path).collect();
+    context.output.result(&serde_json::json!({"wouldRemove": names, "wouldDelete": folders}), || {
+        let names = names.iter().map(|name| format!("would stop, disable and remove {name}\n"));
+        names.chain(folders.iter().map(|folder| format!("would delete {folder}\n"))).collect()
+    })
 }
 
 /// Stops a container and removes it whole.

@@ -9,6 +9,7 @@ use sysctr::{
         fsck::Report,
         ostree::Store,
         state::{self, Container},
+        units,
     },
     model::{
         fault::{Code, Fault},
@@ -51,9 +52,14 @@ pub fn run(context: &Context, names: &[ContainerName]) -> Result<()> {
     bail!(Fault::new(Code::Failed, format!("verify found {}", super::image::count(report.problems.len(), "problem"))))
 }
 
-/// Each deployment that is in force or was; one that is being staged has no record yet.
+/// Each deployment that is in force or was; one that is being staged has no record yet. What is pending is no fault: a container that is
+/// being removed may lack anything, one that is being placed any placed file.
 fn verify_container(root: &Folder, store: Option<&Store>, container: &Container, report: &mut Report) -> Result<()> {
     let name = &container.name;
+    let Some(active) = container.active else { return Ok(()) };
+    if container.journal.is_none() {
+        units::verify_placed(root, name, active, report)?;
+    }
     for deployment in state::deployments(root, name)? {
         let path = format!("{}/rootfs", layout::deployment(name, deployment.id));
         match (root.open(&path)?, store) {

@@ -105,25 +105,32 @@ impl Folder {
     /// The text of a regular file in this folder; none where there is none.
     pub fn read(&self, name: &str) -> Result<Option<String>> {
         let context = || format!("reading {}", self.path.join(name).display());
+        let bytes = self.read_bytes(name)?;
+        bytes.map(|bytes| String::from_utf8(bytes).with_context(context)).transpose()
+    }
+
+    /// The content of a regular file in this folder, whatever it is; none where there is none.
+    pub fn read_bytes(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let context = || format!("reading {}", self.path.join(name).display());
         let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = match fs::openat(&self.fd, name, flags, Mode::empty()) {
             Ok(fd) => File::from(fd),
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error).with_context(context),
         };
-        let mut text = String::new();
-        let read = file.take(LIMIT).read_to_string(&mut text).with_context(context)?;
+        let mut content = Vec::new();
+        let read = file.take(LIMIT).read_to_end(&mut content).with_context(context)?;
         if read as u64 == LIMIT {
             bail!("{} is larger than anything that sysctr writes", self.path.join(name).display());
         }
-        Ok(Some(text))
+        Ok(Some(content))
     }
 
     /// Puts a whole file in place of whatever has the name: whoever looks sees the old text or the new one.
     pub fn write(&self, name: &str, text: &str, mode: u32) -> Result<()> {
         let temporary = format!(".sysctr-{name}.new");
         self.write_new(&temporary, text, mode)?;
-        self.rename(&temporary, name)
+        self.rename(&temporary, name).inspect_err(|_| drop(self.remove(&temporary)))
     }
 
     /// Writes a file and syncs it, its folder not yet.
@@ -177,10 +184,10 @@ impl Folder {
         }
     }
 
-    /// Removes a folder with all that is in it. Links in it are removed, not followed.
+    /// Removes a file, or a folder with all that is in it. Links are removed, not followed.
     pub fn remove_tree(&self, name: &str) -> Result<()> {
-        if self.kind(name)?.is_none() {
-            return Ok(());
+        if self.kind(name)? != Some(FileType::Directory) {
+            return self.remove(name).map(drop);
         }
         let path = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.fd))).join(name);
         std::fs::remove_dir_all(path).with_context(|| format!("removing {}", self.path.join(name).display()))

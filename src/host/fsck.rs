@@ -27,7 +27,7 @@ const XATTR_MAX: usize = 64 * 1024;
 /// Something that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// `object`, `image` or `checkout`
+    /// `object`, `image`, `checkout` or `placed`
     pub kind: &'static str,
     /// the object, image or path
     pub subject: String,

@@ -68,8 +68,9 @@ pub struct Tree {
     bytes: u64,
     xattr_bytes: usize,
     limits: Limits,
-    /// what was left out, for the user
-    pub warnings: Vec<String>,
+    warnings: Vec<String>,
+    /// devices, fifos and sockets: how many, and the first of them
+    special: (u64, Vec<String>),
 }
 
 /// libostree follows at most 256 levels.
@@ -89,12 +90,30 @@ impl Tree {
     /// An empty root, root's own and 0755.
     pub fn new(limits: Limits) -> Tree {
         let root = Node::Dir(implied(), BTreeMap::new());
-        Tree { nodes: vec![(0, root)], layer: 0, entries: 0, bytes: 0, xattr_bytes: 0, limits, warnings: Vec::new() }
+        Tree {
+            nodes: vec![(0, root)],
+            layer: 0,
+            entries: 0,
+            bytes: 0,
+            xattr_bytes: 0,
+            limits,
+            warnings: Vec::new(),
+            special: (0, Vec::new()),
+        }
     }
 
     /// The node with this number.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id].1
+    }
+
+    /// What was left out, for the user.
+    pub fn warnings(&self) -> Vec<String> {
+        let (count, named) = &self.special;
+        let more = count - named.len() as u64;
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let special = format!("left out {}{more}: devices, fifos and sockets are not installed", named.join(", "));
+        self.warnings.iter().cloned().chain((*count > 0).then_some(special)).collect()
     }
 
     /// Bytes of all files in the tree, a hard-linked one counted for each name.
@@ -140,7 +159,13 @@ impl Tree {
         }
         let node = match entry.kind {
             Kind::Special => {
-                self.warn(format!("left out {:?}: devices, fifos and sockets are not installed", path.join("/")));
+                // A container has a /dev of its own, mounted over the image's.
+                if path[0] != "dev" {
+                    self.special.0 += 1;
+                    if self.special.1.len() < 3 {
+                        self.special.1.push(format!("{:?}", path.join("/")));
+                    }
+                }
                 return Ok(());
             }
             Kind::Dir => {

@@ -1,50 +1,90 @@
 //! Host folders that a container owns: its declared state. A folder that we made bears the container's name in an extended attribute, so
 //! that a later install knows its own from somebody else's.
 
-use anyhow::{Context, Result};
-use rustix::fs::{self, Gid, Mode, Uid, XattrFlags};
+use anyhow::{Context, Result, bail};
+use rustix::fs::{self, FileType, Gid, Mode, Uid, XattrFlags};
 
 use super::dir::Folder;
-use crate::model::{deployment::OwnedFolder, name::ContainerName};
+use crate::model::{deployment::OwnedFolder, name::ContainerName, request};
 
 /// Only root can set it, and only root can read it.
 const MARK: &str = "trusted.sysctr";
 
+/// Whether the folder is there.
+pub fn exists(root: &Folder, path: &str) -> Result<bool> {
+    Ok(open(root, path)?.is_some())
+}
+
 /// Whether the folder is there and does not bear the container's name.
 pub fn is_foreign(root: &Folder, name: &ContainerName, path: &str) -> Result<bool> {
+    refuse_links(root, name, path)?;
     Ok(open(root, path)?.is_some_and(|folder| owner(&folder).as_deref() != Some(name.as_str())))
 }
 
-/// Makes the folder with its owner, mode and mark; whether it was not there before.
-pub fn claim(root: &Folder, name: &ContainerName, owned: &OwnedFolder) -> Result<bool> {
-    let is_new = open(root, &owned.path)?.is_none();
+/// Makes the folder with its owner, mode and mark. Can be done again.
+pub fn claim(root: &Folder, name: &ContainerName, owned: &OwnedFolder) -> Result<()> {
+    refuse_links(root, name, &owned.path)?;
+    let home = home(name);
+    if request::is_below(&owned.path, &home) && owned.path != home {
+        // What else an image keeps there is ours too.
+        mark(&root.create(&home[1..], 0o755)?, name);
+    }
     let folder = root.create(owned.path.trim_start_matches('/'), 0o700)?;
     let context = || format!("making {}", owned.path);
     fs::fchown(&folder, Some(Uid::from_raw(owned.uid)), Some(Gid::from_raw(owned.gid))).with_context(context)?;
     fs::fchmod(&folder, Mode::from_raw_mode(owned.mode)).with_context(context)?;
-    // A file system without such attributes only makes the next install ask once more.
-    let _ = fs::fsetxattr(&folder, MARK, name.as_str().as_bytes(), XattrFlags::empty());
-    folder.sync()?;
-    Ok(is_new)
+    mark(&folder, name);
+    folder.sync()
 }
 
-/// Deletes the folder with all that is in it, if it bears the container's name; whether it did.
-pub fn purge(root: &Folder, name: &ContainerName, path: &str) -> Result<bool> {
-    if open(root, path)?.is_none() || is_foreign(root, name, path)? {
-        return Ok(false);
+/// Deletes the folder with all that is in it, if it bears the container's name. Can be done again.
+pub fn purge(root: &Folder, name: &ContainerName, path: &str) -> Result<()> {
+    if is_foreign(root, name, path)? {
+        return Ok(());
     }
-    let (parent, last) = path.trim_start_matches('/').rsplit_once('/').unwrap_or(("", path.trim_start_matches('/')));
-    if let Some(folder) = root.open(if parent.is_empty() { "." } else { parent })? {
-        folder.remove_tree(last)?;
-        folder.sync()?;
-    }
-    // A volume lies in a folder that was made for it.
-    if parent == format!("var/lib/{name}")
-        && let Some(lib) = root.open("var/lib")?
+    let home = home(name);
+    let mut parts = path;
+    let mut is_state = true;
+    while let Some((parent, last)) = parts.rsplit_once('/')
+        && (is_state || request::is_below(parts, &home))
     {
-        lib.remove_empty(name.as_str())?;
+        if let Some(folder) = root.open(if parent.is_empty() { "." } else { &parent[1..] })? {
+            if is_state {
+                folder.remove_tree(last)?;
+            } else if !folder.remove_empty(last)? {
+                break;
+            }
+            folder.sync()?;
+        }
+        // Folders that were made for it, up to the container's own one.
+        (parts, is_state) = (parent, false);
     }
-    Ok(true)
+    Ok(())
+}
+
+/// What ran under this name before may have left links in its own folder: nothing of it is followed, at install or by a mount.
+fn refuse_links(root: &Folder, name: &ContainerName, path: &str) -> Result<()> {
+    let home = home(name);
+    let Some(rest) = path.strip_prefix(&home).and_then(|rest| rest.strip_prefix('/')) else { return Ok(()) };
+    let Some(folder) = root.open(&home[1..])? else { return Ok(()) };
+    for end in rest.match_indices('/').map(|(at, _)| at).chain([rest.len()]) {
+        match folder.kind(&rest[..end])? {
+            None => return Ok(()),
+            Some(FileType::Symlink) => bail!("{home}/{} is a symbolic link, and state is none", &rest[..end]),
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// The place that a container has for itself.
+fn home(name: &ContainerName) -> String {
+    format!("/var/lib/{name}")
+}
+
+fn mark(folder: &Folder, name: &ContainerName) {
+    // A file system without such attributes only makes the next install ask once more.
+    let _ = fs::fsetxattr(folder, MARK, name.as_str().as_bytes(), XattrFlags::empty());
 }
 
 fn open(root: &Folder, path: &str) -> Result<Option<Folder>> {

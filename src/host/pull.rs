@@ -96,8 +96,8 @@ fn import(store: &Store, source: &ImageSource, resolved: &Resolved, progress: &m
     store.repo.transaction_set_ref(None, &resolved.digest.commit_ref(), Some(&checksum));
     store.repo.transaction_set_ref(None, &source.tag_ref(), Some(&checksum));
     transaction.commit(NO_CANCEL).context("writing to the store")?;
-    for warning in &tree.warnings {
-        progress.warning(warning);
+    for warning in tree.warnings() {
+        progress.warning(&warning);
     }
     Ok(checksum)
 }

@@ -68,8 +68,14 @@ impl<'a> Staged<'a> {
         Ok(staged)
     }
 
-    /// Puts the deployment in force. From here on a power cut ends in the new state.
-    pub fn commit(mut self, _lock: &StoreLock, enable: bool) -> Result<()> {
+    /// Puts the deployment in force. From here on a power cut ends in the new state. Gives the state folders that were not there before.
+    pub fn commit(mut self, _lock: &StoreLock, enable: bool) -> Result<Vec<String>> {
+        let mut made = Vec::new();
+        for folder in state::deployment(self.root, &self.name, self.id)?.state {
+            if !owned::exists(self.root, &folder.path)? {
+                made.push(folder.path);
+            }
+        }
         let settings = self.root.create(&layout::settings(&self.name), 0o755)?;
         let journal = Journal {
             version: Journal::VERSION,
@@ -79,18 +85,22 @@ impl<'a> Staged<'a> {
             enable,
             purge: false,
         };
-        settings.write(layout::JOURNAL, &deployment::to_text(&journal)?, 0o600)?;
-        let committed = settings.write(layout::ACTIVE, &format!("{}\n", self.id), 0o644);
+        let text = deployment::to_text(&journal)?;
+        let committed = settings
+            .write(layout::JOURNAL, &text, 0o600)
+            .and_then(|()| settings.write(layout::ACTIVE, &format!("{}\n", self.id), 0o644));
         if committed.is_err() {
+            settings.remove(layout::ACTIVE)?;
             settings.remove(layout::JOURNAL)?;
         }
         committed?;
         self.armed = false;
         let placed = roll_forward(self.root, &self.name, &journal);
         if placed.is_err() {
+            made.iter().try_for_each(|folder| owned::purge(self.root, &self.name, folder))?;
             remove_files(self.root, &self.name)?;
         }
-        placed
+        placed.map(|()| made)
     }
 }
 
@@ -150,6 +160,7 @@ pub fn recover(root: &Folder, lock: &StoreLock) -> Result<Vec<Recovered>> {
             done.extend(recover_one(root, lock, &name).with_context(doing)?);
         }
     }
+    remove_empty_folders(root)?;
     Ok(done)
 }
 
@@ -161,6 +172,14 @@ fn recover_one(root: &Folder, lock: &StoreLock, name: &ContainerName) -> Result<
     };
     match (&container.journal, container.active) {
         (None, active) => {
+            if let Some(settings) = root.open(&layout::settings(name))? {
+                // a file that was being written when the operation had not begun
+                let names = settings.names()?;
+                names
+                    .iter()
+                    .filter(|file| file.starts_with(".sysctr-"))
+                    .try_for_each(|file| settings.remove(file).map(drop))?;
+            }
             let newer = |id: &u32| Some(*id) > active;
             let mut staged: Vec<u32> = state::deployment_ids(root, name)?.into_iter().filter(newer).collect();
             staged.extend(units::set_ids(root, name)?.into_iter().filter(newer));
@@ -178,7 +197,7 @@ fn recover_one(root: &Folder, lock: &StoreLock, name: &ContainerName) -> Result<
                     && let Some(id) = journal.from
                     && let Ok(record) = state::deployment(root, name, id)
                 {
-                    record.state.iter().try_for_each(|folder| owned::purge(root, name, &folder.path).map(drop))?;
+                    record.state.iter().try_for_each(|folder| owned::purge(root, name, &folder.path))?;
                 }
                 remove_files(root, name)?;
                 Ok(Some(Recovered::Removed(name.clone())))
@@ -202,24 +221,45 @@ fn roll_forward(root: &Folder, name: &ContainerName, journal: &Journal) -> Resul
     let Some(id) = journal.to else { return Ok(()) };
     units::place(root, name, id)?;
     units::preset(root, name, Some(journal.enable))?;
-    if journal.enable { units::enable(root, name, id) } else { Ok(()) }
+    if journal.enable {
+        units::enable(root, name, id)?;
+    }
+    state::deployment(root, name, id)?.state.iter().try_for_each(|folder| owned::claim(root, name, folder))
 }
 
 /// Removes every file of a container that is no longer in force; its state and its image stay.
 pub fn remove_files(root: &Folder, name: &ContainerName) -> Result<()> {
+    let settings = root.open(&layout::settings(name))?;
+    if let Some(settings) = &settings
+        && settings.remove(layout::ACTIVE)?
+    {
+        settings.sync()?;
+    }
     units::withdraw(root, name)?;
     if let Some(containers) = root.open(&format!("{}/containers", layout::STATE))? {
         containers.remove_tree(name.as_str())?;
         containers.sync()?;
     }
-    // Last, because it holds the journal: until here all of this can be done again.
+    // The journal goes last: until then all of this can be done again.
+    if let Some(settings) = settings {
+        let files = settings.names()?;
+        files.iter().filter(|file| *file != layout::JOURNAL).try_for_each(|file| settings.remove_tree(file))?;
+        settings.sync()?;
+    }
     if let Some(containers) = root.open(layout::CONTAINERS)? {
         containers.remove_tree(name.as_str())?;
         containers.sync()?;
     }
-    for (parent, folder) in [("etc/sysctr", "containers"), ("etc", "sysctr")] {
-        if let Some(parent) = root.open(parent)? {
-            parent.remove_empty(folder)?;
+    remove_empty_folders(root)
+}
+
+/// Without containers nothing of ours is left but the store.
+fn remove_empty_folders(root: &Folder) -> Result<()> {
+    for (parent, folder) in [("etc/sysctr", "containers"), ("etc", "sysctr"), (layout::STATE, "containers")] {
+        if let Some(parent) = root.open(parent)?
+            && parent.kind(folder)?.is_some()
+            && parent.remove_empty(folder)?
+        {
             parent.sync()?;
         }
     }
@@ -239,31 +279,34 @@ fn discard(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
     Ok(())
 }
 
-/// Makes what the checkout lacks to mount upon; gives the path if something was made. Resolved inside the checkout: an image's links
-/// cannot lead out of it.
-fn make_mount_point(rootfs: &Folder, point: &MountPoint) -> Result<Option<String>> {
+/// Makes what the checkout lacks to mount upon, and gives what was made: the image does not have it. Resolved inside the checkout: an
+/// image's links cannot lead out of it.
+fn make_mount_point(rootfs: &Folder, point: &MountPoint) -> Result<Vec<String>> {
     let path = point.path();
     let below = path.trim_start_matches('/');
     let context = || format!("making the mount point {path} in the image");
-    let (parent, name) = below.rsplit_once('/').unwrap_or((".", below));
-    if let MountPoint::Folder(_) = point {
-        if rootfs.open(below).with_context(context)?.is_some() {
-            return Ok(None);
+    let (parents, name) = below.rsplit_once('/').unwrap_or(("", below));
+    let mut made = Vec::new();
+    let ends = parents.match_indices('/').map(|(at, _)| at).chain((!parents.is_empty()).then_some(parents.len()));
+    let folders = ends.map(|end| &below[..end]).chain(matches!(point, MountPoint::Folder(_)).then_some(below));
+    for folder in folders {
+        if rootfs.open(folder).with_context(context)?.is_none() {
+            rootfs.create(folder, 0o755).with_context(context)?;
+            made.push(format!("/{folder}"));
         }
-        rootfs.create(below, 0o755).with_context(context)?;
-        return Ok(Some(path.clone()));
     }
-    let parent = match parent {
-        "." => rootfs.open(".")?.with_context(context)?,
-        parent => rootfs.create(parent, 0o755).with_context(context)?,
-    };
+    if let MountPoint::Folder(_) = point {
+        return Ok(made);
+    }
+    let parent = rootfs.open(if parents.is_empty() { "." } else { parents })?.with_context(context)?;
     match parent.kind(name).with_context(context)? {
-        Some(FileType::RegularFile) => return Ok(None),
+        Some(FileType::RegularFile) => return Ok(made),
         // A link such as resolv.conf -> ../run/... would have the host's file mounted elsewhere.
         Some(FileType::Symlink) => drop(parent.remove(name)?),
         Some(_) => anyhow::bail!("the image has something else at {path}, where a file is to be mounted"),
         None => {}
     }
     parent.write_new(name, "", 0o644).with_context(context)?;
-    Ok(Some(path.clone()))
+    made.push(path.clone());
+    Ok(made)
 }

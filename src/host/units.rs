@@ -4,8 +4,9 @@
 use std::{collections::BTreeMap, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
+use rustix::fs::FileType;
 
-use super::dir::Folder;
+use super::{dir::Folder, fsck::Report};
 use crate::model::{
     layout::{self, Link},
     name::ContainerName,
@@ -34,6 +35,31 @@ pub fn taken(root: &Folder, unit: &str) -> Result<Option<PathBuf>> {
             && folder.kind(unit)?.is_some()
         {
             return Ok(Some(PathBuf::from("/").join(place).join(unit)));
+        }
+    }
+    Ok(None)
+}
+
+/// What lies already where one of the files or links of a new container would.
+pub fn conflict(root: &Folder, name: &ContainerName, files: &BTreeMap<String, String>) -> Result<Option<PathBuf>> {
+    for (file, text) in files {
+        if layout::is_unit(file) {
+            if let Some(path) = taken(root, file)? {
+                return Ok(Some(path));
+            }
+            for link in layout::links(file, &UnitFile::parse(file, text)?)? {
+                if let Some(folder) = root.open(&link.folder)?
+                    && folder.kind(&link.name)?.is_some()
+                    && folder.link_target(&link.name).as_deref() != Some(&link.target)
+                {
+                    return Ok(Some(PathBuf::from("/").join(link.folder).join(link.name)));
+                }
+            }
+        } else {
+            let (folder, placed) = layout::place(name, file);
+            if root.open(folder)?.map(|folder| folder.kind(&placed)).transpose()?.flatten().is_some() {
+                return Ok(Some(PathBuf::from("/").join(folder).join(placed)));
+            }
         }
     }
     Ok(None)
@@ -142,34 +168,38 @@ fn disable(root: &Folder, name: &ContainerName) -> Result<()> {
     for folder in
         system.names()?.iter().filter(|name| [".wants", ".requires", ".upholds"].iter().any(|end| name.ends_with(end)))
     {
-        if let Some(wants) = system.open(folder)?
-            && remove_links(&wants, &targets)?
-        {
-            system.remove_empty(folder)?;
-            system.sync()?;
+        if let Some(wants) = system.open(folder)? {
+            remove_links(&wants, &targets)?;
+        }
+    }
+    // As `systemctl disable` does; also those that an earlier run emptied.
+    for id in set_ids(root, name)? {
+        for link in links(root, name, id)? {
+            if let Some(folder) = link.folder.strip_prefix(layout::LINKS).and_then(|folder| folder.strip_prefix('/'))
+                && system.remove_empty(folder)?
+            {
+                system.sync()?;
+            }
         }
     }
     Ok(())
 }
 
-fn remove_links(folder: &Folder, targets: &[String]) -> Result<bool> {
+fn remove_links(folder: &Folder, targets: &[String]) -> Result<()> {
     let mut removed = false;
     for name in folder.names()? {
         if folder.link_target(&name).is_some_and(|target| targets.contains(&target)) {
             removed |= folder.remove(&name)?;
         }
     }
-    if removed {
-        folder.sync()?;
-    }
-    Ok(removed)
+    if removed { folder.sync() } else { Ok(()) }
 }
 
 /// Sets or drops the container's line in our preset file (systemd.preset(5)): a first boot must not enable what was left off.
 pub fn preset(root: &Folder, name: &ContainerName, enabled: Option<bool>) -> Result<()> {
     let known = root.open(layout::PRESET_FOLDER)?.map(|folder| folder.read(layout::PRESET)).transpose()?.flatten();
     if known.is_none() && enabled.is_none() {
-        return Ok(());
+        return remove_if_empty(root, layout::PRESET_FOLDER);
     }
     let unit = name.service_unit();
     let known = known.unwrap_or_default();
@@ -209,6 +239,32 @@ pub fn verify(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
     Ok(())
 }
 
+/// Is each placed file what the set in force says? Drop-ins and masks are the admin's and lie elsewhere.
+pub fn verify_placed(root: &Folder, name: &ContainerName, id: u32, report: &mut Report) -> Result<()> {
+    let files = set_files(root, name, id)?;
+    if !files.contains(&name.service_unit()) {
+        let set = root.path().join(layout::unit_set(name, id)).join(name.service_unit());
+        report.add("placed", set.display().to_string(), "it is missing");
+    }
+    for file in files {
+        let wanted = root.open(&layout::unit_set(name, id))?.map(|set| set.read(&file)).transpose()?.flatten();
+        let (folder, placed) = layout::place(name, &file);
+        let path = root.path().join(folder).join(&placed).display().to_string();
+        report.checked += 1;
+        let Some(folder) = root.open(folder)? else {
+            report.add("placed", path, "it is missing");
+            continue;
+        };
+        match folder.kind(&placed)? {
+            None => report.add("placed", path, "it is missing"),
+            Some(FileType::RegularFile) if folder.read_bytes(&placed)? == wanted.map(String::into_bytes) => {}
+            Some(FileType::RegularFile) => report.add("placed", path, "its content is not what was installed"),
+            Some(_) => report.add("placed", path, "it is no regular file"),
+        }
+    }
+    Ok(())
+}
+
 /// The files of a set.
 pub fn set_files(root: &Folder, name: &ContainerName, id: u32) -> Result<Vec<String>> {
     root.open(&layout::unit_set(name, id))?.map_or(Ok(Vec::new()), |set| set.names())
@@ -225,7 +281,7 @@ fn links(root: &Folder, name: &ContainerName, id: u32) -> Result<Vec<Link>> {
     let mut links = Vec::new();
     for file in set.names()?.into_iter().filter(|file| layout::is_unit(file)) {
         let text = set.read(&file)?.unwrap_or_default();
-        links.extend(layout::links(&file, &UnitFile::parse(&file, &text)?));
+        links.extend(layout::links(&file, &UnitFile::parse(&file, &text)?)?);
     }
     Ok(links)
 }

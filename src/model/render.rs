@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use oci_spec::{image::ImageConfiguration, runtime::Spec};
 use serde_json::{Value as Json, json};
 
 use super::{
     deployment::OwnedFolder,
     digest::Digest,
+    fault::{Code, Fault},
     layout,
     manifest::Manifest,
     name::ContainerName,
@@ -69,6 +70,13 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
             Manifest::default()
         }
     };
+    for folder in own_folders(inputs.name) {
+        if let Some(place) = request::forbidden(&folder) {
+            let message =
+                format!("the name {} would give {folder} to the container, and {place} is the host's", inputs.name);
+            bail!(Fault::new(Code::Failed, message).hint("choose another one with --name"));
+        }
+    }
     let values = values::resolve(&manifest, inputs.settings)?;
     let data = data(inputs, &manifest, &values);
     let raw = [("exec_start", layout::launch(inputs.name, inputs.id))];
@@ -119,7 +127,13 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
     requests.extend(request::of_spec(&spec, &own).context("config.json")?);
     for (file, text) in &files {
         let unit = UnitFile::parse(file, text)?;
+        layout::links(file, &unit)?;
         requests.extend(request::of_unit(file, &unit, inputs.name, &raw[0].1));
+    }
+    for folder in &state {
+        if let Some(place) = request::forbidden(&folder.path) {
+            bail!("state in {}: nothing of an image is written below {place}", folder.path);
+        }
     }
     for folder in state.iter().filter(|folder| !own.iter().any(|own| request::is_below(&folder.path, own))) {
         requests.insert(format!("keep state in {} of the host", folder.path));
@@ -140,6 +154,30 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
         files.insert(layout::SYSUSERS.to_owned(), text);
     }
     Ok(Rendered { values, spec, files, state, requests })
+}
+
+impl Rendered {
+    /// The host folders named after the container that it uses: its own only if nobody else has them.
+    pub fn homes(&self, name: &ContainerName) -> Vec<String> {
+        let directives = [("State", "lib"), ("Cache", "cache"), ("Logs", "log")]
+            .map(|(kind, place)| (kind, format!("/var/{place}/{name}")));
+        let directives = directives.into_iter().chain([("Runtime", format!("/run/{name}"))]);
+        let by_directive = directives.filter(|(kind, _)| {
+            let line = format!("{kind}Directory=");
+            self.files.values().any(|text| text.lines().any(|given| given.starts_with(&line)))
+        });
+        let sources = self.spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_ref()?.to_str());
+        let paths: Vec<&str> = sources
+            .chain(self.state.iter().map(|folder| folder.path.as_str()))
+            .chain(self.files.get(layout::TMPFILES).map_or("", String::as_str).split_ascii_whitespace())
+            .collect();
+        let by_path =
+            own_folders(name).into_iter().filter(|home| paths.iter().any(|path| request::is_below(path, home)));
+        let mut homes: Vec<String> = by_path.chain(by_directive.map(|(_, path)| path)).collect();
+        homes.sort();
+        homes.dedup();
+        homes
+    }
 }
 
 /// The places that a container has for itself.
@@ -191,7 +229,12 @@ fn state(inputs: &Inputs, manifest: &Manifest, user: &User) -> Result<Vec<(Owned
         super::manifest::absolute(volume).context("the image's volumes")?;
         if !state.iter().any(|(_, inside)| inside == volume) {
             let flat = volume.trim_start_matches('/').replace('/', "-");
-            state.push((folder(format!("/var/lib/{}/{flat}", inputs.name), 0o755), volume.to_owned()));
+            let path = format!("/var/lib/{}/{flat}", inputs.name);
+            ensure!(
+                !state.iter().any(|(known, _)| known.path == path),
+                "the image's volumes: two of them would lie in {path}"
+            );
+            state.push((folder(path, 0o755), volume.to_owned()));
         }
     }
     Ok(state)
@@ -215,6 +258,7 @@ fn complete(inputs: &Inputs, manifest: &Manifest, file: &str, text: &str) -> Res
     if !file.ends_with(".service") {
         return Ok(unit.to_text());
     }
+    ensure!(unit.values("Service", "ExecStart").any(|line| !line.is_empty()), "{file}: it has no ExecStart=");
     unit.add("Unit", "RequiresMountsFor", &format!("/{}", layout::deployment(inputs.name, inputs.id)));
     for (key, units) in [
         ("After", &manifest.after),

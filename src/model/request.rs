@@ -47,22 +47,42 @@ const INSTALL_TARGETS: &str = "multi-user.target default.target graphical.target
     paths.target network-online.target network-pre.target network.target";
 
 /// Below these nothing that comes from an image is ever written, whoever accepts it.
-const NEVER: [&str; 14] = [
+const NEVER: [&str; 28] = [
     "/etc/systemd",
     "/run/systemd",
     "/usr/lib/systemd",
+    "/usr/local/lib/systemd",
+    "/lib/systemd",
     "/etc/ld.so",
     "/etc/pam.d",
+    "/usr/lib/pam.d",
     "/etc/security",
+    "/usr/lib/security",
     "/etc/sudo",
     "/etc/cron",
+    "/etc/anacrontab",
     "/var/spool/cron",
     "/etc/sysctr",
+    "/usr/lib/sysctr",
+    "/usr/libexec/sysctr",
     "/var/lib/sysctr",
     "/run/sysctr",
+    "/var/run",
     "/etc/tmpfiles.d",
+    "/run/tmpfiles.d",
+    "/usr/lib/tmpfiles.d",
+    "/lib/tmpfiles.d",
     "/etc/sysusers.d",
+    "/run/sysusers.d",
+    "/usr/lib/sysusers.d",
+    "/lib/sysusers.d",
 ];
+
+/// The place of [`NEVER`] that a path lies in, or that lies in it: who may change a folder may change what is below.
+pub fn forbidden(path: &str) -> Option<&'static str> {
+    let parent = |place: &str| is_below(place, path) || path == "/";
+    NEVER.into_iter().find(|place| path.starts_with(place) || parent(place))
+}
 
 /// What the configuration asks beyond the defaults. `own` are the host folders that are the container's own.
 pub fn of_spec(spec: &Spec, own: &[String]) -> Result<Requests> {
@@ -230,7 +250,9 @@ fn of_entry(entry: Entry, name: &ContainerName, launch: &str) -> Option<String> 
         ("Install", "Also") => (!value.split_whitespace().all(own_unit)).then(words).flatten(),
         ("Socket" | "Timer" | "Path", "Service" | "Unit") => (!own_unit(value)).then(words).flatten(),
         ("Socket", "ListenStream" | "ListenDatagram" | "ListenSequentialPacket" | "ListenFIFO") => {
-            (value.starts_with('/') && !is_below(value, &run_dir)).then(words).flatten()
+            let own = super::manifest::absolute(value).is_ok() && is_below(value, &run_dir);
+            let is_path = value.contains(['/', '%']);
+            (is_path && !own).then(words).flatten()
         }
         _ => {
             let free = FREE.iter().find(|(known, _)| *known == section).map_or("", |(_, keys)| *keys);
@@ -252,15 +274,24 @@ pub fn of_tmpfiles(file: &str, text: &str, name: &ContainerName) -> Result<Reque
     let own = [format!("/var/lib/{name}"), format!("/run/{name}")];
     one_line_each(file, text)?;
     for line in lines(text) {
-        let path = line.split_whitespace().nth(1).unwrap_or_default().trim_matches('"');
-        let hidden = path.contains('%') || path.contains('\\') || super::manifest::absolute(path).is_err();
-        if let Some(place) = NEVER.iter().find(|place| path.starts_with(**place)) {
+        let mut fields = line.split_ascii_whitespace();
+        let kind = fields.next().and_then(|kind| kind.chars().next()).unwrap_or_default();
+        let path = fields.next().unwrap_or_default();
+        // Quotes, specifiers, escapes and patterns: the path would be another one than is read here.
+        if super::manifest::absolute(path).is_err() || path.contains(['%', '\\', '"', '\'', '*', '?', '[']) {
+            bail!("{file}: {line:?}: a path is written out, in its shortest form and without %, quotes and patterns");
+        }
+        if let Some(place) = forbidden(path) {
             bail!("{file}: {line:?}: nothing of an image is written below {place}");
         }
-        // Only plain folders and files: a symlink in its own place could lead the next line out of it.
-        let kind = line.chars().next().unwrap_or_default();
+        // A link of an image's own could lead a line out of its place: only plain folders and files, and only those that lie directly in
+        // it, because the program may put a link where a folder was.
         let plain = matches!(kind, 'd' | 'D' | 'f' | 'q' | 'Q' | 'v' | 'r' | 'R' | 'x' | 'X');
-        if hidden || !plain || !own.iter().any(|place| is_below(path, place)) {
+        let direct = |place: &String| {
+            path.strip_prefix(place.as_str())
+                .is_some_and(|rest| rest.is_empty() || (rest.starts_with('/') && !rest[1..].contains('/')))
+        };
+        if !plain || !own.iter().any(direct) {
             requests.insert(format!("make or change on the host: {line} ({file})"));
         }
     }
@@ -272,15 +303,25 @@ pub fn of_sysusers(file: &str, text: &str, name: &ContainerName) -> Result<Reque
     let mut requests = Requests::new();
     one_line_each(file, text)?;
     for line in lines(text) {
-        let fields: Vec<&str> = line.split_whitespace().collect();
+        let fields: Vec<&str> = line.split_ascii_whitespace().take(3).collect();
+        let kind = fields.first().copied().unwrap_or_default();
         let id = fields.get(2).copied().unwrap_or("-");
-        match fields.first().copied().unwrap_or_default() {
-            "m" => bail!("{file}: {line:?}: membership of a group of the host is never given to an image"),
-            _ if id.split(':').any(|part| part.parse() == Ok(0u64)) => {
-                bail!("{file}: {line:?}: uid or gid 0 is never given to an image")
-            }
-            "u" | "g" if id == "-" && fields.get(1) == Some(&name.as_str()) => {}
-            _ => drop(requests.insert(format!("make the system user or group: {line} ({file})"))),
+        if kind.starts_with('m') {
+            bail!("{file}: {line:?}: membership of a group of the host is never given to an image");
+        }
+        if kind.starts_with('r') {
+            bail!("{file}: {line:?}: the ranges of system users are the host's");
+        }
+        if fields.iter().any(|field| field.contains(['"', '\'', '\\', '%'])) {
+            bail!("{file}: {line:?}: names and numbers are written without quotes and %");
+        }
+        // A path stands for its owner, a name for a group that is there: neither says who the user will be.
+        let number = |part: &str| part.bytes().all(|b| b.is_ascii_digit()) && part.parse().is_ok_and(|id: u32| id != 0);
+        if id != "-" && !(id.split(':').all(number) && id.split(':').count() <= 2) {
+            bail!("{file}: {line:?}: uid or gid 0, a path or a group of the host are never given to an image");
+        }
+        if !(matches!(kind, "u" | "g") && id == "-" && fields.get(1) == Some(&name.as_str())) {
+            requests.insert(format!("make the system user or group: {line} ({file})"));
         }
     }
     Ok(requests)
@@ -335,6 +376,8 @@ mod tests {
             "[Install]\nRequiredBy=sysinit.target",
             "[Install]\nWantedBy=ssh.service",
             "[Socket]\nListenStream=/run/dbus/system_bus_socket",
+            "[Socket]\nListenStream=%t/dbus/system_bus_socket",
+            "[Socket]\nListenStream=/run/a/../dbus/system_bus_socket",
             "[Socket]\nService=ssh.service",
             "[Bogus]\nX=1",
         ] {
@@ -350,21 +393,44 @@ mod tests {
         for text in [
             "d /var/lib/ab",
             "L /var/lib/a/x - - - - /etc",
-            "d /run/%n",
             "f /etc/motd",
-            "d /var/lib/a/../b",
+            "d /var/lib/a/b/c",
             "C /run/a/x - - - - /etc/shadow",
         ] {
             assert_eq!(of(text).expect(text).len(), 1, "{text}");
         }
-        for text in ["f /etc/systemd/system/x.service", "f /etc/cron.d/x", "f /var/lib/sysctr/x", "f /etc/sudoers.d/x"]
-        {
+        for text in [
+            "f /etc/systemd/system/x.service",
+            "f /etc/cron.d/x",
+            "f /var/lib/sysctr/x",
+            "f /etc/sudoers.d/x",
+            "f /var/run/systemd/system/x.service",
+            "R /etc",
+            "z / 0777",
+            "R /etc/sys*",
+            "f %S/sysctr/x",
+            "d /run/%n",
+            "d /var/lib/a/../b",
+            "f \"/var/lib/a /../../../etc/cron.d/x\"",
+            "f /var/lib/a\u{a0}/../../../etc/cron.d/x",
+        ] {
             assert!(of(text).is_err(), "{text} was taken");
         }
         let users = |text| of_sysusers("sysusers.hbs", text, &name);
         assert!(users("u a - \"A\" /var/lib/a").expect("a line").is_empty());
         assert_eq!(users("u b - -").expect("a line").len(), 1);
-        for text in ["m a docker", "u a 0 -", "u a 5:0 -", "g a 0"] {
+        for text in [
+            "m a docker",
+            "m! a docker",
+            "u a 0 -",
+            "u a 5:0 -",
+            "u a \"0\"",
+            "u a 0x0",
+            "g a 0",
+            "u a /etc/passwd",
+            "u a 5:root",
+            "u a -:root",
+        ] {
             assert!(users(text).is_err(), "{text} was taken");
         }
     }

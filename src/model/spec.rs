@@ -131,6 +131,17 @@ pub fn generate(inputs: &Inputs) -> Result<Spec> {
     serde_json::from_value(spec).context("making config.json")
 }
 
+/// The text of config.json, the same for the same configuration: the sets of capabilities have no order of their own.
+pub fn to_text(spec: &Spec) -> Result<String> {
+    let mut json = serde_json::to_value(spec).context("writing config.json")?;
+    if let Some(sets) = json.pointer_mut("/process/capabilities").and_then(Json::as_object_mut) {
+        for names in sets.values_mut().filter_map(Json::as_array_mut) {
+            names.sort_by(|one, other| one.as_str().cmp(&other.as_str()));
+        }
+    }
+    Ok(serde_json::to_string_pretty(&json).context("writing config.json")? + "\n")
+}
+
 /// The image's variables, then the manifest's; PATH and HOME where neither has them.
 fn environment(inputs: &Inputs) -> Vec<String> {
     let mut variables = BTreeMap::from([

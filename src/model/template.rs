@@ -26,6 +26,7 @@ pub enum Kind {
 /// Renders `text`, called `file` in errors, with `data`. `raw` are names that stand for text of ours, not escaped.
 pub fn render(kind: Kind, file: &str, text: &str, data: &Json, raw: &[(&str, String)]) -> Result<String> {
     no_control_characters(file, data)?;
+    not_too_deep(file, text)?;
     let template = Template::compile(text).map_err(|error| {
         let place = error.pos().map(|(line, column)| format!(", line {line}, column {column}")).unwrap_or_default();
         anyhow!("{file}{place}: {}", error.reason().to_string().lines().next().unwrap_or("not a template"))
@@ -56,6 +57,24 @@ pub fn render(kind: Kind, file: &str, text: &str, data: &Json, raw: &[(&str, Str
             reason => anyhow!("{file}{line}{column}: {reason}"),
         }
     })
+}
+
+/// Blocks, and brackets in one expression, that no template needs; reading and rendering recurse with them.
+const MAX_BLOCKS: usize = 200;
+const MAX_BRACKETS: usize = 8;
+
+/// Templates are hostile input too: what nests without end would end the stack.
+fn not_too_deep(file: &str, text: &str) -> Result<()> {
+    let mut blocks = 0;
+    for expression in text.split("{{").skip(1) {
+        let inside = expression.split("}}").next().unwrap_or_default();
+        let word = inside.trim_start_matches(['~', ' ', '\t', '\n']);
+        blocks += usize::from(word.starts_with(['#', '^']) || word.starts_with("else"));
+        let brackets = inside.bytes().filter(|b| matches!(b, b'(' | b'[' | b'{')).count();
+        ensure!(brackets <= MAX_BRACKETS, "{file}: an expression with more than {MAX_BRACKETS} brackets");
+    }
+    ensure!(blocks <= MAX_BLOCKS, "{file}: more than {MAX_BLOCKS} blocks");
+    Ok(())
 }
 
 /// A newline in a value would be a new line of the file: nothing that is filled in may have one.

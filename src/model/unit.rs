@@ -66,7 +66,11 @@ impl UnitFile {
             let Some(section) = unit.sections.last_mut() else {
                 bail!("{file}, line {place}: {key}= stands before the first section");
             };
-            section.lines.push(Line::Entry { key: key.trim().to_owned(), value: value.trim().to_owned() });
+            let (key, value) = (key.trim(), value.trim());
+            if value.ends_with('\\') {
+                bail!("{file}, line {place}: {key}= ends in a backslash, which would swallow the line behind it");
+            }
+            section.lines.push(Line::Entry { key: key.to_owned(), value: value.to_owned() });
         }
         Ok(unit)
     }
@@ -141,6 +145,7 @@ mod tests {
             ("A=b", "line 1"),
             ("[Unit]\nnonsense", "line 2"),
             ("[Unit]\nA=b \\", "line 2"),
+            ("[Unit]\nA=b \\\\\n\nB=c", "line 2"),
             ("[Unit]\nA=b\rExecStart=/x", "line 2"),
             ("[Unit]\nA=b\0c", "line 2"),
         ] {

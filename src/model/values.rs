@@ -21,8 +21,8 @@ pub struct Setting {
 
 /// An argument that is no setting.
 #[derive(Debug, thiserror::Error)]
-#[error("expected KEY=VALUE")]
-pub struct BadSetting;
+#[error("invalid setting {0:?}: expected KEY=VALUE")]
+pub struct BadSetting(String);
 
 impl FromStr for Setting {
     type Err = BadSetting;
@@ -30,7 +30,7 @@ impl FromStr for Setting {
     fn from_str(text: &str) -> Result<Setting, BadSetting> {
         match text.split_once('=') {
             Some((key, value)) if !key.is_empty() => Ok(Setting { key: key.to_owned(), value: value.to_owned() }),
-            _ => Err(BadSetting),
+            _ => Err(BadSetting(text.to_owned())),
         }
     }
 }

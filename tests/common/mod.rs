@@ -1,6 +1,8 @@
 //! What the tests of images share: a Debian base, image layouts made by hand, a real registry on loopback.
 #![allow(missing_docs, dead_code, clippy::unwrap_used)]
 
+pub mod host;
+
 use std::{
     fs::{self, File},
     io::Write,
@@ -135,7 +137,7 @@ impl Layout {
         self.blob("application/vnd.oci.image.manifest.v1+json", manifest.to_string().as_bytes())
     }
 
-    fn layer(&self, tar: &[u8], packing: Packing) -> Value {
+    pub fn layer(&self, tar: &[u8], packing: Packing) -> Value {
         let kind = "application/vnd.oci.image.layer.v1.tar";
         match packing {
             Packing::Plain => self.blob(kind, tar),
