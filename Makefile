@@ -9,7 +9,7 @@ UNITS ?= /usr/lib/systemd/system
 # Where the built programs are. `make install` builds the release ones if they are not there.
 PROGRAMS ?= target/release
 
-.PHONY: all check deps demo machine test test-long install
+.PHONY: all bench check deps demo machine test test-long install
 
 all:
 	$(CARGO) build --release
@@ -35,6 +35,12 @@ test-long: deps check
 demo: deps
 	@$(CARGO) build --bins --test demo
 	@$(CARGO) test --quiet --test demo
+
+# Times sysctr beside its peers, on a machine that should be quiet. No test calls it. BENCH='--rounds 3' makes it shorter.
+bench: deps
+	$(CARGO) build --release --bins
+	$(CARGO) bench --profile dev --bench import -- $(BENCH)
+	$(CARGO) bench --profile dev --bench start -- $(BENCH)
 
 # A shell in the machine of the demo.
 machine: deps

@@ -34,6 +34,8 @@ struct Image {
     layers: Vec<PathBuf>,
     sysctr: PathBuf,
     podman_driver: &'static str,
+    /// podman wants a short name there
+    podman_run: tempfile::TempDir,
 }
 
 /// One way to get the image's files.
@@ -110,7 +112,7 @@ impl Image {
     fn podman(&self, folder: &Path) -> Command {
         let mut command = Command::new("podman");
         command.args(["--storage-driver", self.podman_driver]).arg("--root").arg(folder.join("root"));
-        command.arg("--runroot").arg(folder.join("run"));
+        command.arg("--runroot").arg(self.podman_run.path());
         command
     }
 }
@@ -136,6 +138,7 @@ fn main() {
 
 fn bench() -> Result<()> {
     let rounds = rounds(7)?;
+    common::warn_if_busy()?;
     // A name space of our own: whatever ends us, our mounts and podman's go too.
     unshare(CloneFlags::CLONE_NEWNS).context("making a mount name space (root is needed)")?;
     mount(NO_DATA, "/", NO_DATA, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NO_DATA)?;
@@ -148,6 +151,7 @@ fn bench() -> Result<()> {
         layout,
         sysctr: common::programs()?.join("sysctr"),
         podman_driver: "overlay",
+        podman_run: tempfile::Builder::new().prefix("bench").tempdir_in("/run")?,
     };
     let bytes = image.layers.iter().map(|layer| Ok(fs::metadata(layer)?.len())).sum::<Result<u64>>()?;
     println!(

@@ -64,8 +64,8 @@ impl Context {
         Ok((root, lock))
     }
 
-    /// Finishes or undoes what was cut short.
-    pub fn recover(&self, root: &Folder, lock: &StoreLock) -> Result<()> {
+    /// Finishes or undoes what was cut short, and says for which containers it did what.
+    pub fn recover(&self, root: &Folder, lock: &StoreLock) -> Result<Vec<Recovered>> {
         let recovered = transaction::recover(root, lock)?;
         for one in &recovered {
             self.output.detail(match one {
@@ -79,6 +79,6 @@ impl Context {
         {
             manager.reload()?;
         }
-        Ok(())
+        Ok(recovered)
     }
 }

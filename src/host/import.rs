@@ -1,6 +1,9 @@
 //! A merged tree becomes an OSTree commit.
 
-use std::io::Read;
+use std::{
+    io::{Cursor, Read, Seek, Write},
+    path::PathBuf,
+};
 
 use anyhow::{Context, Result};
 use ostree::{
@@ -15,19 +18,21 @@ use super::{
     ostree::{FORMAT, META_CONFIG, META_FORMAT, META_MANIFEST, META_SIZE, NO_CANCEL},
 };
 
-/// Larger files are streamed; libostree then hashes them itself, in software.
+/// Larger files wait on disk rather than in memory until their hash is known.
 const BUFFERED: u64 = 8 * 1024 * 1024;
 const CHUNK: usize = 256 * 1024;
 
-/// Writes each content into the open transaction through libostree, with a hash made by the processor's own instructions.
+/// Writes each content into the open transaction through libostree, with a hash made by the processor's own instructions:
+/// libostree's own, in software, takes several times as long. So the hash has to be known before the writing starts.
 pub struct TrustedImporter<'a> {
     repo: &'a Repo,
+    tmp: PathBuf,
 }
 
 impl<'a> TrustedImporter<'a> {
-    /// Writes into the transaction that is open in this repository.
-    pub fn new(repo: &'a Repo) -> TrustedImporter<'a> {
-        TrustedImporter { repo }
+    /// Writes into the transaction that is open in this repository; `tmp`, on the same disk, takes large files meanwhile.
+    pub fn new(repo: &'a Repo, tmp: PathBuf) -> TrustedImporter<'a> {
+        TrustedImporter { repo, tmp }
     }
 
     /// `object` is a content stream: the header's length, four zero bytes, the header, the content.
@@ -39,19 +44,25 @@ impl<'a> TrustedImporter<'a> {
         Ok(id)
     }
 
-    fn stream(&self, attributes: &Attributes, size: u64, content: &mut dyn Read) -> Result<ObjectId> {
-        let Attributes { uid, gid, mode, .. } = *attributes;
-        let writer = self.repo.write_regfile(None, uid, gid, S_IFREG | mode, size, Some(&xattrs(attributes)))?;
+    /// The same for a content too large for memory. Its copy has no name and goes with its last handle.
+    fn write_large(&self, header: Vec<u8>, size: u64, content: &mut dyn Read) -> Result<ObjectId> {
+        let mut copy = tempfile::tempfile_in(&self.tmp)?;
+        let mut hash = Sha256::new_with_prefix(&header);
         let mut buffer = vec![0; CHUNK];
         let mut left = size;
         while left > 0 {
             let want = buffer.len().min(usize::try_from(left).unwrap_or(CHUNK));
             content.read_exact(&mut buffer[..want])?;
-            let (_, failed) = writer.write_all(&buffer[..want], NO_CANCEL)?;
-            failed.map_or(Ok(()), Err)?;
+            hash.update(&buffer[..want]);
+            copy.write_all(&buffer[..want])?;
             left -= want as u64;
         }
-        from_hex(&writer.finish(NO_CANCEL)?)
+        copy.rewind()?;
+        let id: ObjectId = hash.finalize().into();
+        let length = header.len() as u64 + size;
+        let stream = gio::ReadInputStream::new(Cursor::new(header).chain(copy));
+        self.repo.write_content_trusted(&hex(&id), &stream, length, NO_CANCEL)?;
+        Ok(id)
     }
 }
 
@@ -61,10 +72,10 @@ const S_IFDIR: u32 = 0o040_000;
 
 impl Importer for TrustedImporter<'_> {
     fn file(&mut self, attributes: &Attributes, size: u64, content: &mut dyn Read) -> Result<ObjectId> {
-        if size > BUFFERED {
-            return self.stream(attributes, size, content);
-        }
         let mut object = header(attributes, S_IFREG, "");
+        if size > BUFFERED {
+            return self.write_large(object, size, content);
+        }
         let begin = object.len();
         object.reserve_exact(size as usize);
         object.resize(begin + size as usize, 0);
@@ -154,13 +165,4 @@ fn fill(repo: &Repo, tree: &Tree, id: NodeId, into: &MutableTree) -> Result<()> 
 
 fn hex(id: &ObjectId) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn from_hex(text: &str) -> Result<ObjectId> {
-    let mut id = ObjectId::default();
-    for (at, byte) in id.iter_mut().enumerate() {
-        let digits = text.get(at * 2..at * 2 + 2).context("a checksum is too short")?;
-        *byte = u8::from_str_radix(digits, 16)?;
-    }
-    Ok(id)
 }

@@ -78,7 +78,7 @@ fn import(store: &Store, source: &ImageSource, resolved: &Resolved, progress: &m
     progress.begin(source, download);
     let transaction = store.repo.auto_transaction(NO_CANCEL).context("writing to the store")?;
     let mut tree = Tree::new(Limits { entries: MAX_ENTRIES, bytes: free });
-    let mut importer = TrustedImporter::new(&store.repo);
+    let mut importer = TrustedImporter::new(&store.repo, store.path().join("tmp"));
     for layer in &resolved.layers {
         let digest = &layer.blob.digest;
         let fetching = || format!("layer {}", digest.short());

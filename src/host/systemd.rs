@@ -84,6 +84,11 @@ impl Manager {
         self.job("StartUnit", unit).with_context(|| format!("starting {unit}"))
     }
 
+    /// Asks for a unit to be started, and does not wait.
+    pub fn queue_start(&self, unit: &str) -> Result<()> {
+        self.call("StartUnit", &(unit, "replace")).map(drop).with_context(|| format!("starting {unit}"))
+    }
+
     /// Stops a unit and waits until the job is done.
     pub fn stop(&self, unit: &str) -> Result<()> {
         self.job("StopUnit", unit).with_context(|| format!("stopping {unit}"))

@@ -67,6 +67,7 @@ scenarios! {
     etcd_lives_as_any_service: super::etcd::lives_as_any_service;
     etcd_leaves_nothing_behind: super::etcd::leaves_nothing_behind;
     etcd_keeps_its_data_without_purge: super::etcd::keeps_its_data_without_purge;
+    an_install_that_was_cut_is_finished_by_the_boot: super::etcd::is_finished_by_the_boot_after_a_cut;
     httpd_serves_the_hosts_pages: super::httpd::serves_the_hosts_pages;
     httpd_leaves_nothing_behind: super::httpd::leaves_nothing_behind;
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;

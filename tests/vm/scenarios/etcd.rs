@@ -75,6 +75,22 @@ pub fn keeps_its_data_without_purge(machine: &mut dyn Machine) -> Result<()> {
     holds_the_key(machine)
 }
 
+/// What lies on disk when the power goes right behind the commit of an install: the journal, and nothing in its place yet.
+const CUT: &str = r#"cd /etc/sysctr/containers/etcd
+    echo '{"version": 1, "operation": "install", "from": null, "to": 1, "enable": true, "purge": false}' >journal.json
+    rm /etc/systemd/system.attached/etcd.service /etc/systemd/system/multi-user.target.wants/etcd.service
+    sync"#;
+
+/// The boot that finds such an install finishes it, and the service runs in that very boot.
+pub fn is_finished_by_the_boot_after_a_cut(machine: &mut dyn Machine) -> Result<()> {
+    install(machine)?;
+    machine.run(CUT)?;
+    machine.cut_power()?;
+    holds_the_key(machine)?;
+    machine.run("systemctl is-enabled etcd && ! ls /etc/sysctr/containers/etcd/journal.json 2>/dev/null")?;
+    machine.run("sysctr verify").map(drop)
+}
+
 /// A limit from `systemctl edit` is in force.
 pub fn obeys_a_drop_in(machine: &mut dyn Machine) -> Result<()> {
     // `systemctl edit` wants a terminal and an editor. It names the file to write beside those to read.
