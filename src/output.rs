@@ -27,14 +27,14 @@ impl Output {
     /// A line about what was done, for people only.
     pub fn say(&self, line: impl AsRef<str>) {
         if !self.quiet && !self.json {
-            println_or_leave(line.as_ref());
+            println_or_leave(&one_line(line.as_ref()));
         }
     }
 
     /// A line that `--verbose` asks for.
     pub fn detail(&self, line: impl AsRef<str>) {
         if self.verbose {
-            eprintln!("{}", line.as_ref());
+            eprintln!("{}", one_line(line.as_ref()));
         }
     }
 
@@ -42,7 +42,7 @@ impl Output {
     pub fn warn(&self, line: impl AsRef<str>) {
         // With --json standard error is for the one document of a failure.
         if !self.json {
-            eprintln!("warning: {}", line.as_ref());
+            eprintln!("warning: {}", one_line(line.as_ref()));
         }
     }
 
@@ -51,9 +51,10 @@ impl Output {
         if self.json {
             println_or_leave(&serde_json::to_string_pretty(document).context("writing the JSON document")?);
         } else {
-            let text = text();
-            if !text.is_empty() {
-                println_or_leave(text.trim_end());
+            // An image's label must not steer the terminal.
+            let text: Vec<String> = text().trim_end().split('\n').map(one_line).collect();
+            if text != [""] {
+                println_or_leave(&text.join("\n"));
             }
         }
         Ok(())

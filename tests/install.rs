@@ -78,6 +78,7 @@ fn an_image_that_contradicts_itself_is_refused_by_file_and_key() {
     let unit = |text: &str| Image::new().export("service.hbs", text);
     let cases: Vec<(Image, &[&str])> = vec![
         (Image::new().config("User", json!("nobody-here")), &["nobody-here", "/etc/passwd"]),
+        (Image::new().config("User", json!("4294967295")), &["4294967295"]),
         (Image::new().config("User", json!("0:no-group")), &["no-group", "/etc/group"]),
         (Image::new().config("Entrypoint", json!([])), &["names no program"]),
         (Image::new().config("StopSignal", json!("TERM; rm")), &["StopSignal"]),
@@ -412,6 +413,20 @@ fn an_install_is_enabled_listed_done_once_and_taken_back_whole() {
     host.does(&["uninstall", "--purge", "app"]);
     assert_same(&before, &host.tree(), "it was uninstalled");
     assert_eq!(host.json(&["list"]), json!([]));
+}
+
+#[test]
+fn what_an_image_says_of_itself_does_not_steer_the_terminal() {
+    let host = host();
+    let version = "1\u{1b}[2J\u{9b}8m\r\nfake  enabled";
+    let image = Image::new().config("Labels", json!({"org.opencontainers.image.version": version}));
+    host.does(&["install", &host.image("app", &image)]);
+    for verb in [&["list"][..], &["show", "app"], &["images"], &["verify"], &["uninstall", "--dry-run", "app"]] {
+        let out = host.does(verb);
+        assert!(!out.chars().any(|c| c.is_control() && c != '\n'), "{verb:?}: {out:?}");
+    }
+    assert_eq!(host.does(&["list"]).lines().count(), 2);
+    assert_eq!(host.json(&["list"])[0]["version"], version);
 }
 
 #[test]

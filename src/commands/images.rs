@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::{Context, image};
-use crate::output::table;
+use crate::output::{one_line, table};
 use sysctr::{
     host::ostree::Store,
     model::{digest::Digest, name::ContainerName, reference::ImageSource},
@@ -55,7 +55,8 @@ pub fn run(context: &Context) -> Result<()> {
 impl Row {
     fn cells(&self) -> Vec<String> {
         let reference = self.reference.as_ref().map_or("-".to_owned(), ToString::to_string);
-        let day = self.created.as_deref().and_then(|created| created.get(..10)).unwrap_or("-").to_owned();
+        let day =
+            self.created.as_deref().and_then(|created| created.get(..10)).map_or_else(|| "-".to_owned(), one_line);
         let users: Vec<&str> = self.used_by.iter().map(ContainerName::as_str).collect();
         let users = if users.is_empty() { "-".to_owned() } else { users.join(", ") };
         vec![reference, self.digest.short().to_owned(), image::bytes(self.size), image::bytes(self.unique), day, users]

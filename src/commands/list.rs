@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::Context;
-use crate::output::table;
+use crate::output::{one_line, table};
 use sysctr::{
     host::{
         dir::Folder,
@@ -80,7 +80,7 @@ impl Row {
         let state = if self.pending { format!("{} (pending)", self.state) } else { self.state.clone() };
         let digest = self.digest.trim_start_matches("sha256:").chars().take(12).collect();
         let yes_no = if self.enabled { "yes" } else { "no" };
-        let version = self.version.clone().unwrap_or_else(|| "-".to_owned());
+        let version = self.version.as_deref().map_or_else(|| "-".to_owned(), one_line);
         vec![self.name.to_string(), state, yes_no.to_owned(), version, digest, self.image.clone()]
     }
 }

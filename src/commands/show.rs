@@ -8,6 +8,7 @@ use super::{
     Context,
     list::{self, Row},
 };
+use crate::output::one_line;
 use sysctr::{
     host::{dir::Folder, state, units},
     model::{
@@ -89,7 +90,7 @@ impl Shown<'_> {
     fn text(&self) -> String {
         let row = &self.row;
         let mut text = String::new();
-        let mut line = |label: &str, value: &str| text.push_str(&format!("{label:>12}: {value}\n"));
+        let mut line = |label: &str, value: &str| text.push_str(&format!("{label:>12}: {}\n", one_line(value)));
         line("Name", row.name.as_str());
         line("Image", &row.image);
         line("Digest", &row.digest);

@@ -3,6 +3,7 @@
 pub mod deployment;
 pub mod digest;
 pub mod fault;
+pub mod host_lines;
 pub mod layout;
 pub mod manifest;
 pub mod name;

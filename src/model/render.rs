@@ -10,7 +10,7 @@ use super::{
     deployment::OwnedFolder,
     digest::Digest,
     fault::{Code, Fault},
-    layout,
+    host_lines, layout,
     manifest::Manifest,
     name::ContainerName,
     request::{self, RECOVER_UNIT, Requests},
@@ -71,7 +71,7 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
         }
     };
     for folder in own_folders(inputs.name) {
-        if let Some(place) = request::forbidden(&folder) {
+        if let Some(place) = host_lines::forbidden(&folder) {
             let message =
                 format!("the name {} would give {folder} to the container, and {place} is the host's", inputs.name);
             bail!(Fault::new(Code::Failed, message).hint("choose another one with --name"));
@@ -131,7 +131,7 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
         requests.extend(request::of_unit(file, &unit, inputs.name, &raw[0].1));
     }
     for folder in &state {
-        if let Some(place) = request::forbidden(&folder.path) {
+        if let Some(place) = host_lines::forbidden(&folder.path) {
             bail!("state in {}: nothing of an image is written below {place}", folder.path);
         }
     }
@@ -142,7 +142,7 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
     let mut tmpfiles: String = state.iter().map(tmpfiles_line).collect();
     if let Some(text) = text(inputs, "tmpfiles.hbs")? {
         let text = fill(Kind::Fields, "tmpfiles.hbs", text)?;
-        requests.extend(request::of_tmpfiles("/exports/tmpfiles.hbs", &text, inputs.name)?);
+        requests.extend(host_lines::of_tmpfiles("/exports/tmpfiles.hbs", &text, inputs.name)?);
         tmpfiles.push_str(&text);
     }
     if !tmpfiles.is_empty() {
@@ -150,7 +150,7 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
     }
     if let Some(text) = text(inputs, "sysusers.hbs")? {
         let text = fill(Kind::Fields, "sysusers.hbs", text)?;
-        requests.extend(request::of_sysusers("/exports/sysusers.hbs", &text, inputs.name)?);
+        requests.extend(host_lines::of_sysusers("/exports/sysusers.hbs", &text, inputs.name)?);
         files.insert(layout::SYSUSERS.to_owned(), text);
     }
     Ok(Rendered { values, spec, files, state, requests })

@@ -36,7 +36,7 @@ pub struct Entry<'a> {
 impl UnitFile {
     /// Reads a unit's text; `file` is its name in errors. Continued lines are joined, as systemd does.
     pub fn parse(file: &str, text: &str) -> Result<UnitFile> {
-        super::request::one_line_each(file, text)?;
+        super::host_lines::one_line_each(file, text)?;
         let mut unit = UnitFile::default();
         let mut lines = text.lines().enumerate();
         while let Some((number, line)) = lines.next() {

@@ -43,8 +43,12 @@ impl User {
                 .filter_map(|entry| entry.get(2).and_then(|number| number.parse().ok()))
                 .filter(|number| *number != gid)
                 .collect(),
-            _ => Vec::new(),
+            _ => Vec::<u32>::new(),
         };
+        // To the kernel this number says "leave it as it is".
+        if [uid, gid].contains(&u32::MAX) || groups.contains(&u32::MAX) {
+            bail!("user {text:?}: {} is nobody's number", u32::MAX);
+        }
         let home = entry.as_ref().and_then(|entry| entry.get(5)).filter(|home| !home.is_empty()).unwrap_or(&"/");
         Ok(User { uid, gid, groups, home: (*home).to_owned() })
     }
@@ -83,6 +87,10 @@ mod tests {
     #[test]
     fn an_unknown_user_or_group_is_named() {
         assert!(User::resolve("nobody", PASSWD, GROUP).expect_err("unknown").to_string().contains("\"nobody\""));
+        assert!(
+            User::resolve("4294967295", PASSWD, GROUP).is_err()
+                && User::resolve("0:4294967295", PASSWD, GROUP).is_err()
+        );
         assert!(User::resolve("etcd:wheel", PASSWD, GROUP).expect_err("unknown").to_string().contains("\"wheel\""));
     }
 }
