@@ -108,7 +108,7 @@ pub fn generate(inputs: &Inputs) -> Result<Spec> {
         namespaces.push("network");
     }
     let spec = json!({
-        "ociVersion": "1.2.0",
+        "ociVersion": "1.0.2",
         "root": { "path": "rootfs", "readonly": true },
         "process": {
             "terminal": false,
