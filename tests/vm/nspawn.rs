@@ -72,7 +72,7 @@ impl Machine for Nspawn {
     }
 
     fn reboot(&mut self) -> Result<()> {
-        self.run("systemctl --no-block poweroff")?;
+        let _ = self.try_run("systemctl --no-block poweroff", Duration::from_secs(60));
         if let Some(mut process) = self.process.take() {
             process.wait(Duration::from_secs(120)).context("waiting for the shutdown")?;
         }

@@ -103,8 +103,8 @@ impl Machine for Qemu {
     }
 
     fn reboot(&mut self) -> Result<()> {
-        // Without waiting: the answer races the shutdown of the agent.
-        self.run("systemctl --no-block reboot")?;
+        // The answer races the end of the agent, and may be lost: that the machine goes down is what counts.
+        let _ = self.try_run("systemctl --no-block reboot", Duration::from_secs(60));
         if let Some(process) = &mut self.process {
             process.wait(Duration::from_secs(180)).context("waiting for the shutdown")?;
         }
