@@ -105,7 +105,8 @@ impl Payload {
     /// Installs the programs as `make install` does, and fills the registry. One test run at a time may have it.
     pub fn new(programs: &Path) -> Result<Self> {
         let images = images()?;
-        let target = Path::new(SOURCE).join("target");
+        // Beside the programs: cargo may build elsewhere than in the checkout.
+        let target = programs.parent().context("the programs lie nowhere")?;
         let lock = File::create(target.join("vm-payload.lock"))?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
         let folder = target.join("vm-payload");
