@@ -124,7 +124,8 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
     }
     let mut requests = Requests::new();
     let own: Vec<String> = own_folders(inputs.name).into_iter().collect();
-    requests.extend(request::of_spec(&spec, &own).context("config.json")?);
+    let places: Vec<String> = state.iter().map(|folder| folder.path.clone()).collect();
+    requests.extend(request::of_spec(&spec, &own, &places).context("config.json")?);
     for (file, text) in &files {
         let unit = UnitFile::parse(file, text)?;
         layout::links(file, &unit)?;
@@ -170,6 +171,7 @@ impl Rendered {
         let paths: Vec<&str> = sources
             .chain(self.state.iter().map(|folder| folder.path.as_str()))
             .chain(self.files.get(layout::TMPFILES).map_or("", String::as_str).split_ascii_whitespace())
+            .chain(self.files.values().flat_map(|text| text.lines()).filter_map(listened))
             .collect();
         let by_path =
             own_folders(name).into_iter().filter(|home| paths.iter().any(|path| request::is_below(path, home)));
@@ -178,6 +180,11 @@ impl Rendered {
         homes.dedup();
         homes
     }
+}
+
+/// What a line of a socket unit listens on.
+fn listened(line: &str) -> Option<&str> {
+    line.strip_prefix("Listen")?.split_once('=').map(|(_, value)| value)
 }
 
 /// The places that a container has for itself.

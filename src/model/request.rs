@@ -47,7 +47,7 @@ const INSTALL_TARGETS: &str = "multi-user.target default.target graphical.target
     paths.target network-online.target network-pre.target network.target";
 
 /// What the configuration asks beyond the defaults. `own` are the host folders that are the container's own.
-pub fn of_spec(spec: &Spec, own: &[String]) -> Result<Requests> {
+pub fn of_spec(spec: &Spec, own: &[String], state: &[String]) -> Result<Requests> {
     let mut requests = Requests::new();
     let process = spec.process().as_ref();
     if let Some(sets) = process.and_then(|process| process.capabilities().as_ref()) {
@@ -70,7 +70,11 @@ pub fn of_spec(spec: &Spec, own: &[String]) -> Result<Requests> {
     }
     let uid = process.map_or(0, |process| process.user().uid());
     let annotated = |key| spec.annotations().as_ref().and_then(|all| all.get(key)).is_some_and(|value| value == "true");
-    if uid == 0 && annotated(NOTIFY) {
+    // Who may become root is root here.
+    let sets = process.and_then(|process| process.capabilities().as_ref());
+    let held = sets.map(|sets| [sets.permitted(), sets.inheritable(), sets.ambient()]);
+    let may_become_root = held.into_iter().flatten().flatten().flatten().any(|one| one.to_string().ends_with("SETUID"));
+    if (uid == 0 || may_become_root) && annotated(NOTIFY) {
         requests.insert(
             "report readiness as root (it could name any process of the host as the service's main one)".to_owned(),
         );
@@ -79,7 +83,7 @@ pub fn of_spec(spec: &Spec, own: &[String]) -> Result<Requests> {
     for mount in mounts {
         requests.extend(of_mount(mount, own)?);
     }
-    refuse_nested_sources(mounts, own)?;
+    refuse_nested_sources(mounts, own, state)?;
     let linux = spec.linux().as_ref();
     let namespaces = linux.and_then(|linux| linux.namespaces().clone()).unwrap_or_default();
     for (kind, words) in [
@@ -100,7 +104,9 @@ pub fn of_spec(spec: &Spec, own: &[String]) -> Result<Requests> {
         bail!("linux.namespaces: a container without a mount namespace of its own is not supported");
     }
     for device in linux.and_then(|linux| linux.devices().as_ref()).into_iter().flatten() {
-        requests.insert(format!("device {}", device.path().display()));
+        // The name is the image's choice, the numbers say what it is.
+        let (path, kind) = (device.path().display(), device.typ());
+        requests.insert(format!("device {path} ({} {}:{})", kind.as_str(), device.major(), device.minor()));
     }
     let covers = |given: Option<&Vec<String>>, usual: &[&str]| {
         given.is_some_and(|given| usual.iter().all(|path| given.iter().any(|it| it == path)))
@@ -124,16 +130,17 @@ pub fn of_spec(spec: &Spec, own: &[String]) -> Result<Requests> {
     Ok(requests)
 }
 
-/// A source of the container's own inside another one that it can write to is refused: a symbolic link put in its place would be
-/// followed, as root and on the host, at the next start.
-fn refuse_nested_sources(mounts: &[Mount], own: &[String]) -> Result<()> {
+/// A place of the container's own inside another one that it can write to is refused: a symbolic link put there would be followed, as
+/// root and on the host, at the next start (a source) or boot (state).
+fn refuse_nested_sources(mounts: &[Mount], own: &[String], state: &[String]) -> Result<()> {
     let source =
         |mount: &Mount| mount.source().as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
     let writable = |mount: &&Mount| is_bind(mount) && !is_read_only(mount);
     let is_own = |path: &str| own.iter().any(|folder| is_below(path, folder));
+    let sources = mounts.iter().filter(|mount| is_bind(mount)).map(source).filter(|path| is_own(path));
+    let places: Vec<String> = sources.chain(state.iter().cloned()).collect();
     for outer in mounts.iter().filter(writable).map(source) {
-        let inside = |inner: &String| *inner != outer && is_below(inner, &outer) && is_own(inner);
-        if let Some(inner) = mounts.iter().filter(|mount| is_bind(mount)).map(source).find(inside) {
+        if let Some(inner) = places.iter().find(|inner| **inner != outer && is_below(inner, &outer)) {
             bail!("mounts: {inner} lies in {outer}, which the container can write to; mount only the outer one");
         }
     }
@@ -145,38 +152,60 @@ fn is_bind(mount: &Mount) -> bool {
         || mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind")
 }
 
-/// As mount(8) reads options: the last word counts.
+/// As mount(8) reads options: the last word counts. With everything below it (`rbind`) only if that is read-only too.
 fn is_read_only(mount: &Mount) -> bool {
-    let words = mount.options().iter().flatten().rev();
-    words.map(String::as_str).find(|option| matches!(*option, "ro" | "rw")) == Some("ro")
+    let options = mount.options().as_deref().unwrap_or_default();
+    let last = options.iter().rev().map(String::as_str).find(|option| matches!(*option, "ro" | "rw"));
+    let has = |name: &str| options.iter().any(|option| option == name);
+    last == Some("ro") && (!has("rbind") || has("rro"))
 }
 
+/// What a bind mount may say, and what a file system of the kernel's own; nothing else is understood by both readers of the file.
+const BIND_OPTIONS: &str = "bind rbind ro rw rro nosuid rnosuid nodev rnodev noexec rnoexec private rprivate slave rslave \
+    noatime relatime nodiratime nofail";
+const KERNEL_OPTIONS: &str = "nosuid nodev noexec ro rw relatime";
+
 fn of_mount(mount: &Mount, own: &[String]) -> Result<Option<String>> {
-    let destination = mount.destination().display();
+    let destination = mount.destination().to_string_lossy();
     let source = mount.source().as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
     let options = mount.options().as_deref().unwrap_or_default();
-    let has = |name: &str| options.iter().any(|option| option == name);
+    let only = |known: &str| -> Result<()> {
+        match options.iter().find(|option| !known.split_whitespace().any(|word| word == option.as_str())) {
+            Some(option) => bail!("mounts: {destination}: the option {option:?} is not supported"),
+            None => Ok(()),
+        }
+    };
     if is_bind(mount) {
         super::manifest::absolute(&source).context("mounts")?;
+        only(BIND_OPTIONS)?;
         if source.starts_with("/dev/") {
             return Ok(Some(format!("device {source}")));
         }
         // Our own: what a program on the host's network reads of the host.
-        let name_files =
-            is_read_only(mount) && has(NOFAIL) && matches!(source.as_str(), "/etc/hosts" | "/etc/resolv.conf");
+        let name_files = is_read_only(mount)
+            && options.iter().any(|option| option == NOFAIL)
+            && matches!(source.as_str(), "/etc/hosts" | "/etc/resolv.conf");
         let is_own = own.iter().any(|folder| is_below(&source, folder));
         let how = if is_read_only(mount) { "read" } else { "read and write" };
         return Ok((!name_files && !is_own).then(|| format!("{how} {source} of the host (as {destination})")));
     }
-    match mount.typ().as_deref().unwrap_or_default() {
-        "proc" | "tmpfs" | "devpts" | "mqueue" => Ok(None),
-        "sysfs" | "cgroup" if is_read_only(mount) => Ok(None),
-        "sysfs" | "cgroup" => Ok(Some(format!("write to {destination}"))),
+    // What is masked and read-only is so at these places: a second instance elsewhere would have none of it.
+    let kind = mount.typ().as_deref().unwrap_or_default();
+    let place = match kind {
+        "tmpfs" | "devpts" | "mqueue" => return Ok(None),
+        "proc" => "/proc",
+        "sysfs" => "/sys",
+        "cgroup" => "/sys/fs/cgroup",
         other => bail!("mounts: {destination}: the type {other:?} is not supported"),
+    };
+    if destination != place {
+        bail!("mounts: {destination}: {kind} is mounted at {place} only");
     }
+    only(KERNEL_OPTIONS)?;
+    Ok((kind != "proc" && !is_read_only(mount)).then(|| format!("write to {destination}")))
 }
 
-/// What a unit asks beyond the defaults. `launch` is the launcher's command line; `containers` are the names installed here.
+/// What a unit asks beyond the defaults. `launch` is the launcher's command line.
 pub fn of_unit(file: &str, unit: &UnitFile, name: &ContainerName, launch: &str) -> Requests {
     unit.entries().filter_map(|entry| of_entry(entry, name, launch)).map(|words| format!("{words} ({file})")).collect()
 }
@@ -184,8 +213,10 @@ pub fn of_unit(file: &str, unit: &UnitFile, name: &ContainerName, launch: &str) 
 fn of_entry(entry: Entry, name: &ContainerName, launch: &str) -> Option<String> {
     let Entry { section, key, value } = entry;
     let words = || Some(format!("{key}={value}"));
+    // Not every unit that begins so: a container may be called `reboot`.
     let own_unit = |unit: &str| {
-        unit == name.as_str() || unit.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(['.', '@']))
+        let rest = unit.strip_prefix(name.as_str());
+        rest.is_some_and(|rest| ["", ".service", ".socket", ".timer", ".path"].contains(&rest))
     };
     let run_dir = format!("/run/{name}");
     match (section, key) {
@@ -212,7 +243,9 @@ fn of_entry(entry: Entry, name: &ContainerName, launch: &str) -> Option<String> 
         ("Install", "Also") => (!value.split_whitespace().all(own_unit)).then(words).flatten(),
         ("Socket" | "Timer" | "Path", "Service" | "Unit") => (!own_unit(value)).then(words).flatten(),
         ("Socket", "ListenStream" | "ListenDatagram" | "ListenSequentialPacket" | "ListenFIFO") => {
-            let own = super::manifest::absolute(value).is_ok() && is_below(value, &run_dir);
+            // Right in its own folder: deeper, a link that the program makes would lead systemd elsewhere.
+            let direct = value.strip_prefix(&run_dir).and_then(|rest| rest.strip_prefix('/'));
+            let own = super::manifest::absolute(value).is_ok() && direct.is_some_and(|rest| !rest.contains('/'));
             let is_path = value.contains(['/', '%']);
             (is_path && !own).then(words).flatten()
         }
@@ -271,6 +304,9 @@ mod tests {
             "[Socket]\nListenStream=/run/dbus/system_bus_socket",
             "[Socket]\nListenStream=%t/dbus/system_bus_socket",
             "[Socket]\nListenStream=/run/a/../dbus/system_bus_socket",
+            "[Socket]\nListenStream=/run/a/sub/socket",
+            "[Unit]\nWants=a.target",
+            "[Unit]\nWants=a@1.service",
             "[Socket]\nService=ssh.service",
             "[Bogus]\nX=1",
         ] {

@@ -203,15 +203,18 @@ fn mounts(inputs: &Inputs) -> Vec<Json> {
     ];
     if inputs.container.network == Network::Host {
         for file in HOST_FILES {
-            mounts.push(bind(file, file, &["ro", "nosuid", "nodev", "noexec", NOFAIL]));
+            mounts.push(bind(file, file, &["ro", "rro", "nosuid", "nodev", "noexec", NOFAIL]));
         }
     }
     mounts.extend(inputs.container.tmpfs.iter().map(|path| tmpfs(path, "mode=1777")));
     mounts.extend(inputs.container.devices.iter().map(|path| bind(path, path, &["nosuid", "noexec"])));
-    mounts.extend(inputs.state.iter().map(|(host, inside)| bind(host, inside, &["rw", "nosuid", "nodev"])));
+    mounts.extend(inputs.state.iter().map(|(host, inside)| bind(host, inside, &["rw", "rnosuid", "rnodev"])));
     mounts.extend(inputs.container.mounts.iter().map(|given| {
-        let options: Vec<&str> =
-            ["nosuid", "nodev"].into_iter().chain(given.options.iter().map(String::as_str)).collect();
+        let read_only = given.options.iter().rev().find(|option| matches!(option.as_str(), "ro" | "rw"));
+        // What is mounted below it on the host comes along, and is as read-only as it is.
+        let below = (read_only.map(String::as_str) == Some("ro")).then_some("rro");
+        let given_options = given.options.iter().map(String::as_str);
+        let options: Vec<&str> = ["rnosuid", "rnodev"].into_iter().chain(given_options).chain(below).collect();
         bind(&given.source, &given.target, &options)
     }));
 

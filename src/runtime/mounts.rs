@@ -98,7 +98,8 @@ pub fn writable_sources(mounts: &[Mount], dir: &Path) -> Vec<PathBuf> {
         let options = mount.options().as_deref().unwrap_or_default();
         let bind = mount.typ().as_deref() == Some("bind")
             || options.iter().any(|option| matches!(&**option, "bind" | "rbind"));
-        bind && !options.iter().any(|option| matches!(&**option, "ro" | "rro"))
+        let last = options.iter().rev().find(|option| matches!(&***option, "ro" | "rw"));
+        bind && last.is_none_or(|option| option == "rw")
     };
     mounts.iter().filter(writable).filter_map(|mount| Some(dir.join(mount.source().as_ref()?))).collect()
 }

@@ -71,7 +71,9 @@ impl Options {
             "rprivate" | "rslave" | "rshared" | "runbindable" => {
                 self.propagation = Some((propagation(&option[1..]), true));
             }
-            "remount" | "tmpcopyup" | "idmap" | "ridmap" => bail!("the mount option {option:?} is not supported"),
+            "remount" | "tmpcopyup" | "idmap" | "ridmap" | "rrw" => {
+                bail!("the mount option {option:?} is not supported")
+            }
             _ => match (attribute(option), option.strip_prefix('r').and_then(attribute)) {
                 (Some(change), _) => {
                     apply(&mut self.own, change);

@@ -82,6 +82,39 @@ fn the_last_word_of_a_mounts_options_counts() {
 }
 
 #[test]
+fn what_would_lead_around_the_requests_is_refused_or_asked_for() {
+    let config = |mounts: &str| {
+        format!(
+            r#"{{"ociVersion": "1.0.2", "root": {{"path": "rootfs", "readonly": true}}, "mounts": [{mounts}],
+            "process": {{"user": {{"uid": 0, "gid": 0}}, "args": ["/a"], "cwd": "/", "noNewPrivileges": true}},
+            "linux": {{"namespaces": [{{"type": "mount"}}]}}}}"#
+        )
+    };
+    for (mount, expected) in [
+        (r#"{"type": "proc", "source": "proc", "destination": "/p"}"#, "/proc only"),
+        (r#"{"type": "sysfs", "source": "sysfs", "destination": "/sys", "options": ["ro", "rrw"]}"#, "\"rrw\""),
+        (
+            r#"{"type": "bind", "source": "/etc/hosts", "destination": "/h", "options": ["rbind", "ro", "rrw", "nofail"]}"#,
+            "\"rrw\"",
+        ),
+    ] {
+        let message = format!("{:#}", rendered(&[("config.json.hbs", &config(mount))], &[]).expect_err(expected));
+        assert!(message.contains(expected), "{message:?} does not say {expected:?}");
+    }
+    let deep = r#"{"type": "bind", "source": "/srv", "destination": "/host", "options": ["rbind", "ro"]}"#;
+    let asked = rendered(&[("config.json.hbs", &config(deep))], &[]).expect("files").requests;
+    assert!(
+        asked.contains("read and write / of the host (as /host)") || asked.iter().any(|one| one.contains("write /")),
+        "{asked:?}"
+    );
+
+    let manifest =
+        r#"{"version": "2.0", "container": {"user": "5", "notify": true, "capabilities": {"add": ["SETUID"]}}}"#;
+    let asked = rendered(&[("manifest.json", manifest)], &[]).expect("files").requests;
+    assert!(asked.iter().any(|one| one.contains("readiness as root")), "{asked:?}");
+}
+
+#[test]
 fn a_config_of_the_images_own_is_judged_as_a_whole() {
     let config = r#"{"ociVersion": "1.2.0", "root": {"path": "rootfs", "readonly": true}, "mounts": [],
         "process": {"user": {"uid": 0, "gid": 0}, "args": ["/a"], "cwd": "/", "noNewPrivileges": false},
