@@ -57,7 +57,7 @@ pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
                 let text = format!("{name} is installed with this image and these values; nothing to do");
                 if context.output.quiet { String::new() } else { text }
             })?;
-            return if args.now { start(manager.as_ref(), &name) } else { Ok(()) };
+            return if args.now { start(manager.as_ref(), &root, &name) } else { Ok(()) };
         }
         Plan::Ready(ready) => ready,
     };
@@ -102,7 +102,9 @@ fn plan(
 ) -> Result<Plan> {
     // Asked again by a pull; an image that is there already was perhaps pulled under another policy.
     policy::check(&context.root, &args.image)?;
-    let installed = state::container(root, name)?.and_then(|container| container.active);
+    let container = state::container(root, name)?;
+    container.as_ref().map_or(Ok(()), transaction::refuse_pending)?;
+    let installed = container.and_then(|container| container.active);
     if installed.is_none()
         && let Some(file) = units::taken(root, &name.service_unit())?
     {
@@ -187,6 +189,9 @@ fn requests(root: &Folder, ready: &Ready) -> Result<Requests> {
     let Ready { name, rendered, .. } = ready;
     let mut requests = rendered.requests.clone();
     let homes = rendered.homes(name);
+    for source in rendered.spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_ref()?.to_str()) {
+        owned::refuse_links(root, name, source)?;
+    }
     for folder in rendered.state.iter().map(|folder| &folder.path).chain(&homes) {
         if owned::is_foreign(root, name, folder)? {
             requests.insert(format!("take over {folder} of the host, which is there already"));
@@ -257,7 +262,7 @@ impl Ready {
         let made = staged.commit(lock, enable).with_context(|| format!("installing {name}"))?;
 
         let activated = activate(root, manager, &record).and_then(|()| match args.now {
-            true => start(manager, &name),
+            true => start(manager, root, &name),
             false => Ok(()),
         });
         let Err(error) = activated else {
@@ -279,10 +284,16 @@ fn activate(root: &Folder, manager: Option<&Manager>, record: &Deployment) -> Re
     manager.map_or(Ok(()), Manager::reload)
 }
 
-fn start(manager: Option<&Manager>, name: &ContainerName) -> Result<()> {
-    match manager {
-        Some(manager) => manager.start(&name.service_unit()),
-        None => bail!("starting {name}: systemd does not run this system"),
+/// Starts what the container's units ask for: sockets, timers and paths first, and the service where no timer or path is to start it.
+fn start(manager: Option<&Manager>, root: &Folder, name: &ContainerName) -> Result<()> {
+    let Some(manager) = manager else { bail!("starting {name}: systemd does not run this system") };
+    let (_, deployment) = state::installed(root, name)?;
+    let (services, starters): (Vec<&String>, Vec<&String>) =
+        deployment.units.iter().partition(|unit| unit.ends_with(".service"));
+    starters.iter().try_for_each(|unit| manager.start(unit))?;
+    match starters.iter().any(|unit| unit.ends_with(".timer") || unit.ends_with(".path")) {
+        true => Ok(()),
+        false => services.iter().try_for_each(|unit| manager.start(unit)),
     }
 }
 
@@ -295,5 +306,5 @@ fn undo(
 ) -> Result<()> {
     let Some(container) = state::container(root, &record.name)? else { return Ok(()) };
     uninstall::remove(root, lock, manager, &container, record, false)?;
-    made.iter().try_for_each(|folder| owned::purge(root, &record.name, folder))
+    owned::purge_all(root, &record.name, made.iter().map(String::as_str))
 }

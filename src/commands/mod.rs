@@ -23,10 +23,11 @@ use anyhow::Result;
 
 use crate::output::Output;
 use sysctr::host::{
+    apply,
     dir::Folder,
     lock::StoreLock,
     systemd::Manager,
-    transaction::{self, Recovered},
+    transaction::{self, Recovered, Recovery},
 };
 
 /// What every verb needs to know about this run.
@@ -64,21 +65,25 @@ impl Context {
         Ok((root, lock))
     }
 
-    /// Finishes or undoes what was cut short, and says for which containers it did what.
-    pub fn recover(&self, root: &Folder, lock: &StoreLock) -> Result<Vec<Recovered>> {
-        let recovered = transaction::recover(root, lock)?;
-        for one in &recovered {
+    /// Finishes or undoes what was cut short; says what could not be.
+    pub fn recover(&self, root: &Folder, lock: &StoreLock) -> Result<Recovery> {
+        let recovery = transaction::recover(root, lock)?;
+        for (name, error) in &recovery.failed {
+            self.output.warn(format!("recovering {name}: {error:#}"));
+        }
+        let manager = if recovery.done.is_empty() { None } else { self.manager()? };
+        for one in &recovery.done {
             self.output.detail(match one {
                 Recovered::Finished(name) => format!("finished the install of {name} that was cut short"),
                 Recovered::Removed(name) => format!("finished the uninstall of {name} that was cut short"),
                 Recovered::Undone(name) => format!("undid what was cut short for {name}"),
             });
+            if let Recovered::Finished(name) = one {
+                apply::sysusers(manager.is_some(), name, root)?;
+                apply::tmpfiles(manager.is_some(), name, root)?;
+            }
         }
-        if !recovered.is_empty()
-            && let Some(manager) = self.manager()?
-        {
-            manager.reload()?;
-        }
-        Ok(recovered)
+        manager.as_ref().map_or(Ok(()), Manager::reload)?;
+        Ok(recovery)
     }
 }

@@ -1,25 +1,34 @@
 //! `sysctr recover`: run at boot, before anything of ours starts.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::Context;
-use sysctr::host::{lock::StoreLock, state, transaction::Recovered, units};
+use sysctr::{
+    host::{lock::StoreLock, state, transaction::Recovered, units},
+    model::fault::{Code, Fault},
+};
 
 /// Finishes or undoes what was cut short. An operation whose process lives was not cut short: it may be waiting for a unit that in turn
 /// waits for us, so there is nothing to wait for here.
 pub fn run(context: &Context) -> Result<()> {
     let Some(lock) = StoreLock::try_acquire(&context.root, "recover")? else { return Ok(()) };
     let root = context.folder()?;
-    let recovered = context.recover(&root, &lock)?;
-    let Some(manager) = context.manager()? else { return Ok(()) };
-    for one in recovered {
+    let recovery = context.recover(&root, &lock)?;
+    let manager = if recovery.done.is_empty() { None } else { context.manager()? };
+    for one in recovery.done {
         // systemd planned this boot without its unit. The job is queued only: it waits for this very program to end.
-        if let Recovered::Finished(name) = one
+        if let Some(manager) = &manager
+            && let Recovered::Finished(name) = one
             && let Some(id) = state::container(&root, &name)?.and_then(|container| container.active)
             && units::is_enabled(&root, &name, id)?
         {
             manager.queue_start(&name.service_unit())?;
         }
     }
-    Ok(())
+    match recovery.failed.first() {
+        Some((name, _)) => {
+            bail!(Fault::new(Code::NeedsYou, format!("{name} could not be recovered, the warning says why")))
+        }
+        None => Ok(()),
+    }
 }

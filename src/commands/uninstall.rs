@@ -1,6 +1,6 @@
 //! `sysctr uninstall NAME...`: stop, disable, remove. The image, declared state and system users stay.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::Context;
 use crate::cli::UninstallArgs;
@@ -13,7 +13,11 @@ use sysctr::{
         systemd::Manager,
         transaction,
     },
-    model::{deployment::Deployment, name::ContainerName},
+    model::{
+        deployment::Deployment,
+        fault::{Code, Fault},
+        name::ContainerName,
+    },
 };
 
 /// Uninstalls all of them, or none where one of them is not installed.
@@ -23,6 +27,7 @@ pub fn run(context: &Context, args: &UninstallArgs) -> Result<()> {
     names.sort();
     names.dedup();
     let chosen = names.iter().map(|name| state::installed(&root, name)).collect::<Result<Vec<_>>>()?;
+    chosen.iter().try_for_each(|(container, _)| transaction::refuse_pending(container))?;
     if args.dry_run {
         return would(context, args, &chosen);
     }
@@ -62,24 +67,24 @@ pub fn remove(
         }
     }
     transaction::commit_uninstall(root, lock, container, purge)?;
-    if purge {
-        for folder in &deployment.state {
-            owned::purge(root, &container.name, &folder.path)?;
-        }
-    }
+    let paths = deployment.state.iter().map(|folder| folder.path.as_str()).filter(|_| purge);
+    let purged = owned::purge_all(root, &container.name, paths);
     transaction::remove_files(root, &container.name)?;
     if let Some(manager) = manager {
         manager.reload()?;
         deployment.units.iter().for_each(|unit| manager.reset_failed(unit));
     }
-    Ok(())
+    let gone = || Fault::new(Code::NeedsYou, format!("{} is uninstalled", container.name)).hint("delete it by hand");
+    purged.with_context(gone)
 }
 
 /// Words about state that is still there.
 fn kept(root: &Folder, name: &ContainerName, deployment: &Deployment) -> Result<String> {
     let mut kept = Vec::new();
     for folder in &deployment.state {
-        if root.open(folder.path.trim_start_matches('/'))?.is_some() && !owned::is_foreign(root, name, &folder.path)? {
+        if root.open(folder.path.trim_start_matches('/'))?.is_some()
+            && !owned::is_foreign(root, name, &folder.path).unwrap_or(false)
+        {
             kept.push(folder.path.as_str());
         }
     }

@@ -78,6 +78,12 @@ impl Folder {
         &self.path
     }
 
+    /// Where it really is, all links followed.
+    pub fn real_path(&self) -> Result<PathBuf> {
+        let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.fd));
+        std::fs::read_link(link).with_context(|| format!("looking where {} is", self.path.display()))
+    }
+
     /// The names in it, sorted.
     pub fn names(&self) -> Result<Vec<String>> {
         let context = || format!("reading {}", self.path.display());

@@ -152,6 +152,8 @@ impl Check<'_> {
         for (name, object) in &folder.files {
             match there.remove(name) {
                 None => self.bad(&below(name), "it is missing"),
+                // A link of the image made way for a file to mount upon.
+                Some(FileType::RegularFile) if self.added.contains(&below(name)) => {}
                 Some(FileType::Directory) => self.bad(&below(name), "it is a folder now"),
                 Some(_) => self.file(at, name, &below(name), object)?,
             }

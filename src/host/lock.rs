@@ -1,9 +1,9 @@
 //! The one lock that every changing command takes, so that two never work on a machine at once.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -11,11 +11,15 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 
+use super::dir::Folder;
+use crate::model::layout;
+
 const POLL: Duration = Duration::from_millis(100);
 
-/// `ROOT/var/lib/sysctr`, root's alone.
+/// `ROOT/var/lib/sysctr`, root's alone: where it really is, with links of that tree followed inside it.
 pub fn state_dir(root: &Path) -> PathBuf {
-    root.join("var/lib/sysctr")
+    let folder = Folder::root(root).and_then(|root| root.open(layout::STATE)).ok().flatten();
+    folder.and_then(|folder| folder.real_path().ok()).unwrap_or_else(|| root.join(layout::STATE))
 }
 
 /// Proof that this process alone changes what lies below its root. The kernel gives it back when the process ends, however it ends.
@@ -41,8 +45,7 @@ impl StoreLock {
 
     /// The lock, or who still held it at the end.
     fn wait(root: &Path, verb: &str, patience: Duration) -> Result<Result<StoreLock, String>> {
-        let folder = state_dir(root);
-        make_state_dir(&folder)?;
+        let folder = Folder::root(root)?.create(layout::STATE, 0o700)?.real_path()?;
         let path = folder.join("lock");
         let mut file = OpenOptions::new()
             .read(true)
@@ -85,17 +88,6 @@ impl StoreLock {
     /// The root that it holds.
     pub fn root(&self) -> &Path {
         &self.root
-    }
-}
-
-fn make_state_dir(folder: &Path) -> Result<()> {
-    let making = || format!("making {}", folder.display());
-    if let Some(parent) = folder.parent() {
-        std::fs::create_dir_all(parent).with_context(making)?;
-    }
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error).with_context(making),
-        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Host folders that a container owns: its declared state. A folder that we made bears the container's name in an extended attribute, so
 //! that a later install knows its own from somebody else's.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{self, FileType, Gid, Mode, Uid, XattrFlags};
 
 use super::dir::Folder;
@@ -37,8 +37,16 @@ pub fn claim(root: &Folder, name: &ContainerName, owned: &OwnedFolder) -> Result
     folder.sync()
 }
 
+/// Deletes each of these folders that bears the container's name. Goes on where one cannot be deleted, and tells all of them.
+pub fn purge_all<'a>(root: &Folder, name: &ContainerName, paths: impl Iterator<Item = &'a str>) -> Result<()> {
+    let failed = paths.filter_map(|path| purge(root, name, path).err().map(|error| format!("{path}: {error:#}")));
+    let failed: Vec<String> = failed.collect();
+    ensure!(failed.is_empty(), "its state could not be deleted: {}", failed.join("; "));
+    Ok(())
+}
+
 /// Deletes the folder with all that is in it, if it bears the container's name. Can be done again.
-pub fn purge(root: &Folder, name: &ContainerName, path: &str) -> Result<()> {
+fn purge(root: &Folder, name: &ContainerName, path: &str) -> Result<()> {
     if is_foreign(root, name, path)? {
         return Ok(());
     }
@@ -50,7 +58,13 @@ pub fn purge(root: &Folder, name: &ContainerName, path: &str) -> Result<()> {
     {
         if let Some(folder) = root.open(if parent.is_empty() { "." } else { &parent[1..] })? {
             if is_state {
-                folder.remove_tree(last)?;
+                let removed = folder.remove_tree(last);
+                // A disk of its own is emptied, and stays mounted.
+                let emptied =
+                    || -> Result<bool> { folder.open(last)?.map_or(Ok(true), |left| Ok(left.names()?.is_empty())) };
+                if removed.is_err() && !emptied()? {
+                    return removed;
+                }
             } else if !folder.remove_empty(last)? {
                 break;
             }
@@ -63,7 +77,7 @@ pub fn purge(root: &Folder, name: &ContainerName, path: &str) -> Result<()> {
 }
 
 /// What ran under this name before may have left links in its own folder: nothing of it is followed, at install or by a mount.
-fn refuse_links(root: &Folder, name: &ContainerName, path: &str) -> Result<()> {
+pub fn refuse_links(root: &Folder, name: &ContainerName, path: &str) -> Result<()> {
     let home = home(name);
     let Some(rest) = path.strip_prefix(&home).and_then(|rest| rest.strip_prefix('/')) else { return Ok(()) };
     let Some(folder) = root.open(&home[1..])? else { return Ok(()) };

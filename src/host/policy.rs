@@ -3,9 +3,10 @@
 //!
 //! A rule that cannot be checked refuses: an image is never taken for verified because nobody looked.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, io::Read, path::Path};
 
 use anyhow::Result;
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use serde::Deserialize;
 
 use crate::model::{
@@ -33,9 +34,9 @@ struct Rule {
 pub fn check(root: &Path, source: &ImageSource) -> Result<()> {
     for place in PLACES {
         let path = root.join(place);
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+        let text = match read(root, place) {
+            Ok(Some(text)) => text,
+            Ok(None) => continue,
             Err(error) => return Err(refused(source, format!("{}: {error}", path.display())).into()),
         };
         let verdict =
@@ -43,6 +44,22 @@ pub fn check(root: &Path, source: &ImageSource) -> Result<()> {
         return verdict.map_err(|why| refused(source, format!("{}: {why}", path.display())).into());
     }
     Ok(())
+}
+
+/// The file with its links followed inside the root: below `--root` an absolute one means that tree.
+fn read(root: &Path, place: &str) -> std::io::Result<Option<Vec<u8>>> {
+    let (read_only, here) = (OFlags::RDONLY | OFlags::CLOEXEC, OFlags::DIRECTORY | OFlags::CLOEXEC);
+    let root = rustix::fs::open(root, here, Mode::empty())?;
+    let file = match rustix::fs::openat2(&root, place, read_only, Mode::empty(), ResolveFlags::IN_ROOT) {
+        // A link to nothing is a policy that went away, not none.
+        Err(rustix::io::Errno::NOENT) if rustix::fs::statat(&root, place, AtFlags::SYMLINK_NOFOLLOW).is_err() => {
+            return Ok(None);
+        }
+        file => file?,
+    };
+    let mut text = Vec::new();
+    std::fs::File::from(file).take(1 << 20).read_to_end(&mut text)?;
+    Ok(Some(text))
 }
 
 fn refused(source: &ImageSource, why: String) -> Fault {

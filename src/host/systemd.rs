@@ -21,6 +21,9 @@ const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 
+const STOP: &str = "StopUnit";
+const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
+
 /// Longer than any start or stop that systemd itself lets run by default.
 const JOB_DEADLINE: Duration = Duration::from_secs(15 * 60);
 
@@ -91,7 +94,7 @@ impl Manager {
 
     /// Stops a unit and waits until the job is done.
     pub fn stop(&self, unit: &str) -> Result<()> {
-        self.job("StopUnit", unit).with_context(|| format!("stopping {unit}"))
+        self.job(STOP, unit).with_context(|| format!("stopping {unit}"))
     }
 
     /// Forgets that a unit failed; one that is not loaded has nothing to forget.
@@ -150,7 +153,13 @@ impl Manager {
         let mut removed = HashMap::new();
         loop {
             tokio::select! {
-                reply = &mut call, if job.is_none() => job = Some(reply.map_err(plain)?.body().deserialize()?),
+                reply = &mut call, if job.is_none() => match reply {
+                    // What is not loaded does not run: it need not be stopped.
+                    Err(zbus::Error::MethodError(name, ..)) if method == STOP && name.as_str() == NO_SUCH_UNIT => {
+                        return Ok("done".to_owned());
+                    }
+                    reply => job = Some(reply.map_err(plain)?.body().deserialize()?),
+                },
                 message = signals.next() => {
                     let message = message.context("systemd closed the connection")??;
                     let is_removal = message.message_type() == Type::Signal

@@ -1,9 +1,12 @@
 //! An operation on what is installed: stage → journal → commit → place. Everything before the journal can be thrown away, everything
 //! after the commit can be done again; [`recover`] does either, whenever the machine stopped.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::fs::FileType;
 
 use super::{
@@ -90,15 +93,15 @@ impl<'a> Staged<'a> {
             .write(layout::JOURNAL, &text, 0o600)
             .and_then(|()| settings.write(layout::ACTIVE, &format!("{}\n", self.id), 0o644));
         if committed.is_err() {
-            settings.remove(layout::ACTIVE)?;
-            settings.remove(layout::JOURNAL)?;
+            // The cause is what counts; what cannot be removed now, the next changing command removes.
+            let _ = settings.remove(layout::ACTIVE).and_then(|_| settings.remove(layout::JOURNAL));
         }
         committed?;
         self.armed = false;
         let placed = roll_forward(self.root, &self.name, &journal);
         if placed.is_err() {
-            made.iter().try_for_each(|folder| owned::purge(self.root, &self.name, folder))?;
-            remove_files(self.root, &self.name)?;
+            let undone = owned::purge_all(self.root, &self.name, made.iter().map(String::as_str));
+            undone.and(remove_files(self.root, &self.name)).with_context(|| half_done(&self.name))?;
         }
         placed.map(|()| made)
     }
@@ -147,21 +150,46 @@ pub enum Recovered {
     Removed(ContainerName),
 }
 
-/// Finishes or undoes what was cut short, in files only: it neither starts nor awaits anything.
-pub fn recover(root: &Folder, lock: &StoreLock) -> Result<Vec<Recovered>> {
-    let mut done = Vec::new();
+/// What there is to say when an operation could be neither done nor undone.
+fn half_done(name: &ContainerName) -> Fault {
+    Fault::new(Code::NeedsYou, format!("{name} is neither installed nor removed"))
+        .hint("mend what the message names, then run any changing command, such as `sysctr prune`")
+}
+
+/// What came of a recovery.
+#[derive(Debug, Default)]
+pub struct Recovery {
+    /// What was done.
+    pub done: Vec<Recovered>,
+    /// What could not be recovered, and why; the others were.
+    pub failed: Vec<(ContainerName, anyhow::Error)>,
+}
+
+/// Finishes or undoes what was cut short, in files only: it neither starts nor awaits anything. One container that cannot be recovered
+/// does not hold up the others.
+pub fn recover(root: &Folder, lock: &StoreLock) -> Result<Recovery> {
+    let mut names = BTreeSet::new();
     for folder in [layout::CONTAINERS.to_owned(), format!("{}/containers", layout::STATE)] {
-        let names = root.open(&folder)?.map_or(Ok(Vec::new()), |folder| folder.names())?;
-        for name in names.iter().filter_map(|name| name.parse::<ContainerName>().ok()) {
-            let doing = || {
-                Fault::new(Code::NeedsYou, format!("recovering {name}"))
-                    .hint("the file it names has to be mended by hand")
-            };
-            done.extend(recover_one(root, lock, &name).with_context(doing)?);
+        let found = root.open(&folder)?.map_or(Ok(Vec::new()), |folder| folder.names())?;
+        names.extend(found.iter().filter_map(|name| name.parse::<ContainerName>().ok()));
+    }
+    let mut recovery = Recovery::default();
+    for name in names {
+        match recover_one(root, lock, &name) {
+            Ok(done) => recovery.done.extend(done),
+            Err(error) => recovery.failed.push((name, error)),
         }
     }
     remove_empty_folders(root)?;
-    Ok(done)
+    Ok(recovery)
+}
+
+/// Refuses to work on a container whose last operation could not be recovered.
+pub fn refuse_pending(container: &Container) -> Result<()> {
+    if container.journal.is_some() {
+        bail!(half_done(&container.name));
+    }
+    Ok(())
 }
 
 fn recover_one(root: &Folder, lock: &StoreLock, name: &ContainerName) -> Result<Option<Recovered>> {
@@ -193,13 +221,12 @@ fn recover_one(root: &Folder, lock: &StoreLock, name: &ContainerName) -> Result<
                 Ok(Some(Recovered::Finished(name.clone())))
             }
             Operation::Uninstall if active.is_none() => {
-                if journal.purge
-                    && let Some(id) = journal.from
-                    && let Ok(record) = state::deployment(root, name, id)
-                {
-                    record.state.iter().try_for_each(|folder| owned::purge(root, name, &folder.path))?;
-                }
+                let record =
+                    journal.from.and_then(|id| state::deployment(root, name, id).ok()).filter(|_| journal.purge);
+                let paths = record.iter().flat_map(|record| &record.state).map(|folder| folder.path.as_str());
+                let purged = owned::purge_all(root, name, paths);
                 remove_files(root, name)?;
+                purged?;
                 Ok(Some(Recovered::Removed(name.clone())))
             }
             Operation::Install | Operation::Uninstall => {
@@ -291,8 +318,8 @@ fn make_mount_point(rootfs: &Folder, point: &MountPoint) -> Result<Vec<String>> 
     let folders = ends.map(|end| &below[..end]).chain(matches!(point, MountPoint::Folder(_)).then_some(below));
     for folder in folders {
         if rootfs.open(folder).with_context(context)?.is_none() {
-            rootfs.create(folder, 0o755).with_context(context)?;
-            made.push(format!("/{folder}"));
+            let new = rootfs.create(folder, 0o755).with_context(context)?;
+            made.push(in_image(rootfs, &new.real_path()?)?);
         }
     }
     if let MountPoint::Folder(_) = point {
@@ -303,10 +330,16 @@ fn make_mount_point(rootfs: &Folder, point: &MountPoint) -> Result<Vec<String>> 
         Some(FileType::RegularFile) => return Ok(made),
         // A link such as resolv.conf -> ../run/... would have the host's file mounted elsewhere.
         Some(FileType::Symlink) => drop(parent.remove(name)?),
-        Some(_) => anyhow::bail!("the image has something else at {path}, where a file is to be mounted"),
+        Some(_) => bail!("the image has something else at {path}, where a file is to be mounted"),
         None => {}
     }
     parent.write_new(name, "", 0o644).with_context(context)?;
-    made.push(path.clone());
+    made.push(in_image(rootfs, &parent.real_path()?.join(name))?);
     Ok(made)
+}
+
+/// The name in the image of a path in its checkout: where a mount point really lies, behind the image's links.
+fn in_image(rootfs: &Folder, path: &Path) -> Result<String> {
+    let below = path.strip_prefix(rootfs.real_path()?).context("a mount point outside the image")?;
+    Ok(format!("/{}", below.display()))
 }

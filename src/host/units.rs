@@ -234,7 +234,10 @@ pub fn verify(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
         Err(error) => return Err(error).context("running systemd-analyze verify"),
     };
     let text = String::from_utf8_lossy(&output.stderr);
-    let complaint = text.lines().find(|line| units.iter().any(|unit| line.contains(unit.as_str())));
+    // "/path/of/a.service:3: ..." or "a.service: ..."; a name that only ends so is another unit's.
+    let names =
+        |line: &str, unit: &String| line.contains(&format!("/{unit}:")) || line.starts_with(&format!("{unit}:"));
+    let complaint = text.lines().find(|line| units.iter().any(|unit| names(line, unit)));
     ensure!(complaint.is_none(), "systemd refuses the unit: {}", complaint.unwrap_or_default());
     Ok(())
 }
