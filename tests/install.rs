@@ -204,7 +204,7 @@ fn what_an_image_requests_is_refused_unless_accepted() {
     let host = host();
     let text = "[Service]\nExecStart={{exec_start}}\nExecStartPre=/bin/touch /evil\n";
     let manifest = json!({"version": "2.0", "container": {"capabilities": {"add": ["SYS_ADMIN"]}, "devices": ["/dev/kvm"],
-        "mounts": [{"source": "/srv", "target": "/srv"}]}, "state": {"folders": [{"path": "/srv/data"}]}});
+        "mounts": [{"source": "/srv/www", "target": "/srv/www"}]}, "state": {"folders": [{"path": "/srv/data"}]}});
     let image = Image::new()
         .manifest(manifest)
         .export("service.hbs", text)
@@ -215,7 +215,7 @@ fn what_an_image_requests_is_refused_unless_accepted() {
     let all = [
         "CAP_SYS_ADMIN",
         "/dev/kvm",
-        "/srv of the host",
+        "/srv/www of the host",
         "/srv/data",
         "touch /evil",
         "/etc/motd",
@@ -581,4 +581,67 @@ fn verify_names_each_placed_file_that_is_not_as_installed() {
     host.does(&["recover"]);
     assert!(host.at("etc/tmpfiles.d/sysctr-app.conf").exists());
     assert_eq!(host.json(&["list"])[0]["pending"], false);
+}
+
+#[test]
+fn state_that_cannot_be_deleted_is_told_and_holds_nothing_up() {
+    let host = host();
+    let image = Image::new().manifest(json!({"version": "2.0", "state": {"folders": [{"path": "/var/lib/app/data"}]}}));
+    let image = host.image("app", &image);
+    host.does(&["install", &image]);
+    // The admin has moved the data since.
+    fs::remove_dir(host.at("var/lib/app/data")).unwrap();
+    fs::create_dir(host.at("big")).unwrap();
+    std::os::unix::fs::symlink("/big", host.at("var/lib/app/data")).unwrap();
+    let outcome = host.sysctr(&["uninstall", "--purge", "app"]);
+    assert_eq!(outcome.code, 6, "{}", outcome.err);
+    assert!(outcome.err.contains("/var/lib/app/data") && outcome.err.contains("symbolic link"), "{}", outcome.err);
+    assert!(host.at("big").is_dir() && !host.at("etc/sysctr").exists());
+    assert_eq!(host.json(&["list"]), json!([]));
+    let other = host.image("other", &Image::new());
+    host.does(&["install", &other]);
+    host.does(&["verify"]);
+}
+
+#[test]
+fn a_container_that_cannot_be_recovered_holds_up_no_other() {
+    let host = host();
+    let image = host.image("app", &Image::new());
+    host.does(&["install", &image]);
+    host.does(&["install", "--name", "cut", &image]);
+    host.write("etc/sysctr/containers/cut/journal.json", r#"{"version": 99}"#);
+    let outcome = host.sysctr(&["install", "--name", "third", &image]);
+    assert_eq!(outcome.code, 0, "{}", outcome.err);
+    assert!(
+        outcome.err.contains("warning: recovering cut: ") && outcome.err.contains("newer sysctr"),
+        "{}",
+        outcome.err
+    );
+    host.does(&["uninstall", "third"]);
+    let outcome = host.sysctr(&["recover"]);
+    assert_eq!(outcome.code, 6, "{}", outcome.err);
+    assert_eq!(host.sysctr(&["uninstall", "cut"]).code, 1);
+}
+
+#[test]
+fn a_policy_behind_a_link_is_the_trees_own_and_one_that_went_away_refuses() {
+    let host = host();
+    let image = host.image("app", &Image::new());
+    host.write("usr/etc/policy.json", r#"{"default": [{"type": "reject"}]}"#);
+    fs::create_dir_all(host.at("etc/containers")).unwrap();
+    std::os::unix::fs::symlink("/usr/etc/policy.json", host.at("etc/containers/policy.json")).unwrap();
+    host.refuses(4, &["policy"], &["install", &image]);
+    fs::remove_file(host.at("usr/etc/policy.json")).unwrap();
+    host.refuses(4, &["policy.json"], &["install", &image]);
+}
+
+#[test]
+fn a_link_of_the_image_makes_way_for_a_file_to_mount_upon_and_verify_knows() {
+    let host = host();
+    let image = Image::new().link("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf");
+    let image = image.link("lib", "usr/lib").file("usr/lib/x", "x").manifest(json!({"version": "2.0",
+        "container": {"mounts": [{"source": "/lib/modules", "target": "/lib/modules", "options": ["ro"]}]}}));
+    let image = host.image("app", &image);
+    host.does(&["install", "--yes", &image]);
+    assert_eq!(host.json(&["verify"])["problems"], json!([]));
 }

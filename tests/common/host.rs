@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sysctr::host::source::this_architecture;
 use tempfile::TempDir;
 
-use super::{Entry, Layout, Packing, dir, file, sha256, tar_of};
+use super::{Entry, Layout, Packing, dir, file, link, sha256, tar_of};
 
 /// What a run of the program came to.
 #[derive(Debug)]
@@ -37,6 +37,7 @@ pub struct Image {
     config: Value,
     architecture: String,
     files: Vec<(String, u32, Vec<u8>)>,
+    links: Vec<(String, String)>,
 }
 
 impl Image {
@@ -46,11 +47,18 @@ impl Image {
             config: json!({"Entrypoint": ["/bin/app"]}),
             architecture: this_architecture().to_owned(),
             files: vec![("bin/app".into(), 0o755, b"a program".to_vec())],
+            links: Vec::new(),
         }
     }
 
     pub fn file(mut self, path: &str, text: &str) -> Image {
         self.files.push((path.to_owned(), 0o644, text.as_bytes().to_vec()));
+        self
+    }
+
+    /// A symbolic link.
+    pub fn link(mut self, path: &str, target: &str) -> Image {
+        self.links.push((path.to_owned(), target.to_owned()));
         self
     }
 
@@ -75,7 +83,7 @@ impl Image {
 
     fn layer(&self) -> Vec<u8> {
         let mut folders: Vec<String> = Vec::new();
-        for (path, ..) in &self.files {
+        for path in self.files.iter().map(|(path, ..)| path).chain(self.links.iter().map(|(path, _)| path)) {
             for (at, _) in path.match_indices('/') {
                 let folder = path[..=at].to_owned();
                 if !folders.contains(&folder) {
@@ -85,7 +93,8 @@ impl Image {
         }
         let folders = folders.iter().map(|path| dir(path, 0o755));
         let files = self.files.iter().map(|(path, mode, content)| file(path, *mode, content));
-        tar_of(&folders.chain(files).collect::<Vec<Entry<'_>>>())
+        let links = self.links.iter().map(|(path, target)| link(path, target));
+        tar_of(&folders.chain(files).chain(links).collect::<Vec<Entry<'_>>>())
     }
 
     /// Writes it as a layout; gives the layout and the image's descriptor.
