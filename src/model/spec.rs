@@ -203,7 +203,7 @@ fn mounts(inputs: &Inputs) -> Vec<Json> {
     ];
     if inputs.container.network == Network::Host {
         for file in HOST_FILES {
-            mounts.push(bind(file, file, &["ro", "rro", "nosuid", "nodev", "noexec", NOFAIL]));
+            mounts.push(mount("bind", file, file, &["bind", "ro", "nosuid", "nodev", "noexec", NOFAIL]));
         }
     }
     mounts.extend(inputs.container.tmpfs.iter().map(|path| tmpfs(path, "mode=1777")));
