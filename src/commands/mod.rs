@@ -79,8 +79,12 @@ impl Context {
                 Recovered::Undone(name) => format!("undid what was cut short for {name}"),
             });
             if let Recovered::Finished(name) = one {
-                apply::sysusers(manager.is_some(), name, root)?;
-                apply::tmpfiles(manager.is_some(), name, root)?;
+                // The boot makes them too: no reason to fail whoever happens to recover, nor to leave out the reload.
+                let running = manager.is_some();
+                let made = apply::sysusers(running, name, root).and_then(|()| apply::tmpfiles(running, name, root));
+                if let Err(error) = made {
+                    self.output.warn(format!("recovering {name}: {error:#}"));
+                }
             }
         }
         manager.as_ref().map_or(Ok(()), Manager::reload)?;
