@@ -41,10 +41,11 @@ pub fn render(kind: Kind, file: &str, text: &str, data: &Json, raw: &[(&str, Str
         Kind::Fields => field,
         Kind::Plain => str::to_owned,
     });
-    handlebars.register_helper("text", Box::new(Form(unit_text)));
-    handlebars.register_helper("json", Box::new(Form(Json::to_string)));
+    handlebars.register_helper("text", Box::new(Written(|helper: &Helper<'_>| first(helper).map(unit_text))));
+    handlebars.register_helper("json", Box::new(Written(|helper: &Helper<'_>| first(helper).map(Json::to_string))));
     for (name, value) in raw {
-        handlebars.register_helper(name, Box::new(Ours(value.clone())));
+        let value = value.clone();
+        handlebars.register_helper(name, Box::new(Written(move |_: &Helper<'_>| Ok(value.clone()))));
     }
     handlebars.register_template(file, template);
     handlebars.render(file, data).map_err(|error| {
@@ -138,32 +139,15 @@ pub fn unit_free_text(text: &str) -> String {
     text.replace('%', "%%").replace('\\', "\\\\")
 }
 
-/// A name that stands for text of ours: written as it is.
-struct Ours(String);
-
-impl HelperDef for Ours {
-    fn call<'reg: 'rc, 'rc>(
-        &self,
-        _: &Helper<'rc>,
-        _: &'reg Handlebars<'reg>,
-        _: &'rc handlebars::Context,
-        _: &mut handlebars::RenderContext<'reg, 'rc>,
-        out: &mut dyn handlebars::Output,
-    ) -> HelperResult {
-        out.write(&self.0)?;
-        Ok(())
-    }
-}
-
 fn json_inside(text: &str) -> String {
     let quoted = Json::String(text.to_owned()).to_string();
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-/// A helper that writes its one parameter in a form of its own, instead of the escaped one.
-struct Form(fn(&Json) -> String);
+/// A helper whose text is written as it is, not escaped: it is ours, or in the form of its place already.
+struct Written<F>(F);
 
-impl HelperDef for Form {
+impl<F: Fn(&Helper<'_>) -> Result<String, RenderErrorReason> + Send + Sync> HelperDef for Written<F> {
     fn call<'reg: 'rc, 'rc>(
         &self,
         helper: &Helper<'rc>,
@@ -172,10 +156,14 @@ impl HelperDef for Form {
         _: &mut handlebars::RenderContext<'reg, 'rc>,
         out: &mut dyn handlebars::Output,
     ) -> HelperResult {
-        let value = helper.param(0).ok_or(RenderErrorReason::ParamNotFoundForIndex("a value", 0))?.value();
-        out.write(&(self.0)(value))?;
+        out.write(&(self.0)(helper)?)?;
         Ok(())
     }
+}
+
+/// The one parameter of a helper.
+fn first<'a>(helper: &'a Helper<'_>) -> Result<&'a Json, RenderErrorReason> {
+    Ok(helper.param(0).ok_or(RenderErrorReason::ParamNotFoundForIndex("a value", 0))?.value())
 }
 
 fn unit_text(value: &Json) -> String {
