@@ -8,7 +8,7 @@ use super::{Context, candidate::Candidate, image, uninstall};
 use crate::cli::InstallArgs;
 use sysctr::{
     host::{
-        apply, dir::Folder, lock::StoreLock, ostree::Store, owned, policy, settings, state, systemd::Manager,
+        apply, dir::Folder, lock::StoreLock, ostree::Store, owned, policy, recovery, settings, state, systemd::Manager,
         transaction, units,
     },
     model::{
@@ -84,7 +84,7 @@ fn plan(
     // Asked again by a pull; an image that is there already was perhaps pulled under another policy.
     policy::check(&context.root, &args.image)?;
     let container = state::container(root, name)?;
-    container.as_ref().map_or(Ok(()), transaction::refuse_pending)?;
+    container.as_ref().map_or(Ok(()), recovery::refuse_pending)?;
     let installed = container.and_then(|container| container.active);
     if installed.is_none()
         && let Some(file) = units::taken(root, &name.service_unit())?

@@ -27,9 +27,12 @@ use sysctr::host::{
     apply,
     dir::Folder,
     lock::StoreLock,
+    recovery::{self, Recovered, Recovery},
+    start_limit,
     systemd::Manager,
-    transaction::{self, Recovered, Recovery},
+    transaction,
 };
+use sysctr::model::name::ContainerName;
 
 /// What every verb needs to know about this run.
 pub struct Context {
@@ -62,13 +65,31 @@ impl Context {
         // First, because the lock makes its folder, and that below a mistyped root is no help.
         let root = self.folder()?;
         let lock = StoreLock::acquire(&self.root, verb, PATIENCE)?;
-        self.recover(&root, &lock)?;
+        let recovery = self.recover(&root, &lock)?;
+        for one in &recovery.done {
+            if let Recovered::Back(name) = one {
+                self.leave_staged(&root, &lock, name)?;
+            }
+        }
         Ok((root, lock))
+    }
+
+    /// What was taken back may still run: the deployment in force takes its place before its files go.
+    fn leave_staged(&self, root: &Folder, lock: &StoreLock, name: &ContainerName) -> Result<()> {
+        if let Some(manager) = self.manager()? {
+            if start_limit::restore(name)? {
+                manager.reload()?;
+            }
+            if let Err(error) = manager.try_restart(&name.service_unit()) {
+                self.output.warn(format!("recovering {name}: {error:#}"));
+            }
+        }
+        transaction::discard_staged(root, lock, name).map(drop)
     }
 
     /// Finishes or undoes what was cut short; says what could not be.
     pub fn recover(&self, root: &Folder, lock: &StoreLock) -> Result<Recovery> {
-        let recovery = transaction::recover(root, lock)?;
+        let recovery = recovery::recover(root, lock)?;
         for (name, error) in &recovery.failed {
             self.output.warn(format!("recovering {name}: {error:#}"));
         }
@@ -78,6 +99,8 @@ impl Context {
                 Recovered::Finished(name) => format!("finished the install of {name} that was cut short"),
                 Recovered::Removed(name) => format!("finished the uninstall of {name} that was cut short"),
                 Recovered::Undone(name) => format!("undid what was cut short for {name}"),
+                Recovered::Back(name) => format!("took back the update of {name} that was cut short"),
+                Recovered::RolledBack(name) => format!("finished the rollback of {name} that was cut short"),
             });
             if let Recovered::Finished(name) = one {
                 // The boot makes them too: no reason to fail whoever happens to recover, nor to leave out the reload.

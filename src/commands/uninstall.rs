@@ -8,7 +8,7 @@ use sysctr::{
     host::{
         dir::Folder,
         lock::StoreLock,
-        owned,
+        owned, recovery,
         state::{self, Container},
         systemd::Manager,
         transaction,
@@ -27,7 +27,7 @@ pub fn run(context: &Context, args: &UninstallArgs) -> Result<()> {
     names.sort();
     names.dedup();
     let chosen = names.iter().map(|name| state::installed(&root, name)).collect::<Result<Vec<_>>>()?;
-    chosen.iter().try_for_each(|(container, _)| transaction::refuse_pending(container))?;
+    chosen.iter().try_for_each(|(container, _)| recovery::refuse_pending(container))?;
     if args.dry_run {
         return would(context, args, &chosen);
     }

@@ -92,6 +92,21 @@ impl Manager {
         self.call("StartUnit", &(unit, "replace")).map(drop).with_context(|| format!("starting {unit}"))
     }
 
+    /// Stops and starts a unit in one job, and waits until it is done; what is not running is started.
+    pub fn restart(&self, unit: &str) -> Result<()> {
+        self.job("RestartUnit", unit).with_context(|| format!("restarting {unit}"))
+    }
+
+    /// The same of a unit that is running.
+    pub fn try_restart(&self, unit: &str) -> Result<()> {
+        self.job("TryRestartUnit", unit).with_context(|| format!("restarting {unit}"))
+    }
+
+    /// Asks for a unit that is running to be restarted, and does not wait.
+    pub fn queue_try_restart(&self, unit: &str) -> Result<()> {
+        self.call("TryRestartUnit", &(unit, "replace")).map(drop).with_context(|| format!("restarting {unit}"))
+    }
+
     /// Stops a unit and waits until the job is done.
     pub fn stop(&self, unit: &str) -> Result<()> {
         self.job(STOP, unit).with_context(|| format!("stopping {unit}"))
@@ -104,16 +119,7 @@ impl Manager {
 
     /// What systemd knows of a unit; loads it if need be.
     pub fn state(&self, unit: &str) -> Result<UnitState> {
-        let context = || format!("asking systemd about {unit}");
-        let reply = self.call("LoadUnit", &(unit,)).with_context(context)?;
-        let path: OwnedObjectPath = reply.body().deserialize().with_context(context)?;
-        let property = |name: &str| -> Result<String> {
-            let reply = self
-                .raw(path.as_str(), "org.freedesktop.DBus.Properties", "Get", &(UNIT, name))
-                .with_context(context)?;
-            let value: OwnedVariant = reply.body().deserialize().with_context(context)?;
-            String::try_from(value).with_context(context)
-        };
+        let property = |name| self.property::<String>(unit, UNIT, name);
         Ok(UnitState {
             load: property("LoadState")?,
             active: property("ActiveState")?,
@@ -121,6 +127,33 @@ impl Manager {
             fragment: property("FragmentPath")?,
             file_state: property("UnitFileState")?,
         })
+    }
+
+    /// Which run of a service this is: it changes with each start.
+    pub fn invocation(&self, unit: &str) -> Result<Vec<u8>> {
+        self.property(unit, UNIT, "InvocationID")
+    }
+
+    /// The units that do not run without this one.
+    pub fn required_by(&self, unit: &str) -> Result<Vec<String>> {
+        let lists = ["RequiredBy", "BoundBy", "ConsistsOf"].map(|name| self.property::<Vec<String>>(unit, UNIT, name));
+        Ok(lists.into_iter().collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    /// A property of a unit, which is loaded if need be.
+    fn property<T>(&self, unit: &str, interface: &str, name: &str) -> Result<T>
+    where
+        T: TryFrom<OwnedVariant>,
+        T::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let context = || format!("asking systemd about {unit}");
+        let reply = self.call("LoadUnit", &(unit,)).with_context(context)?;
+        let path: OwnedObjectPath = reply.body().deserialize().with_context(context)?;
+        let reply = self
+            .raw(path.as_str(), "org.freedesktop.DBus.Properties", "Get", &(interface, name))
+            .with_context(context)?;
+        let value: OwnedVariant = reply.body().deserialize().with_context(context)?;
+        T::try_from(value).with_context(context)
     }
 
     fn job(&self, method: &str, unit: &str) -> Result<()> {

@@ -1,25 +1,22 @@
 //! An operation on what is installed: stage → journal → commit → place. Everything before the journal can be thrown away, everything
-//! after the commit can be done again; [`recover`] does either, whenever the machine stopped.
+//! after the commit can be done again; [`super::recovery`] does either, whenever the machine stopped.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, bail};
-use rustix::fs::FileType;
+use anyhow::{Context, Result};
 
 use super::{
     apply,
     dir::Folder,
     lock::StoreLock,
+    mount_points,
     ostree::{Store, StoredImage},
     owned,
     state::{self, Container},
     units,
 };
 use crate::model::{
-    deployment::{self, Deployment, Journal, Operation, Record},
+    deployment::{self, Deployment, Journal, Operation},
     fault::{Code, Fault},
     layout,
     name::ContainerName,
@@ -57,10 +54,11 @@ impl<'a> Staged<'a> {
         let staged = Staged { root, name: record.name.clone(), id: record.id, armed: true };
         root.create(layout::STATE, 0o700)?;
         let folder = root.create(&layout::deployment(&staged.name, staged.id), 0o755)?;
+        folder.write_new(layout::STAGED, "", 0o600)?;
         store.checkout(lock, image, std::os::fd::AsFd::as_fd(&folder), "rootfs").context("checking out the image")?;
         if let Some(rootfs) = folder.open("rootfs")? {
             for point in &mount_points {
-                record.mount_points.extend(make_mount_point(&rootfs, point)?);
+                record.mount_points.extend(mount_points::make(&rootfs, point)?);
             }
         }
         folder.write_new("config.json", &config_json, 0o600)?;
@@ -71,7 +69,8 @@ impl<'a> Staged<'a> {
         Ok(staged)
     }
 
-    /// Puts the deployment in force. From here on a power cut ends in the new state. Gives the state folders that were not there before.
+    /// Installs: puts the deployment in force where there was none. From here on a power cut ends in the new state. Gives the state
+    /// folders that were not there before.
     pub fn commit(mut self, _lock: &StoreLock, enable: bool) -> Result<Vec<String>> {
         let mut made = Vec::new();
         for folder in state::deployment(self.root, &self.name, self.id)?.state {
@@ -79,22 +78,13 @@ impl<'a> Staged<'a> {
                 made.push(folder.path);
             }
         }
-        let settings = self.root.create(&layout::settings(&self.name), 0o755)?;
-        let journal = Journal {
-            version: Journal::VERSION,
-            operation: Operation::Install,
-            from: None,
-            to: Some(self.id),
-            enable,
-            purge: false,
-        };
-        let text = deployment::to_text(&journal)?;
-        let committed = settings
-            .write(layout::JOURNAL, &text, 0o600)
-            .and_then(|()| settings.write(layout::ACTIVE, &format!("{}\n", self.id), 0o644));
+        let journal = Journal::new(Operation::Install, None, Some(self.id), enable);
+        let committed = put_in_force(self.root, &self.name, &journal);
         if committed.is_err() {
             // The cause is what counts; what cannot be removed now, the next changing command removes.
-            let _ = settings.remove(layout::ACTIVE).and_then(|_| settings.remove(layout::JOURNAL));
+            if let Ok(Some(settings)) = self.root.open(&layout::settings(&self.name)) {
+                let _ = settings.remove(layout::ACTIVE).and_then(|_| settings.remove(layout::JOURNAL));
+            }
         }
         committed?;
         self.armed = false;
@@ -104,6 +94,22 @@ impl<'a> Staged<'a> {
             undone.and(remove_files(self.root, &self.name)).with_context(|| half_done(&self.name))?;
         }
         placed.map(|()| made)
+    }
+
+    /// Updates: puts the deployment in force in place of `from`. Until [`finish`], a power cut ends in the old state.
+    pub fn replace(mut self, lock: &StoreLock, from: u32) -> Result<Journal> {
+        self.armed = false;
+        let enable = units::is_enabled(self.root, &self.name, from)?;
+        let journal = Journal::new(Operation::Update, Some(from), Some(self.id), enable);
+        let placed =
+            put_in_force(self.root, &self.name, &journal).and_then(|()| roll_forward(self.root, &self.name, &journal));
+        if placed.is_err() {
+            let back =
+                go_back(self.root, lock, &self.name, &journal).and_then(|()| finish(self.root, lock, &self.name));
+            let back = back.and_then(|()| discard(self.root, &self.name, self.id));
+            back.with_context(|| half_done(&self.name))?;
+        }
+        placed.map(|()| journal)
     }
 }
 
@@ -116,20 +122,45 @@ impl Drop for Staged<'_> {
     }
 }
 
+/// Rolls back: puts an earlier deployment in force in place of `from`. A power cut ends in that one.
+pub fn roll_back(root: &Folder, _lock: &StoreLock, name: &ContainerName, from: u32, to: u32) -> Result<Journal> {
+    let enable = units::is_enabled(root, name, from)?;
+    let journal = Journal::new(Operation::Rollback, Some(from), Some(to), enable);
+    put_in_force(root, name, &journal)?;
+    roll_forward(root, name, &journal)?;
+    Ok(journal)
+}
+
+/// Puts the deployment that was in force before back. The one that was to replace it is staged again: nothing of it is in force, but it
+/// may still run.
+pub fn go_back(root: &Folder, _lock: &StoreLock, name: &ContainerName, journal: &Journal) -> Result<()> {
+    if let (Operation::Update, Some(to)) = (journal.operation, journal.to)
+        && let Some(folder) = root.open(&layout::deployment(name, to))?
+    {
+        folder.write_new(layout::STAGED, "", 0o600)?;
+        folder.sync()?;
+    }
+    if let (Some(settings), Some(from)) = (root.open(&layout::settings(name))?, journal.from) {
+        settings.write(layout::ACTIVE, &format!("{from}\n"), 0o644)?;
+    }
+    switch_files(root, name, journal.to, journal.from, journal.enable)
+}
+
 /// Begins an uninstall: from here on a power cut ends with the container gone.
 pub fn commit_uninstall(root: &Folder, _lock: &StoreLock, container: &Container, purge: bool) -> Result<()> {
     let Some(settings) = root.open(&layout::settings(&container.name))? else { return Ok(()) };
-    let journal = Journal {
-        version: Journal::VERSION,
-        operation: Operation::Uninstall,
-        from: container.active,
-        to: None,
-        enable: false,
-        purge,
-    };
+    let journal = Journal { purge, ..Journal::new(Operation::Uninstall, container.active, None, false) };
     settings.write(layout::JOURNAL, &deployment::to_text(&journal)?, 0o600)?;
     settings.remove(layout::ACTIVE)?;
     settings.sync()
+}
+
+/// The commit point: what the journal says is under way, and `active` names the new deployment.
+fn put_in_force(root: &Folder, name: &ContainerName, journal: &Journal) -> Result<()> {
+    let settings = root.create(&layout::settings(name), 0o755)?;
+    settings.write(layout::JOURNAL, &deployment::to_text(journal)?, 0o600)?;
+    let Some(to) = journal.to else { return Ok(()) };
+    settings.write(layout::ACTIVE, &format!("{to}\n"), 0o644)
 }
 
 /// Ends an operation: nothing is left to do for it.
@@ -141,117 +172,43 @@ pub fn finish(root: &Folder, _lock: &StoreLock, name: &ContainerName) -> Result<
     Ok(())
 }
 
-/// What [`recover`] did for a container.
-#[derive(Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Recovered {
-    Finished(ContainerName),
-    Undone(ContainerName),
-    Removed(ContainerName),
-}
-
 /// What there is to say when an operation could be neither done nor undone.
-fn half_done(name: &ContainerName) -> Fault {
+pub fn half_done(name: &ContainerName) -> Fault {
     Fault::new(Code::NeedsYou, format!("{name} is neither installed nor removed"))
         .hint("mend what the message names, then run any changing command, such as `sysctr prune`")
 }
 
-/// What came of a recovery.
-#[derive(Debug, Default)]
-pub struct Recovery {
-    /// What was done.
-    pub done: Vec<Recovered>,
-    /// What could not be recovered, and why; the others were.
-    pub failed: Vec<(ContainerName, anyhow::Error)>,
+/// Everything behind the commit that is files. Can be done again.
+pub fn roll_forward(root: &Folder, name: &ContainerName, journal: &Journal) -> Result<()> {
+    switch_files(root, name, journal.from, journal.to, journal.enable)
 }
 
-/// Finishes or undoes what was cut short, in files only: it neither starts nor awaits anything. One container that cannot be recovered
-/// does not hold up the others.
-pub fn recover(root: &Folder, lock: &StoreLock) -> Result<Recovery> {
-    let mut names = BTreeSet::new();
-    for folder in [layout::CONTAINERS.to_owned(), format!("{}/containers", layout::STATE)] {
-        let found = root.open(&folder)?.map_or(Ok(Vec::new()), |folder| folder.names())?;
-        names.extend(found.iter().filter_map(|name| name.parse::<ContainerName>().ok()));
-    }
-    let mut recovery = Recovery::default();
-    for name in names {
-        match recover_one(root, lock, &name) {
-            Ok(done) => recovery.done.extend(done),
-            Err(error) => recovery.failed.push((name, error)),
+/// Makes the placed files those of `new`, where they were those of `old`. Can be done again.
+pub fn switch_files(
+    root: &Folder,
+    name: &ContainerName,
+    old: Option<u32>,
+    new: Option<u32>,
+    enable: bool,
+) -> Result<()> {
+    let Some(new) = new else { return Ok(()) };
+    units::place(root, name, new)?;
+    match old {
+        Some(old) => units::replace(root, name, old, new, enable)?,
+        None => {
+            units::preset(root, name, Some(enable))?;
+            if enable {
+                units::enable(root, name, new)?;
+            }
         }
     }
-    remove_empty_folders(root)?;
-    Ok(recovery)
-}
-
-/// Refuses to work on a container whose last operation could not be recovered.
-pub fn refuse_pending(container: &Container) -> Result<()> {
-    if container.journal.is_some() {
-        bail!(half_done(&container.name));
+    state::deployment(root, name, new)?.state.iter().try_for_each(|folder| owned::claim(root, name, folder))?;
+    if let Some(folder) = root.open(&layout::deployment(name, new))?
+        && folder.remove(layout::STAGED)?
+    {
+        folder.sync()?;
     }
     Ok(())
-}
-
-fn recover_one(root: &Folder, lock: &StoreLock, name: &ContainerName) -> Result<Option<Recovered>> {
-    let Some(container) = state::container(root, name)? else {
-        let left = root.open(&layout::settings(name))?.is_some() || root.open(&layout::container(name))?.is_some();
-        remove_files(root, name)?;
-        return Ok(left.then(|| Recovered::Undone(name.clone())));
-    };
-    match (&container.journal, container.active) {
-        (None, active) => {
-            if let Some(settings) = root.open(&layout::settings(name))? {
-                // a file that was being written when the operation had not begun
-                let names = settings.names()?;
-                names
-                    .iter()
-                    .filter(|file| file.starts_with(".sysctr-"))
-                    .try_for_each(|file| settings.remove(file).map(drop))?;
-            }
-            let newer = |id: &u32| Some(*id) > active;
-            let mut staged: Vec<u32> = state::deployment_ids(root, name)?.into_iter().filter(newer).collect();
-            staged.extend(units::set_ids(root, name)?.into_iter().filter(newer));
-            staged.iter().try_for_each(|id| discard(root, name, *id))?;
-            Ok((!staged.is_empty()).then(|| Recovered::Undone(name.clone())))
-        }
-        (Some(journal), active) => match journal.operation {
-            Operation::Install if active == journal.to => {
-                roll_forward(root, name, journal)?;
-                finish(root, lock, name)?;
-                Ok(Some(Recovered::Finished(name.clone())))
-            }
-            Operation::Uninstall if active.is_none() => {
-                let record =
-                    journal.from.and_then(|id| state::deployment(root, name, id).ok()).filter(|_| journal.purge);
-                let paths = record.iter().flat_map(|record| &record.state).map(|folder| folder.path.as_str());
-                let purged = owned::purge_all(root, name, paths);
-                remove_files(root, name)?;
-                purged?;
-                Ok(Some(Recovered::Removed(name.clone())))
-            }
-            Operation::Install | Operation::Uninstall => {
-                if let Some(id) = journal.to {
-                    discard(root, name, id)?;
-                }
-                finish(root, lock, name)?;
-                if active.is_none() {
-                    remove_files(root, name)?;
-                }
-                Ok(Some(Recovered::Undone(name.clone())))
-            }
-        },
-    }
-}
-
-/// Everything behind the commit that is files.
-fn roll_forward(root: &Folder, name: &ContainerName, journal: &Journal) -> Result<()> {
-    let Some(id) = journal.to else { return Ok(()) };
-    units::place(root, name, id)?;
-    units::preset(root, name, Some(journal.enable))?;
-    if journal.enable {
-        units::enable(root, name, id)?;
-    }
-    state::deployment(root, name, id)?.state.iter().try_for_each(|folder| owned::claim(root, name, folder))
 }
 
 /// Removes every file of a container that is no longer in force; its state and its image stay.
@@ -281,7 +238,7 @@ pub fn remove_files(root: &Folder, name: &ContainerName) -> Result<()> {
 }
 
 /// Without containers nothing of ours is left but the store.
-fn remove_empty_folders(root: &Folder) -> Result<()> {
+pub fn remove_empty_folders(root: &Folder) -> Result<()> {
     for (parent, folder) in [("etc/sysctr", "containers"), ("etc", "sysctr"), (layout::STATE, "containers")] {
         if let Some(parent) = root.open(parent)?
             && parent.kind(folder)?.is_some()
@@ -293,9 +250,35 @@ fn remove_empty_folders(root: &Folder) -> Result<()> {
     Ok(())
 }
 
-/// Throws a staged deployment away.
-fn discard(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
+/// Throws away what is staged and not in force, also what was being staged when the machine stopped. Whether there was any.
+pub fn discard_staged(root: &Folder, _lock: &StoreLock, name: &ContainerName) -> Result<bool> {
+    let mut staged = Vec::new();
+    let deployments = state::deployment_ids(root, name)?;
+    for id in &deployments {
+        let folder = root.open(&layout::deployment(name, *id))?;
+        let marked = |folder: &Folder| Ok::<_, anyhow::Error>(folder.kind(layout::STAGED)?.is_some());
+        let recorded = |folder: &Folder| Ok::<_, anyhow::Error>(folder.kind(state::DEPLOYMENT)?.is_some());
+        if let Some(folder) = folder
+            && (marked(&folder)? || !recorded(&folder)?)
+        {
+            staged.push(*id);
+        }
+    }
+    // the last of a deployment that was being thrown away
+    staged.extend(units::set_ids(root, name)?.into_iter().filter(|id| !deployments.contains(id)));
+    staged.iter().try_for_each(|id| discard(root, name, *id))?;
+    Ok(!staged.is_empty())
+}
+
+/// Throws a deployment away that is not in force.
+pub fn discard(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
     units::discard(root, name, id)?;
+    // The record first: cut short from here on, what is left is nobody's.
+    if let Some(folder) = root.open(&layout::deployment(name, id))?
+        && folder.remove(state::DEPLOYMENT)?
+    {
+        folder.sync()?;
+    }
     if let Some(deployments) = root.open(&layout::deployments(name))? {
         deployments.remove_tree(&id.to_string())?;
         deployments.sync()?;
@@ -304,42 +287,4 @@ fn discard(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
         remove_files(root, name)?;
     }
     Ok(())
-}
-
-/// Makes what the checkout lacks to mount upon, and gives what was made: the image does not have it. Resolved inside the checkout: an
-/// image's links cannot lead out of it.
-fn make_mount_point(rootfs: &Folder, point: &MountPoint) -> Result<Vec<String>> {
-    let path = point.path();
-    let below = path.trim_start_matches('/');
-    let context = || format!("making the mount point {path} in the image");
-    let (parents, name) = below.rsplit_once('/').unwrap_or(("", below));
-    let mut made = Vec::new();
-    let ends = parents.match_indices('/').map(|(at, _)| at).chain((!parents.is_empty()).then_some(parents.len()));
-    let folders = ends.map(|end| &below[..end]).chain(matches!(point, MountPoint::Folder(_)).then_some(below));
-    for folder in folders {
-        if rootfs.open(folder).with_context(context)?.is_none() {
-            let new = rootfs.create(folder, 0o755).with_context(context)?;
-            made.push(in_image(rootfs, &new.real_path()?)?);
-        }
-    }
-    if let MountPoint::Folder(_) = point {
-        return Ok(made);
-    }
-    let parent = rootfs.open(if parents.is_empty() { "." } else { parents })?.with_context(context)?;
-    match parent.kind(name).with_context(context)? {
-        Some(FileType::RegularFile) => return Ok(made),
-        // A link such as resolv.conf -> ../run/... would have the host's file mounted elsewhere.
-        Some(FileType::Symlink) => drop(parent.remove(name)?),
-        Some(_) => bail!("the image has something else at {path}, where a file is to be mounted"),
-        None => {}
-    }
-    parent.write_new(name, "", 0o644).with_context(context)?;
-    made.push(in_image(rootfs, &parent.real_path()?.join(name))?);
-    Ok(made)
-}
-
-/// The name in the image of a path in its checkout: where a mount point really lies, behind the image's links.
-fn in_image(rootfs: &Folder, path: &Path) -> Result<String> {
-    let below = path.strip_prefix(rootfs.real_path()?).context("a mount point outside the image")?;
-    Ok(format!("/{}", below.display()))
 }

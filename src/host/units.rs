@@ -116,6 +116,33 @@ pub fn place(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
     Ok(())
 }
 
+/// Removes what deployment `old` had placed and `new` has not. If the container is enabled, the links become those of `new`: one that
+/// both have is there all the time.
+pub fn replace(root: &Folder, name: &ContainerName, old: u32, new: u32, enable: bool) -> Result<()> {
+    let keep = links(root, name, new)?;
+    for link in links(root, name, old)?.iter().filter(|link| !enable || !keep.contains(link)) {
+        if let Some(folder) = root.open(&link.folder)?
+            && folder.link_target(&link.name).as_deref() == Some(&link.target)
+        {
+            folder.remove(&link.name)?;
+            folder.sync()?;
+        }
+    }
+    if enable {
+        self::enable(root, name, new)?;
+    }
+    let kept = set_files(root, name, new)?;
+    for file in set_files(root, name, old)?.iter().filter(|file| !kept.contains(file)) {
+        let (folder, placed) = layout::place(name, file);
+        if let Some(folder) = root.open(folder)?
+            && folder.remove(&placed)?
+        {
+            folder.sync()?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes every placed file of the container's sets, and the links to them.
 pub fn withdraw(root: &Folder, name: &ContainerName) -> Result<()> {
     disable(root, name)?;

@@ -67,6 +67,13 @@ pub struct Journal {
     pub purge: bool,
 }
 
+impl Journal {
+    /// An operation from one deployment to another.
+    pub fn new(operation: Operation, from: Option<u32>, to: Option<u32>, enable: bool) -> Journal {
+        Journal { version: Journal::VERSION, operation, from, to, enable, purge: false }
+    }
+}
+
 /// The operations that change what is installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -74,6 +81,34 @@ pub struct Journal {
 pub enum Operation {
     Install,
     Uninstall,
+    /// To a new deployment; cut short before it is known to be well, it goes back.
+    Update,
+    /// To a deployment that was in force before; cut short, it goes on.
+    Rollback,
+}
+
+/// `quarantine.json`: images that failed in an update and are not tried again by themselves.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quarantine {
+    /// Format of the record.
+    pub version: u32,
+    /// Oldest first.
+    pub images: Vec<Quarantined>,
+}
+
+/// An image that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quarantined {
+    /// The image's manifest.
+    pub digest: Digest,
+    /// The number that its deployment had: no later one gets it again.
+    pub deployment: u32,
+    /// What went wrong, on one line.
+    pub cause: String,
+    /// When, RFC 3339.
+    pub at: String,
 }
 
 /// A record of a known version.
@@ -87,6 +122,10 @@ impl Record for Deployment {
 }
 
 impl Record for Journal {
+    const VERSION: u32 = 1;
+}
+
+impl Record for Quarantine {
     const VERSION: u32 = 1;
 }
 

@@ -22,6 +22,10 @@ pub const LINKS: &str = "etc/systemd/system";
 pub const ACTIVE: &str = "active";
 /// The operation under way.
 pub const JOURNAL: &str = "journal.json";
+/// In a deployment's folder, empty: it is not in force yet, or not any more, and what is left of it is thrown away.
+pub const STAGED: &str = "staged";
+/// In the container's own folder: the images that failed.
+pub const QUARANTINE: &str = "quarantine.json";
 /// In the rendered set: becomes a file of tmpfiles.d(5).
 pub const TMPFILES: &str = "tmpfiles.conf";
 /// In the rendered set: becomes a file of sysusers.d(5).

@@ -1,0 +1,140 @@
+//! What was cut short is finished or undone, in files only, whenever the machine stopped.
+//!
+//! ```text
+//! journal     active   then
+//! none        any      what was staged is thrown away
+//! install     to       finished            install     other    undone
+//! uninstall   none     finished            uninstall   any      undone
+//! update      any      back to `from`: nobody knows whether `to` is well
+//! rollback    to       finished            rollback    from     undone
+//! ```
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, bail};
+
+use super::{
+    dir::Folder,
+    lock::StoreLock,
+    owned,
+    state::{self, Container},
+    transaction::{self, finish, half_done, remove_files, roll_forward, switch_files},
+};
+use crate::model::{
+    deployment::{Journal, Operation},
+    layout,
+    name::ContainerName,
+};
+
+/// What [`recover`] did for a container.
+#[derive(Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Recovered {
+    Finished(ContainerName),
+    Undone(ContainerName),
+    Removed(ContainerName),
+    /// An update was cut short. Its deployment is staged again, since it may run: [`transaction::discard_staged`] throws it away.
+    Back(ContainerName),
+    /// A rollback was cut short and is done.
+    RolledBack(ContainerName),
+}
+
+/// What came of a recovery.
+#[derive(Debug, Default)]
+pub struct Recovery {
+    /// What was done.
+    pub done: Vec<Recovered>,
+    /// What could not be recovered, and why; the others were.
+    pub failed: Vec<(ContainerName, anyhow::Error)>,
+}
+
+/// Finishes or undoes what was cut short, in files only: it neither starts nor awaits anything. One container that cannot be recovered
+/// does not hold up the others.
+pub fn recover(root: &Folder, lock: &StoreLock) -> Result<Recovery> {
+    let mut names = BTreeSet::new();
+    for folder in [layout::CONTAINERS.to_owned(), format!("{}/containers", layout::STATE)] {
+        let found = root.open(&folder)?.map_or(Ok(Vec::new()), |folder| folder.names())?;
+        names.extend(found.iter().filter_map(|name| name.parse::<ContainerName>().ok()));
+    }
+    let mut recovery = Recovery::default();
+    for name in names {
+        match recover_one(root, lock, &name) {
+            Ok(done) => recovery.done.extend(done),
+            Err(error) => recovery.failed.push((name, error)),
+        }
+    }
+    transaction::remove_empty_folders(root)?;
+    Ok(recovery)
+}
+
+/// Refuses to work on a container whose last operation could not be recovered.
+pub fn refuse_pending(container: &Container) -> Result<()> {
+    if container.journal.is_some() {
+        bail!(half_done(&container.name));
+    }
+    Ok(())
+}
+
+fn recover_one(root: &Folder, lock: &StoreLock, name: &ContainerName) -> Result<Option<Recovered>> {
+    let Some(container) = state::container(root, name)? else {
+        let left = root.open(&layout::settings(name))?.is_some() || root.open(&layout::container(name))?.is_some();
+        remove_files(root, name)?;
+        return Ok(left.then(|| Recovered::Undone(name.clone())));
+    };
+    sweep(root, name)?;
+    let Some(journal) = &container.journal else {
+        return Ok(transaction::discard_staged(root, lock, name)?.then(|| Recovered::Undone(name.clone())));
+    };
+    let done = match journal.operation {
+        Operation::Install if container.active == journal.to => {
+            roll_forward(root, name, journal)?;
+            Recovered::Finished(name.clone())
+        }
+        Operation::Uninstall if container.active.is_none() => {
+            finish_uninstall(root, name, journal)?;
+            return Ok(Some(Recovered::Removed(name.clone())));
+        }
+        Operation::Install | Operation::Uninstall => {
+            if let Some(id) = journal.to {
+                transaction::discard(root, name, id)?;
+            }
+            finish(root, lock, name)?;
+            if container.active.is_none() {
+                remove_files(root, name)?;
+            }
+            return Ok(Some(Recovered::Undone(name.clone())));
+        }
+        Operation::Update => {
+            transaction::go_back(root, lock, name, journal)?;
+            Recovered::Back(name.clone())
+        }
+        Operation::Rollback if container.active == journal.to => {
+            roll_forward(root, name, journal)?;
+            Recovered::RolledBack(name.clone())
+        }
+        Operation::Rollback => {
+            switch_files(root, name, journal.to, journal.from, journal.enable)?;
+            Recovered::Undone(name.clone())
+        }
+    };
+    finish(root, lock, name)?;
+    Ok(Some(done))
+}
+
+/// Files that were being written.
+fn sweep(root: &Folder, name: &ContainerName) -> Result<()> {
+    for folder in [layout::settings(name), layout::container(name)] {
+        let Some(folder) = root.open(&folder)? else { continue };
+        let names = folder.names()?;
+        names.iter().filter(|file| file.starts_with(".sysctr-")).try_for_each(|file| folder.remove(file).map(drop))?;
+    }
+    Ok(())
+}
+
+fn finish_uninstall(root: &Folder, name: &ContainerName, journal: &Journal) -> Result<()> {
+    let record = journal.from.and_then(|id| state::deployment(root, name, id).ok()).filter(|_| journal.purge);
+    let paths = record.iter().flat_map(|record| &record.state).map(|folder| folder.path.as_str());
+    let purged = owned::purge_all(root, name, paths);
+    remove_files(root, name)?;
+    purged
+}
