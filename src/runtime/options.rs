@@ -20,6 +20,10 @@ pub const READ_ONLY: MountAttr = setting(RDONLY);
 pub const IMAGE_SETUID: MountAttr = setting(RDONLY | NODEV);
 /// Read-only, no set-user-ID, no devices: how an image's files are mounted.
 pub const IMAGE: MountAttr = setting(RDONLY | NODEV | NOSUID);
+/// As [`IMAGE`], for a root that is written to.
+pub const WRITABLE_IMAGE: MountAttr = setting(NODEV | NOSUID);
+/// As [`IMAGE_SETUID`], for a root that is written to.
+pub const WRITABLE_IMAGE_SETUID: MountAttr = setting(NODEV);
 /// The empty folder that hides another.
 pub const MASK: MountAttr = setting(RDONLY | NODEV | NOSUID | NOEXEC);
 /// A device on its own: /dev/null where it hides a file.
@@ -44,6 +48,8 @@ pub struct Options {
     pub read_write: bool,
     /// the source of a bind mount may be missing, as in fstab(5)
     pub nofail: bool,
+    /// a tmpfs begins with what the image has there
+    pub copy_up: bool,
     /// parameters for the file system itself, `key` or `key=value`
     pub parameters: Vec<String>,
 }
@@ -71,7 +77,11 @@ impl Options {
             "rprivate" | "rslave" | "rshared" | "runbindable" => {
                 self.propagation = Some((propagation(&option[1..]), true));
             }
-            "remount" | "tmpcopyup" | "idmap" | "ridmap" | "rrw" => {
+            "tmpcopyup" => self.copy_up = true,
+            "remount" => {
+                bail!("the mount option \"remount\" is not supported: name all options where the mount is made")
+            }
+            "idmap" | "ridmap" => {
                 bail!("the mount option {option:?} is not supported")
             }
             _ => match (attribute(option), option.strip_prefix('r').and_then(attribute)) {

@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use caps::{CapSet, CapsHashSet};
-use nix::sys::resource::{Resource, setrlimit};
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{AccessFlags, Gid, Uid, eaccess, setgroups, setresgid, setresuid};
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, PosixRlimit, PosixRlimitType, Process, User};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
@@ -38,10 +38,37 @@ pub fn enter_folder(cwd: &Path) -> Result<()> {
 /// Sets the resource limits.
 pub fn limit(limits: &[PosixRlimit]) -> Result<()> {
     for one in limits {
-        setrlimit(resource(one.typ()), one.soft(), one.hard())
-            .with_context(|| format!("setting the limit {} to {}:{}", one.typ(), one.soft(), one.hard()))?;
+        setrlimit(resource(one.typ()), one.soft(), one.hard()).with_context(|| {
+            format!("setting the limit {} to {}:{}{}", one.typ(), one.soft(), one.hard(), above(one))
+        })?;
     }
     Ok(())
+}
+
+/// Why a limit cannot be set, where that is so: nobody raises a hard limit without CAP_SYS_RESOURCE.
+fn above(limit: &PosixRlimit) -> String {
+    match getrlimit(resource(limit.typ())) {
+        Ok((_, hard)) if limit.hard() > hard && !has_sys_resource() => format!(
+            ", above the unit's own {hard}: that needs CAP_SYS_RESOURCE, which the unit does not have, or a higher Limit...= in the unit"
+        ),
+        _ => String::new(),
+    }
+}
+
+/// Sets how ready the kernel is to end this process when memory is short, see proc(5), oom_score_adj.
+pub fn set_oom_score(score: i32) -> Result<()> {
+    std::fs::write("/proc/self/oom_score_adj", score.to_string()).with_context(|| {
+        let why = if has_sys_resource() {
+            ""
+        } else {
+            ": lower than the unit's own needs CAP_SYS_RESOURCE, which the unit does not have, or OOMScoreAdjust= in the unit"
+        };
+        format!("setting oomScoreAdj to {score}{why}")
+    })
+}
+
+fn has_sys_resource() -> bool {
+    caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_RESOURCE).unwrap_or(false)
 }
 
 fn resource(kind: PosixRlimitType) -> Resource {

@@ -12,8 +12,9 @@ use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_c
 use rustix::process::{fchdir, pivot_root};
 
 use super::mounts::{self, Detached};
-use super::options::{IMAGE, IMAGE_SETUID, READ_ONLY};
+use super::options::{IMAGE, IMAGE_SETUID, READ_ONLY, WRITABLE_IMAGE, WRITABLE_IMAGE_SETUID};
 use super::sys::{self, MountAttr};
+use super::{copyup, writable};
 
 /// The new root while it is put together.
 #[derive(Debug)]
@@ -42,6 +43,17 @@ impl RootFs {
         Ok(Self { root: mount, ours: Vec::new(), seal: Vec::new() })
     }
 
+    /// Puts an overlay over it, on which everything may be written to.
+    pub fn make_writable(&mut self, setuid: bool, label: Option<&str>) -> Result<()> {
+        let (overlay, scratch) = writable::over(&self.root, label)?;
+        let attr = if setuid { WRITABLE_IMAGE_SETUID } else { WRITABLE_IMAGE };
+        sys::mount_setattr(&overlay, attr, false)?;
+        move_here(&overlay, &scratch).context("mounting the writable root")?;
+        self.ours.push(mount_id(&overlay)?);
+        self.root = overlay;
+        Ok(())
+    }
+
     /// Opens a path inside the root. No symbolic link leads out of it; below /proc, /sys and /dev none is followed at all,
     /// since there a link of the image would lead to another file of the kernel than the one meant.
     pub fn open(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
@@ -63,6 +75,9 @@ impl RootFs {
     pub fn attach(&mut self, detached: Detached) -> Result<()> {
         let folder = is_folder(&detached.mount)?;
         let place = self.mount_point(&detached.destination, folder)?;
+        if detached.copy_up {
+            copyup::copy(&place, &detached.mount).context("copying what the image has there (tmpcopyup)")?;
+        }
         move_here(&detached.mount, &place)?;
         if detached.ours {
             self.ours.push(mount_id(&detached.mount)?);
@@ -149,7 +164,8 @@ fn open_below(dir: &Path, path: &Path) -> Result<OwnedFd> {
     Ok(openat2(dir, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?)
 }
 
-fn move_here(mount: &OwnedFd, place: &OwnedFd) -> Result<()> {
+/// Attaches a mount over an open file or folder.
+pub fn move_here(mount: &OwnedFd, place: &OwnedFd) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(move_mount(mount, "", place, "", flags)?)
 }
