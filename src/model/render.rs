@@ -111,6 +111,8 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
     };
     let state: Vec<OwnedFolder> = state.into_iter().map(|(folder, _)| folder).collect();
 
+    let poststop = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()).is_some_and(|all| !all.is_empty());
+    let after_stop = layout::poststop(inputs.name, inputs.id);
     let mut files = BTreeMap::new();
     for kind in UNIT_TEMPLATES {
         let file = format!("{kind}.hbs");
@@ -120,7 +122,14 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
             None => continue,
         };
         let unit = format!("{}.{kind}", inputs.name);
-        files.insert(unit.clone(), complete(inputs, &manifest, &unit, &text)?);
+        let mut text = complete(inputs, &manifest, &unit, &text)?;
+        // The launcher is gone by then, so systemd calls it again.
+        if poststop && kind == "service" {
+            let mut service = UnitFile::parse(&unit, &text)?;
+            service.add("Service", "ExecStopPost", &after_stop);
+            text = service.to_text();
+        }
+        files.insert(unit.clone(), text);
     }
     let mut requests = Requests::new();
     let own: Vec<String> = own_folders(inputs.name).into_iter().collect();
@@ -129,7 +138,7 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
     for (file, text) in &files {
         let unit = UnitFile::parse(file, text)?;
         layout::links(file, &unit)?;
-        requests.extend(request::of_unit(file, &unit, inputs.name, &raw[0].1));
+        requests.extend(request::of_unit(file, &unit, inputs.name, &[&raw[0].1, &after_stop]));
     }
     for folder in &state {
         if let Some(place) = host_lines::forbidden(&folder.path) {

@@ -5,7 +5,9 @@
 
 mod container;
 mod handover;
+mod hooks;
 mod hostile;
 mod manager;
 mod process;
+mod settings;
 mod support;
