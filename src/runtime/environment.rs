@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
+use super::controls::{Defence, without};
 use super::sys;
 
 /// The first descriptor passed by socket activation, see sd_listen_fds(3).
@@ -59,7 +60,9 @@ impl Passed {
     /// Leaves open across an exec: standard input, output and error, and the passed sockets.
     pub fn keep_descriptors(&self) -> Result<()> {
         let end = LISTEN_FDS_START.checked_add(self.listen).context("LISTEN_FDS is too large")?;
-        sys::close_on_exec_from(end).context("closing other descriptors")?;
+        if !without(Defence::Descriptors) {
+            sys::close_on_exec_from(end).context("closing other descriptors")?;
+        }
         for fd in LISTEN_FDS_START..end {
             ensure!(
                 sys::keep_on_exec(fd as i32).is_ok(),

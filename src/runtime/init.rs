@@ -16,6 +16,7 @@ use oci_spec::runtime::{Linux, Mount, Process};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Signal};
 
+use super::controls::{Defence, without};
 use super::credentials::Credentials;
 use super::deployment::Deployment;
 use super::environment::Passed;
@@ -84,9 +85,13 @@ impl Init {
 
     fn prepare(&self) -> Result<Ready> {
         // Nothing in the container's namespaces may look into this process while it is still ours.
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+        if !without(Defence::Dumpable) {
+            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+        }
         let _ = rustix::process::setsid(); // fails only where we lead a session already
-        leave_keyring()?;
+        if !without(Defence::Keyring) {
+            leave_keyring()?;
+        }
         rustix::process::umask(Mode::empty());
         let spec = &self.deployment.spec;
         let (Some(process), Some(linux)) = (spec.process(), spec.linux()) else { bail!("config.json is not whole") };
@@ -113,7 +118,9 @@ impl Init {
         capable.bound()?;
         let sealed = process.no_new_privileges() == Some(true);
         if sealed {
-            rustix::thread::set_no_new_privs(true)?;
+            if !without(Defence::NoNewPrivileges) {
+                rustix::thread::set_no_new_privs(true)?;
+            }
         } else if let Some(filter) = &filter {
             filter.load()?; // needs CAP_SYS_ADMIN, which goes next
         }
@@ -160,7 +167,7 @@ impl Init {
             detached.extend(mounts::make(&default_dev(), dir, &[], label)?);
         }
         let writable = mounts::writable_sources(wanted, dir);
-        for mount in wanted {
+        for mount in wanted.iter().filter(|_| !without(Defence::Destinations)) {
             detached.extend(mounts::make(mount, dir, &writable, label)?);
         }
         rootfs::cut_off()?;
@@ -170,12 +177,15 @@ impl Init {
             root.make_writable(setuid, label)?;
         }
         mounts::attach(&mut root, detached)?;
+        for mount in wanted.iter().filter(|_| without(Defence::Destinations)) {
+            mounts::attach(&mut root, mounts::make(mount, dir, &writable, label)?.into_iter().collect())?;
+        }
         dev::fill(&root, linux.devices().as_deref().unwrap_or_default())?;
         if let Some(credentials) = credentials {
             credentials.attach(&mut root)?;
         }
         let notify = socket.map(|(path, mount)| attach_notify(&mut root, path, mount)).transpose()?;
-        sysctl::set(linux)?;
+        sysctl::set(linux, &root)?;
         protect::read_only(&root, linux.readonly_paths().as_deref().unwrap_or_default())?;
         protect::mask(&root, linux.masked_paths().as_deref().unwrap_or_default(), &null)?;
         self.run_hooks_before_entry()?;

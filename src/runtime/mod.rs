@@ -24,6 +24,7 @@ use deployment::Deployment;
 
 mod cgroup;
 mod check;
+mod controls;
 mod copyup;
 mod credentials;
 mod deployment;

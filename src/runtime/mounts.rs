@@ -13,6 +13,7 @@ use rustix::mount::{
     fsmount, fsopen, open_tree,
 };
 
+use super::controls::{Defence, without};
 use super::options::{Options, READ_ONLY};
 use super::sys::{self, MountAttr};
 use super::{cgroup, rootfs};
@@ -59,19 +60,25 @@ fn prepare(mount: &Mount, dir: &Path, writable: &[PathBuf], label: Option<&str>)
             return Ok(None);
         }
         let above = writable.iter().filter(|above| source.starts_with(above) && source != **above);
+        let above = above.filter(|_| !without(Defence::Sources));
         let within = above.min_by_key(|above| above.as_os_str().len());
         let mount =
             bind(&source, recursive, within).with_context(|| format!("opening the source {}", source.display()))?;
         // As other runtimes do: the container sees what the host mounts below later, and not the other way round.
         let (propagation, below) = options.propagation.unwrap_or((libc::MS_SLAVE, true));
-        sys::mount_setattr(&mount, MountAttr::of(0, 0, propagation), below && recursive)
-            .context("setting propagation")?;
+        if !without(Defence::Propagation) {
+            sys::mount_setattr(&mount, MountAttr::of(0, 0, propagation), below && recursive)
+                .context("setting propagation")?;
+        }
         return finish(mount, options, destination, false).map(Some);
     }
     if kind == "cgroup" || kind == "cgroup2" {
         let mut options = options;
         if !options.read_write {
             options.own.set |= READ_ONLY.set;
+        }
+        if without(Defence::Cgroup) {
+            options.own.set &= !READ_ONLY.set;
         }
         return finish(cgroup::own()?, options, destination, false).map(Some);
     }

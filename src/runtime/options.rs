@@ -16,6 +16,10 @@ const NOSYMFOLLOW: u64 = 0x0020_0000;
 
 /// MOUNT_ATTR_RDONLY
 pub const READ_ONLY: MountAttr = setting(RDONLY);
+/// MOUNT_ATTR_NOSUID
+pub const NO_SUID: MountAttr = setting(NOSUID);
+/// MOUNT_ATTR_NODEV
+pub const NO_DEV: MountAttr = setting(NODEV);
 /// Read-only, no devices: how an image's files are mounted where setuid was accepted.
 pub const IMAGE_SETUID: MountAttr = setting(RDONLY | NODEV);
 /// Read-only, no set-user-ID, no devices: how an image's files are mounted.

@@ -12,27 +12,26 @@ use nix::unistd::{AccessFlags, Gid, Uid, eaccess, setgroups, setresgid, setresui
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, PosixRlimit, PosixRlimitType, Process, User};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 
+use super::controls::{Defence, without};
+
 /// What exec(3) looks in where the environment has no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Enters the working directory, resolved in the image without /proc's magic links: those could lead to a folder of the
 /// host's that is still open here.
 pub fn enter_folder(cwd: &Path) -> Result<()> {
-    let open = || {
-        openat2(
-            CWD,
-            cwd,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::NO_MAGICLINKS,
-        )
-    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = || openat2(CWD, cwd, flags, Mode::empty(), no_magic_links(Defence::Folder));
     let folder = match open() {
         Err(rustix::io::Errno::NOENT) => bail!("the working directory {cwd:?} is missing in the image"),
         Err(rustix::io::Errno::NOTDIR) => bail!("the working directory {cwd:?} is no folder"),
         folder => folder.with_context(|| format!("entering the working directory {cwd:?}"))?,
     };
     rustix::process::fchdir(folder.as_fd()).with_context(|| format!("entering the working directory {cwd:?}"))
+}
+
+fn no_magic_links(defence: Defence) -> ResolveFlags {
+    if without(defence) { ResolveFlags::empty() } else { ResolveFlags::NO_MAGICLINKS }
 }
 
 /// Sets the resource limits.
@@ -125,6 +124,9 @@ impl Capable {
 
     /// Takes what is in no set from the bounding set; must come before the user changes.
     pub fn bound(&self) -> Result<()> {
+        if without(Defence::Bounding) {
+            return Ok(());
+        }
         for one in caps::read(None, CapSet::Bounding)?.difference(&self.bounding) {
             caps::drop(None, CapSet::Bounding, *one).with_context(|| format!("dropping {one}"))?;
         }
@@ -133,7 +135,9 @@ impl Capable {
 
     /// Sets the others; must come after the user changed.
     pub fn apply(&self) -> Result<()> {
-        caps::set(None, CapSet::Inheritable, &self.inheritable).context("setting inheritable capabilities")?;
+        if !without(Defence::Inheritable) {
+            caps::set(None, CapSet::Inheritable, &self.inheritable).context("setting inheritable capabilities")?;
+        }
         caps::set(None, CapSet::Effective, &self.effective).context("setting effective capabilities")?;
         caps::set(None, CapSet::Permitted, &self.permitted).context("setting permitted capabilities")?;
         // An ambient capability must be permitted and inheritable; what the unit took away cannot be.
@@ -147,7 +151,9 @@ pub fn become_user(user: &User) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(user.uid()), Gid::from_raw(user.gid()));
     let groups: Vec<Gid> = user.additional_gids().iter().flatten().map(|gid| Gid::from_raw(*gid)).collect();
     rustix::thread::set_keep_capabilities(true)?;
-    setgroups(&groups).context("setting the groups")?;
+    if !without(Defence::Groups) {
+        setgroups(&groups).context("setting the groups")?;
+    }
     setresgid(gid, gid, gid).with_context(|| format!("becoming group {gid}"))?;
     setresuid(uid, uid, uid).with_context(|| format!("becoming user {uid}"))?;
     rustix::thread::set_keep_capabilities(false)?;
@@ -187,7 +193,8 @@ fn program_at(path: &Path) -> Result<CString, Unfit> {
     use rustix::io::Errno;
     let because = |why: &str| Unfit::Because(why.to_owned());
     // Without /proc's magic links: /proc/self/exe is still the runtime itself.
-    let file = match openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
+    let file = match openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), no_magic_links(Defence::Program))
+    {
         Ok(file) => file,
         Err(Errno::NOENT | Errno::NOTDIR) => return Err(Unfit::Missing),
         Err(Errno::LOOP) => return Err(because("is a link of /proc, or links in a circle: refused")),

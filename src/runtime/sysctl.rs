@@ -8,11 +8,16 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::check::namespace;
+use super::controls::{Defence, without};
 use super::mounts;
+use super::rootfs::RootFs;
 
 /// Only what belongs to a namespace that the container has of its own: anything else would set the host's.
 pub fn check(linux: &Linux, key: &str, value: &str) -> Result<()> {
     let name = path(key);
+    if without(Defence::SysctlNames) {
+        return Ok(());
+    }
     let clean = !name.split('/').any(|part| part.is_empty() || part == "." || part == "..") && !value.contains('\0');
     let kind = match name.as_str() {
         "kernel/domainname" | "kernel/hostname" => LinuxNamespaceType::Uts,
@@ -28,12 +33,16 @@ pub fn check(linux: &Linux, key: &str, value: &str) -> Result<()> {
 }
 
 /// Writes them through a /proc of this process's own, which no image and no other mount can have changed.
-pub fn set(linux: &Linux) -> Result<()> {
+pub fn set(linux: &Linux, root: &RootFs) -> Result<()> {
     let Some(all) = linux.sysctl().as_ref().filter(|all| !all.is_empty()) else { return Ok(()) };
-    let proc = mounts::fresh("proc", "proc", &[])?;
+    let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let mut proc = mounts::fresh("proc", "proc", &[])?;
+    if without(Defence::OwnProc) {
+        proc = root.open("/proc".as_ref(), OFlags::DIRECTORY)?;
+        resolve = ResolveFlags::empty();
+    }
     for (key, value) in all {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let file = openat2(&proc, format!("sys/{}", path(key)), flags, Mode::empty(), resolve);
         let write = || -> Result<()> { Ok(File::from(file?).write_all(value.as_bytes())?) };
         write().with_context(|| format!("setting the sysctl {key} to {value:?}"))?;

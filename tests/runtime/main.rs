@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // a test that panics has said enough
 
 mod container;
+mod escapes;
 mod handover;
 mod hooks;
 mod hostile;
