@@ -137,7 +137,10 @@ pub fn a_read_only_path(launcher: &Launcher) -> bool {
 pub fn a_cgroup_is_made(launcher: &Launcher) -> bool {
     let script = "mount | grep -q ' /sys/fs/cgroup type cgroup ' && echo first version; \
         busybox mkdir /sys/fs/cgroup/sysctr-test && echo made; busybox rmdir /sys/fs/cgroup/sysctr-test";
-    !launcher.prints(&Bundle::script(script)).is_empty()
+    let over = json!(["CAP_DAC_OVERRIDE"]);
+    let bundle = Bundle::script(script)
+        .with("/process", "capabilities", json!({"bounding": over, "effective": over, "permitted": over}));
+    !launcher.prints(&bundle).is_empty()
 }
 
 pub fn mounts_of_the_start_on_the_host(launcher: &Launcher) -> bool {
