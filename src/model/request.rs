@@ -207,6 +207,7 @@ fn of_mount(mount: &Mount, own: &[String]) -> Result<Option<String>> {
             None => Ok(()),
         }
     };
+    super::manifest::absolute(&destination).context("mounts: destination")?;
     if is_bind(mount) {
         super::manifest::absolute(&source).context("mounts")?;
         only(BIND_OPTIONS)?;

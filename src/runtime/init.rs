@@ -92,7 +92,7 @@ impl Init {
         if !without(Defence::Keyring) {
             leave_keyring()?;
         }
-        rustix::process::umask(Mode::empty());
+        let umask = rustix::process::umask(Mode::empty());
         let spec = &self.deployment.spec;
         let (Some(process), Some(linux)) = (spec.process(), spec.linux()) else { bail!("config.json is not whole") };
         self.namespaces.join()?;
@@ -125,6 +125,9 @@ impl Init {
             filter.load()?; // needs CAP_SYS_ADMIN, which goes next
         }
         process::become_user(process.user())?;
+        if process.user().umask().is_none() {
+            rustix::process::umask(umask); // the unit's UMask=
+        }
         capable.apply()?;
         let program = process::find_program(process)?;
         self.passed.keep_descriptors()?;

@@ -35,6 +35,7 @@ mod hooks;
 mod init;
 mod labels;
 mod launch;
+mod lenient;
 mod mounts;
 mod namespaces;
 mod options;

@@ -51,6 +51,10 @@ fn prepare(mount: &Mount, dir: &Path, writable: &[PathBuf], label: Option<&str>)
     let destination = mount.destination().clone();
     let kind = mount.typ().as_deref().unwrap_or_default();
     if let Some(recursive) = options.bind.or((kind == "bind").then_some(false)) {
+        let of_file_system = ["sync", "dirsync", "iversion", "lazytime", "mand"];
+        if let Some(fixed) = options.parameters.iter().find(|option| of_file_system.contains(&option.as_str())) {
+            bail!("the option {fixed:?} is its file system's, which a bind mount cannot change");
+        }
         if let Some(unknown) = options.parameters.first() {
             bail!("unknown option {unknown:?} of a bind mount");
         }

@@ -76,7 +76,7 @@ impl Options {
             "bind" => self.bind = Some(false),
             "rbind" => self.bind = Some(true),
             "defaults" | "async" | "norelatime" | "nostrictatime" | "loud" | "silent" | "nolazytime" | "nomand"
-            | "" => {}
+            | "noiversion" | "rnorelatime" | "rnostrictatime" | "" => {}
             "private" | "slave" | "shared" | "unbindable" => self.propagation = Some((propagation(option), false)),
             "rprivate" | "rslave" | "rshared" | "runbindable" => {
                 self.propagation = Some((propagation(&option[1..]), true));

@@ -1,5 +1,6 @@
 //! The process that becomes the program: limits, user, capabilities, working directory, and where the program is.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -105,21 +106,28 @@ impl Capable {
     /// The sets of config.json; without any, none.
     pub fn of(wanted: Option<&LinuxCapabilities>) -> Result<Self> {
         let ours = caps::read(None, CapSet::Bounding)?;
-        let pick = |set: fn(&LinuxCapabilities) -> &Option<Capabilities>| -> Result<CapsHashSet> {
+        let mut lacking = BTreeSet::new();
+        let mut pick = |set: fn(&LinuxCapabilities) -> &Option<Capabilities>| -> Result<CapsHashSet> {
             let mut picked = CapsHashSet::new();
             for one in wanted.and_then(|all| set(all).as_ref()).into_iter().flatten() {
                 let one = format!("CAP_{one}").parse().map_err(|_| anyhow!("the capability {one} is not known"))?;
                 picked.insert(one);
             }
+            lacking.extend(picked.difference(&ours).map(ToString::to_string));
             Ok(picked.intersection(&ours).copied().collect())
         };
-        Ok(Self {
+        let all = Self {
             bounding: pick(LinuxCapabilities::bounding)?,
             effective: pick(LinuxCapabilities::effective)?,
             permitted: pick(LinuxCapabilities::permitted)?,
             inheritable: pick(LinuxCapabilities::inheritable)?,
             ambient: pick(LinuxCapabilities::ambient)?,
-        })
+        };
+        if !lacking.is_empty() {
+            let names = lacking.into_iter().collect::<Vec<_>>().join(", ");
+            eprintln!("warning: the container does not get {names}: the unit does not have it to give");
+        }
+        Ok(all)
     }
 
     /// Takes what is in no set from the bounding set; must come before the user changes.

@@ -203,3 +203,47 @@ fn the_checkout_is_not_touched_by_owners_of_the_overlay() {
     assert_eq!(bundle.prints(), "5\n");
     assert_eq!(fs::metadata(bundle.root().join("etc/own")).unwrap().uid(), 0);
 }
+
+#[test]
+fn capabilities_that_cannot_be_given_are_warned_of_and_the_rest_is_given() {
+    let sets = json!(["CAP_KILL", "CAP_FROM_THE_FUTURE", "CAP_SYS_RESOURCE"]);
+    let bundle = Bundle::script("grep CapEff /proc/self/status").with(
+        "/process",
+        "capabilities",
+        json!({"bounding": sets, "effective": sets, "permitted": sets}),
+    );
+    let mut command = bundle.started_by(&["setpriv", "--bounding-set=-sys_resource", RUNTIME]);
+    let output = command.output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "CapEff:\t0000000000000020\n", "{output:?}");
+    let warned = String::from_utf8(output.stderr).unwrap();
+    for words in
+        ["warning: the capability \"CAP_FROM_THE_FUTURE\" is not known", "does not get CAP_SYS_RESOURCE: the unit"]
+    {
+        assert!(warned.contains(words), "{warned}");
+    }
+    let error = Bundle::running(&["true"]).with("/process", "capabilities", json!({"bounding": "KILL"})).run();
+    assert!(!error.status.success());
+}
+
+#[test]
+fn without_a_umask_named_it_is_the_units() {
+    let script = "umask; umask 0";
+    let bundle = |user| Bundle::script(script).with("/process", "user", user);
+    let under = |bundle: &Bundle| {
+        let output = bundle.started_by(&["sh", "-c", "umask 027; exec \"$@\"", "sh", RUNTIME]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(under(&bundle(json!({"uid": 0, "gid": 0}))), "0027\n");
+    assert_eq!(under(&bundle(json!({"uid": 0, "gid": 0, "umask": 0o77}))), "0077\n");
+}
+
+#[test]
+fn flags_and_options_have_the_specifications_names() {
+    let scheduler = json!({"policy": "SCHED_RR", "priority": 1, "flags": ["SCHED_FLAG_RESET_ON_FORK"]});
+    Bundle::running(&["true"]).with("/process", "scheduler", scheduler).prints();
+    let host = tempfile::tempdir().unwrap();
+    let same = ["noiversion", "rnorelatime", "rnostrictatime", "nolazytime"];
+    Bundle::running(&["true"]).binding(host.path(), "data", &[&["rbind"], &same[..]].concat()).prints();
+    let error = Bundle::running(&["true"]).binding(host.path(), "/data", &["bind", "sync"]).fails();
+    assert!(error.contains("the option \"sync\" is its file system's"), "{error}");
+}

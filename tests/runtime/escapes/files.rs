@@ -138,8 +138,11 @@ pub fn a_cgroup_is_made(launcher: &Launcher) -> bool {
     let script = "mount | grep -q ' /sys/fs/cgroup type cgroup ' && echo first version; \
         busybox mkdir /sys/fs/cgroup/sysctr-test && echo made; busybox rmdir /sys/fs/cgroup/sysctr-test";
     let over = json!(["CAP_DAC_OVERRIDE"]);
-    let bundle = Bundle::script(script)
-        .with("/process", "capabilities", json!({"bounding": over, "effective": over, "permitted": over}));
+    let bundle = Bundle::script(script).with(
+        "/process",
+        "capabilities",
+        json!({"bounding": over, "effective": over, "permitted": over}),
+    );
     !launcher.prints(&bundle).is_empty()
 }
 
