@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chmodat, chownat, fchmod, fchown, mkdirat, openat,
     readlinkat, statat, symlinkat,
@@ -42,7 +42,9 @@ fn copy_one(from: &OwnedFd, to: &OwnedFd, name: &std::ffi::CStr) -> Result<()> {
         }
         FileType::RegularFile => {
             let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let mut source = File::from(openat(from, name, OFlags::RDONLY | flags, Mode::empty())?);
+            // Another container may write there: a file that has become a pipe meanwhile must not hold the start.
+            let mut source = File::from(openat(from, name, OFlags::RDONLY | OFlags::NONBLOCK | flags, Mode::empty())?);
+            ensure!(source.metadata()?.is_file(), "it was a file a moment ago");
             let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | flags;
             let mut target = File::from(openat(to, name, new, Mode::from_raw_mode(0o600))?);
             io::copy(&mut source, &mut target)?;
