@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 
 use anyhow::Result;
 use machine::{Machine, scenario};
-use scenarios::{etcd, httpd, refuse};
+use scenarios::{etcd, hooks, httpd, refuse};
 
 /// What the machines are made of, made once for all tests of this run.
 struct Parts {
@@ -70,6 +70,7 @@ scenarios! {
     an_install_that_was_cut_is_finished_by_the_boot: super::etcd::is_finished_by_the_boot_after_a_cut;
     httpd_serves_the_hosts_pages: super::httpd::serves_the_hosts_pages;
     httpd_leaves_nothing_behind: super::httpd::leaves_nothing_behind;
+    hooks_run_around_a_service: super::hooks::hooks_run_around_a_service_with_a_root_to_write_on;
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
     a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;
     a_full_disk_changes_nothing: super::refuse::a_full_disk_changes_nothing;
