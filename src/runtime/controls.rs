@@ -26,7 +26,7 @@ pub enum Defence {
     OwnProc,
     /// which sysctls there may be
     SysctlNames,
-    /// destinations are resolved inside the root, and every source is opened before anything is mounted
+    /// destinations are resolved inside the root, made on new file systems alone, and every source is opened before any is mounted
     Destinations,
     /// no link of the image at /proc, /sys and /dev
     KernelLinks,

@@ -14,8 +14,11 @@ const SECRET: &str = "of the host";
 
 pub fn a_descriptor_as_working_directory(launcher: &Launcher) -> bool {
     let host = secret();
-    let bundle = Bundle::running(&["/bin/cat", "secret"]).with("/process", "cwd", json!("/proc/self/fd/9"));
-    launcher.prints_with_open(&bundle, host.path()).contains(SECRET)
+    ["/proc/self/fd/9", "/proc/1/fd/9/.", "/work"].into_iter().any(|cwd| {
+        let bundle = Bundle::running(&["/bin/cat", "secret"]).with("/process", "cwd", json!(cwd));
+        symlink("/proc/self/fd/9", bundle.root().join("work")).unwrap();
+        launcher.prints_with_open(&bundle, host.path()).contains(SECRET)
+    })
 }
 
 pub fn a_descriptor_left_open(launcher: &Launcher) -> bool {
@@ -69,6 +72,14 @@ pub fn a_destination_moves_a_source(launcher: &Launcher) -> bool {
     mounts(&mut bundle).retain(|mount| mount["destination"] != "/tmp");
     let bundle = bundle.binding(first.path(), "/out", &["bind"]).binding(&second, "/data", &["bind"]);
     launcher.prints(&bundle).contains(SECRET)
+}
+
+pub fn a_mount_point_on_the_host(launcher: &Launcher) -> bool {
+    let (host, volume) = (secret(), tempfile::tempdir().unwrap());
+    symlink(host.path(), volume.path().join("away")).unwrap();
+    let bundle = Bundle::running(&["true"]).binding(volume.path(), "/data", &["bind"]);
+    launcher.run(&bundle.binding("/etc/passwd".as_ref(), "/data/away/new", &["bind", "ro"]));
+    host.path().join("new").exists() || volume.path().join("away/new").exists()
 }
 
 pub fn proc_is_a_link(launcher: &Launcher) -> bool {
@@ -135,14 +146,24 @@ pub fn a_read_only_path(launcher: &Launcher) -> bool {
 }
 
 pub fn a_cgroup_is_made(launcher: &Launcher) -> bool {
+    makes_a_cgroup(launcher, |_| true)
+}
+
+pub fn a_cgroup_of_the_host_is_made(launcher: &Launcher) -> bool {
+    makes_a_cgroup(launcher, |namespace| namespace != "cgroup")
+}
+
+fn makes_a_cgroup(launcher: &Launcher, has: impl Fn(&str) -> bool) -> bool {
     let script = "mount | grep -q ' /sys/fs/cgroup type cgroup ' && echo first version; \
         busybox mkdir /sys/fs/cgroup/sysctr-test && echo made; busybox rmdir /sys/fs/cgroup/sysctr-test";
     let over = json!(["CAP_DAC_OVERRIDE"]);
-    let bundle = Bundle::script(script).with(
+    let mut bundle = Bundle::script(script).with(
         "/process",
         "capabilities",
         json!({"bounding": over, "effective": over, "permitted": over}),
     );
+    let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| has(namespace["type"].as_str().unwrap()));
     !launcher.prints(&bundle).is_empty()
 }
 

@@ -1,8 +1,7 @@
 //! The ways out of a container that runtimes had to close: each is tried on the launcher as it is shipped, where it must fail, and on
 //! one without the defence in question, where it must work. A probe that cannot fail would show nothing.
 //!
-//! The second one is `sysctr-runtime-controls`, built here with the cargo feature `controls`; `src/runtime/controls.rs` has the
-//! defences' names. A name stands for all the layers of a defence; where two defences close the same way, both are taken out.
+//! The second one is built here, with the cargo feature `controls`; `src/runtime/controls.rs` has the defences' names. A name stands for all the layers of a defence; where two defences close the same way, both are taken out.
 
 mod files;
 mod privileges;
@@ -120,6 +119,11 @@ const WAYS: &[Way] = &[
         "Destinations",
         files::a_destination_moves_a_source,
     ),
+    (
+        "CVE-2024-45310: mount point made on the host, through a volume",
+        "Destinations",
+        files::a_mount_point_on_the_host,
+    ),
     ("CVE-2019-19921: /proc of the image is a link", "KernelLinks", files::proc_is_a_link),
     ("CVE-2019-19921: /sys of the image is a link", "KernelLinks", files::sys_is_a_link),
     ("/dev of the image is a link", "KernelLinks", files::dev_is_a_link),
@@ -130,6 +134,7 @@ const WAYS: &[Way] = &[
     ("masked path read", "Masks", files::a_masked_path),
     ("read-only path of /proc written", "ReadOnlyPaths", files::a_read_only_path),
     ("CVE-2022-0492: control groups written", "Cgroup", files::a_cgroup_is_made),
+    ("CVE-2023-25809: the same in the host's cgroup namespace", "Cgroup", files::a_cgroup_of_the_host_is_made),
     ("mounts show on the host", "CutOff", files::mounts_of_the_start_on_the_host),
     ("mounts below a bind mount show on the host", "Propagation", files::mounts_of_the_program_on_the_host),
     ("old root below the new one", "OldRoot", files::the_old_root),
@@ -143,16 +148,19 @@ const WAYS: &[Way] = &[
     ("session keyring of the launcher", "Keyring", privileges::the_keyring_of_the_launcher),
 ];
 
-/// Built once, in the same target folder: only this crate is compiled again, which takes some seconds.
+/// The launcher with controls. Its build shares what is built of other crates (cargo 1.91 and later), so that this crate alone is
+/// compiled again, which takes some seconds; only the program goes to a folder of its own.
 fn controls() -> PathBuf {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let profile = Path::new(RUNTIME).parent().unwrap();
+    let target = profile.parent().unwrap();
+    let own = target.join("controls");
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--features", "controls", "--bin", "sysctr-runtime-controls"]);
-    let release = Path::new(RUNTIME).parent().unwrap().ends_with("release");
-    build.args(release.then_some("--release")).current_dir(env!("CARGO_MANIFEST_DIR"));
-    build.arg("--target-dir").arg(Path::new(RUNTIME).parent().unwrap().parent().unwrap());
+    build.args(["build", "--quiet", "--features", "controls", "--bin", "sysctr-runtime"]);
+    build.args(profile.ends_with("release").then_some("--release")).current_dir(env!("CARGO_MANIFEST_DIR"));
+    build.env("CARGO_BUILD_BUILD_DIR", target).arg("--target-dir").arg(&own);
     assert!(build.status().unwrap().success(), "the launcher with controls was not built");
-    Path::new(RUNTIME).with_file_name("sysctr-runtime-controls")
+    own.join(profile.file_name().unwrap()).join("sysctr-runtime")
 }
 
 #[test]
