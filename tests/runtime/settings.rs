@@ -247,3 +247,29 @@ fn flags_and_options_have_the_specifications_names() {
     let error = Bundle::running(&["true"]).binding(host.path(), "/data", &["bind", "sync"]).fails();
     assert!(error.contains("the option \"sync\" is its file system's"), "{error}");
 }
+
+#[test]
+fn a_device_where_devices_do_not_count_is_the_hosts_or_an_error() {
+    let node = tempfile::tempdir_in("/dev").unwrap();
+    let path = node.path().join("zero");
+    let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
+    let zero = nix::sys::stat::makedev(1, 5);
+    nix::sys::stat::mknod(&path, nix::sys::stat::SFlag::S_IFCHR, mode, zero).unwrap();
+    let device = |path: &std::path::Path| json!([{"path": path, "type": "c", "major": 1, "minor": 5}]);
+    let bundle = |path| {
+        let mut bundle = Bundle::script(&format!("head -c 3 {} | cat -v", path_text(path)))
+            .with("/root", "readonly", json!(false))
+            .with("/linux", "devices", device(path));
+        let mounts = bundle.spec["mounts"].as_array_mut().unwrap();
+        mounts.iter_mut().find(|mount| mount["destination"] == "/dev").unwrap()["options"] =
+            json!(["nodev", "mode=755"]);
+        bundle
+    };
+    assert_eq!(bundle(&path).prints(), "^@^@^@");
+    let error = bundle("/data/none".as_ref()).fails();
+    assert!(error.contains("making the device /data/none") && error.contains("the host has none"), "{error}");
+}
+
+fn path_text(path: &std::path::Path) -> &str {
+    path.to_str().unwrap()
+}
