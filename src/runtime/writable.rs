@@ -29,6 +29,10 @@ pub fn over(lower: &OwnedFd, label: Option<&str>) -> Result<(OwnedFd, OwnedFd)> 
         format!("lowerdir={}", at(lower, "")),
         format!("upperdir={}", at(&scratch, "/upper")),
         format!("workdir={}", at(&scratch, "/work")),
+        // Attributes of an overlay that an image may have brought along say nothing here.
+        "redirect_dir=nofollow".to_owned(),
+        "metacopy=off".to_owned(),
+        "index=off".to_owned(),
     ];
     let overlay = mounts::labelled("overlay", "overlay", &parameters, label)
         .context("a writable root (root.readonly is false) needs the kernel's overlay file system")?;

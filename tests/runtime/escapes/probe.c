@@ -60,7 +60,7 @@ static void say_number(unsigned long number)
 static void overwrite(void)
 {
     static char *args[] = { "sh", "-c",
-                            "i=0; while [ $i -lt 20 ]; do i=$((i+1)); "
+                            "i=0; while [ $i -lt 100 ]; do i=$((i+1)); "
                             "if { echo owned >> /proc/self/fd/9; } 2>/tmp/why; then echo overwritten; exit; fi; "
                             "grep -q Read-only /tmp/why && break; sleep 0.1; done; cat /tmp/why",
                             0 };

@@ -73,9 +73,11 @@ pub fn the_program_itself_overwrites(launcher: &Launcher) -> bool {
 
 /// A container in the same pid namespace waits for the other's init while it is held, with equal rights.
 pub fn a_neighbour_looks_in(launcher: &Launcher) -> bool {
-    let script = "echo up; i=0; while [ $i -lt 40 ]; do i=$((i+1)); for p in /proc/[0-9]*; do read c < $p/comm; \
-        case $c in sysctr-*) readlink $p/exe && exit;; esac; done; sleep 0.05; done; echo nothing";
-    let neighbour = Bundle::script(script);
+    // It tells once it has looked through all processes while the other one is held.
+    let script = "echo up; while :; do held=; [ -e /data/held ] && held=1; for p in /proc/[0-9]*; do read c < $p/comm; \
+        case $c in sysctr-*) readlink $p/exe && exit;; esac; done; [ -n \"$held\" ] && echo nothing && exit; sleep 0.05; done";
+    let folder = tempfile::tempdir().unwrap();
+    let neighbour = Bundle::script(script).binding(folder.path(), "/data", &["bind", "ro"]);
     let mut first = launcher.command(&neighbour, &[]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut printed = BufReader::new(first.stdout.take().unwrap()).lines().map_while(Result::ok);
     assert_eq!(printed.next().as_deref(), Some("up"));
@@ -89,6 +91,7 @@ pub fn a_neighbour_looks_in(launcher: &Launcher) -> bool {
     let mut command = launcher.command(&second, &[]);
     let mut held = command.env("NOTIFY_SOCKET", manager.path()).stderr(Stdio::null()).spawn().unwrap();
     let pid = manager.main_pid();
+    fs::write(folder.path().join("held"), "").unwrap();
     let seen = printed.next();
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     held.kill().unwrap();
