@@ -3,14 +3,18 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 
 use super::{Launcher, probing, secret};
 use crate::support::Bundle;
 
 const SECRET: &str = "of the host";
+/// How often a race is run; without the defence one in a few is lost.
+const TRIES: usize = 60;
 
 pub fn a_descriptor_as_working_directory(launcher: &Launcher) -> bool {
     let host = secret();
@@ -72,6 +76,33 @@ pub fn a_destination_moves_a_source(launcher: &Launcher) -> bool {
     mounts(&mut bundle).retain(|mount| mount["destination"] != "/tmp");
     let bundle = bundle.binding(first.path(), "/out", &["bind"]).binding(&second, "/data", &["bind"]);
     launcher.prints(&bundle).contains(SECRET)
+}
+
+/// The same, as it was found: another container with the volume swaps a folder for a link again and again.
+pub fn a_swapped_destination_moves_a_source(launcher: &Launcher) -> bool {
+    let (host, volumes, first) = (secret(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let second = volumes.path().join("second");
+    fs::create_dir(&second).unwrap();
+    symlink(host.path(), first.path().join("second")).unwrap();
+    let volume = tempfile::tempdir().unwrap();
+    let (folder, link) = (volume.path().join("folder"), volume.path().join("link"));
+    fs::create_dir(&folder).unwrap();
+    symlink(volumes.path(), &link).unwrap();
+    let bundle = Bundle::running(&["cat", "/tmp/second/secret"])
+        .binding(volume.path(), "/data", &["bind"])
+        .binding(first.path(), "/data/folder", &["bind"])
+        .binding(&second, "/tmp/second", &["bind"]);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                renameat_with(CWD, &folder, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        let escaped = (0..TRIES).any(|_| launcher.prints(&bundle).contains(SECRET));
+        done.store(true, Ordering::Relaxed);
+        escaped
+    })
 }
 
 pub fn a_mount_point_on_the_host(launcher: &Launcher) -> bool {

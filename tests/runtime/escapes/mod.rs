@@ -120,6 +120,11 @@ const WAYS: &[Way] = &[
         files::a_destination_moves_a_source,
     ),
     (
+        "CVE-2021-30465: the same, by a link swapped in while it starts",
+        "Destinations",
+        files::a_swapped_destination_moves_a_source,
+    ),
+    (
         "CVE-2024-45310: mount point made on the host, through a volume",
         "Destinations",
         files::a_mount_point_on_the_host,
