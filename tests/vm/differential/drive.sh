@@ -6,6 +6,7 @@
 #   FOLDER/run/NAME/                the bundle while it runs, made anew for each runtime
 #   FOLDER/results/NAME.RUNTIME.*   out, err, code, changed (what is in the root file system afterwards and was not before)
 set -u
+umask 022
 export work=$1 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 cd "$work"
 
@@ -59,22 +60,25 @@ run_one() {
         # For the control: ours is told something else than the others.
         [ "$runtime" != sysctr ] || [ ! -e take-from-ours ] || sed -i "s/\"$(cat take-from-ours)\",//g" "$bundle/config.json"
         (cd "$bundle/rootfs" && find . -xdev -printf '%P %y %m %U %G\n' | LC_ALL=C sort) >"$bundle/before"
+        # What systemd gives a service as standard input, but of this one alone: what becomes of it is looked at.
+        mknod -m 666 "$bundle/null" c 1 3
         case $runtime in
         sysctr) command="/usr/libexec/sysctr/sysctr-runtime run $work/$bundle --wait" ;;
         *) command="$runtime run --bundle $work/$bundle d-$name" ;;
         esac
         # A terminal is the runtime's own, on its standard streams. Elsewhere: a descriptor that is nobody's business.
         if grep -q '"terminal":true' "configs/$name.json"; then
-            timeout -k 1 30 env -i PATH="$PATH" TERM=dumb script -qec "stty rows 30 cols 100; exec $command" /dev/null \
+            timeout -k 1 30 env -i PATH="$PATH" TERM=dumb script -qec "umask 027; stty rows 30 cols 100; exec $command" /dev/null \
                 </dev/null >"$result.out" 2>"$result.err"
         else
             # shellcheck disable=SC2086 # the command is meant to be split
-            (trap '' USR1 && timeout -k 1 30 env -i PATH="$PATH" $command </dev/null >"$result.out" 2>"$result.err" 7</etc/hostname)
+            (umask 027 && trap '' USR1 && timeout -k 1 30 env -i PATH="$PATH" $command <"$bundle/null" >"$result.out" 2>"$result.err" 7</etc/hostname)
         fi
         echo $? >"$result.code"
         [ "$runtime" = sysctr ] || $runtime delete --force "d-$name" >/dev/null 2>&1
         (cd "$bundle/rootfs" && find . -xdev -printf '%P %y %m %U %G\n' | LC_ALL=C sort) |
             LC_ALL=C comm -3 "$bundle/before" - >"$result.changed"
+        stat -c '%a %u:%g' "$bundle/null" >"$result.null"
         for marker in "$bundle/markers"/*; do
             [ ! -f "$marker" ] || cp "$marker" "$result.marker.${marker##*/}"
         done

@@ -169,6 +169,21 @@ static void devices(const char *folder)
     closedir(open);
 }
 
+/* Makes and opens a device that no bundle lists: the kernel's log. */
+static void unlisted_device(void)
+{
+    const char *path = "/dev/unlisted";
+    if (mknod(path, S_IFCHR | 0600, makedev(1, 11))) {
+        put("device.unlisted", error_name(errno));
+        return;
+    }
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    put("device.unlisted", fd < 0 ? error_name(errno) : "opened");
+    if (fd >= 0)
+        close(fd);
+    unlink(path);
+}
+
 void report_files(int count, char **arguments)
 {
     for (size_t i = 0; i < sizeof PLACES / sizeof *PLACES; i++)
@@ -176,6 +191,10 @@ void report_files(int count, char **arguments)
     for (int i = 0; i < count; i++) {
         if (!strncmp(arguments[i], "look:", 5))
             look(arguments[i] + 5);
+        if (!strncmp(arguments[i], "chmod:", 6))
+            put("chmod", chmod(arguments[i] + 6, 0600) ? error_name(errno) : "yes");
+        if (!strcmp(arguments[i], "device"))
+            unlisted_device();
         if (!strncmp(arguments[i], "sysctl:", 7)) {
             char path[512], field[600];
             snprintf(path, sizeof path, "/proc/sys/%s", arguments[i] + 7);

@@ -155,8 +155,7 @@ fn compare(all: &[Bundle], results: &Results) -> Result<Found> {
                 found.differences.push(Difference { bundle: bundle.name.clone(), field: field.to_owned(), values });
             }
         };
-        let outcomes = [0, 1, 2].map(|index: usize| Some(reports[index].outcome.clone()));
-        add("outcome", outcomes);
+        add("outcome", outcomes(&reports));
         let Some(ours) = &reports[0].fields else { continue };
         let theirs = [1, 2].map(|index: usize| reports[index].fields.as_ref());
         let mut names: Vec<&String> =
@@ -177,6 +176,16 @@ fn compare(all: &[Bundle], results: &Results) -> Result<Found> {
         }
     }
     Ok(found)
+}
+
+/// The reason of a refusal counts for ours alone, and only where another runtime takes the bundle.
+fn outcomes(reports: &[Report]) -> [Option<String>; 3] {
+    let refused = |report: &Report| report.outcome.starts_with("refused");
+    let all = reports.iter().all(refused);
+    [0, 1, 2].map(|index: usize| {
+        let short = refused(&reports[index]) && (all || index > 0);
+        Some(if short { "refused".to_owned() } else { reports[index].outcome.clone() })
+    })
 }
 
 // DEVELOPMENT ONLY

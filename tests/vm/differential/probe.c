@@ -1,7 +1,7 @@
 /* The program in every bundle of the differential test: says what it finds itself in, as one flat JSON object.
  *
- *   probe [look:PATH | sysctl:NAME | exit:CODE]...    the report, on standard output
- *   probe hook KIND FOLDER                            as a hook: FOLDER/KIND gets the state and where the hook ran
+ *   probe [look:PATH | sysctl:NAME | chmod:PATH | device | exit:CODE]...    the report, on standard output
+ *   probe hook KIND FOLDER    as a hook: FOLDER/KIND gets the state and where the hook ran
  */
 #define _GNU_SOURCE
 #include <errno.h>

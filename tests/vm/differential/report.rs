@@ -70,6 +70,7 @@ impl Results {
         fields.insert("said".into(), self.neutral(text("err").unwrap_or_default().trim(), bundle));
         fields.insert("image.changed".into(), text("changed").unwrap_or_default().trim().replace('\t', " "));
         fields.insert("host.mounts.left".into(), self.neutral(&text("left").unwrap_or_default(), bundle));
+        fields.insert("host.null".into(), text("null").unwrap_or_default().trim().to_owned());
         let markers = format!("{bundle}.{runtime}.marker.");
         for (name, bytes) in self.files.range(markers.clone()..).take_while(|(name, _)| name.starts_with(&markers)) {
             self.marker(&mut fields, &name[markers.len()..], &String::from_utf8_lossy(bytes), bundle)?;
@@ -95,7 +96,11 @@ impl Results {
                 return Ok(());
             }
             "keyring" => drop(put(field.into(), if value == self.keyring { "host" } else { "new" })),
-            "process.pid" | "process.parent" => drop(put(field.into(), if value.len() > 1 { "some" } else { value })),
+            "process.pid" | "process.parent" => {
+                drop(put(field.into(), if matches!(value, "0" | "1") { value } else { "some" }))
+            }
+            // Version 1 hierarchies, where the host has any, say nothing of interest.
+            "cgroup" => drop(put(field.into(), value.lines().last().unwrap_or_default())),
             _ if field.starts_with("namespace.") => drop(put(field.into(), self.namespace(value))),
             _ => drop(put(field.into(), value)),
         }

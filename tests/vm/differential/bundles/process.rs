@@ -71,6 +71,8 @@ fn program(all: &mut Bundles) {
     ] {
         all.add(format!("env-{name}"), &[("/process/env", env)]);
     }
+    // The host's, through a descriptor: a root in the container owns it just as well.
+    all.add("args-chmod-of-stdin", &[("/process/args", json!(["/probe", "chmod:/proc/self/fd/0"]))]);
     all.add("terminal", &[("/process/terminal", json!(true))]);
     let size = json!({"height": 40, "width": 120});
     all.add("terminal-size", &[("/process/terminal", json!(true)), ("/process/consoleSize", size.clone())]);
@@ -131,6 +133,14 @@ fn capabilities(all: &mut Bundles) {
             if matches!(set, "inheritable" | "ambient") { json!(["CAP_KILL"]) } else { json!(CAPABILITIES[..4]) };
         all.add(format!("capabilities-changed-{set}"), &[(&pointer, fewer)]);
     }
+    let makes = json!(["CAP_MKNOD"]);
+    all.add(
+        "capability-mknod",
+        &[
+            ("/process/capabilities", json!({"bounding": makes, "effective": makes, "permitted": makes})),
+            ("/process/args", json!(["/probe", "device"])),
+        ],
+    );
     let three = json!(["CAP_KILL", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE"]);
     let sets =
         json!({"bounding": three, "effective": three, "permitted": three, "inheritable": three, "ambient": three});
