@@ -1,17 +1,22 @@
 //! The container's /dev: the devices that each container has, those that config.json names, and the usual links.
 
-use std::os::fd::OwnedFd;
+use std::io::{stderr, stdin, stdout};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fstat, makedev, mknodat, openat, symlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chmodat, chownat, fstat, makedev, mknodat, openat,
+    openat2, symlinkat,
 };
 use rustix::io::Errno;
 
 use super::mounts;
+use super::options::DEVICE;
 use super::rootfs::RootFs;
+use super::sys;
 
 /// A device file.
 #[derive(Debug, Clone)]
@@ -66,6 +71,34 @@ pub fn fill(root: &RootFs, extra: &[LinuxDevice]) -> Result<()> {
     Ok(())
 }
 
+/// Takes the container's own /dev/null for each standard stream that is the host's: a root in the container owns that file, and
+/// could change its mode and owner for the whole host through the descriptor.
+pub fn own_null() -> Result<()> {
+    let is_null = |file: BorrowedFd<'_>| {
+        fstat(file).is_ok_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == makedev(1, 3)
+        })
+    };
+    let own = |access: OFlags| -> Result<OwnedFd> {
+        let flags = access | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = openat2(CWD, "/dev/null", flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+            .context("opening the container's /dev/null for a standard stream")?;
+        ensure!(is_null(file.as_fd()), "the container's /dev/null is another file");
+        Ok(file)
+    };
+    let (input, output, error) = (stdin(), stdout(), stderr());
+    if is_null(input.as_fd()) {
+        dup2_stdin(own(OFlags::RDONLY)?)?;
+    }
+    if is_null(output.as_fd()) {
+        dup2_stdout(own(OFlags::WRONLY)?)?;
+    }
+    if is_null(error.as_fd()) {
+        dup2_stderr(own(OFlags::WRONLY)?)?;
+    }
+    Ok(())
+}
+
 fn wanted(device: &LinuxDevice) -> Result<Device<'_>> {
     let kind = match device.typ() {
         LinuxDeviceType::B => FileType::BlockDevice,
@@ -111,7 +144,10 @@ fn bind(root: &RootFs, device: &Device) -> Result<()> {
     let host = openat(CWD, device.path, flags, Mode::empty()).context("it may not be made, and the host has none")?;
     ensure_same(&host, device)?;
     let place = root.mount_point(device.path, false)?;
-    root.attach_over(&mounts::copy(host)?, &place)
+    let mount = mounts::copy(host)?;
+    // Read-only: a device can still be written to, but its owner and mode, which are the host's, stay as they are.
+    sys::mount_setattr(&mount, DEVICE, false)?;
+    root.attach_over(&mount, &place)
 }
 
 fn ensure_same(file: &OwnedFd, device: &Device) -> Result<()> {

@@ -100,6 +100,7 @@ impl Init {
         if let Some(name) = spec.domainname() {
             sys::set_domainname(name).with_context(|| format!("setting the domainname {name:?}"))?;
         }
+        dev::own_null()?;
         process::enter_folder(process.cwd())?;
         process::limit(process.rlimits().as_deref().unwrap_or_default())?;
         if let Some((mut file, profile)) = profile {

@@ -21,9 +21,9 @@ pub const IMAGE_SETUID: MountAttr = setting(RDONLY | NODEV);
 /// Read-only, no set-user-ID, no devices: how an image's files are mounted.
 pub const IMAGE: MountAttr = setting(RDONLY | NODEV | NOSUID);
 /// The empty folder that hides another.
-pub const MASK: MountAttr = setting(RDONLY | NODEV | NOSUID | NOEXEC);
+pub const MASK: MountAttr = MountAttr::of(RDONLY | NODEV | NOSUID | NOEXEC, 0, libc::MS_PRIVATE);
 /// A device on its own: /dev/null where it hides a file.
-pub const DEVICE: MountAttr = setting(RDONLY | NOSUID | NOEXEC);
+pub const DEVICE: MountAttr = MountAttr::of(RDONLY | NOSUID | NOEXEC, 0, libc::MS_PRIVATE);
 
 const fn setting(set: u64) -> MountAttr {
     MountAttr::of(set, 0, 0)
