@@ -53,6 +53,10 @@ pub fn fill(root: &RootFs, extra: &[LinuxDevice]) -> Result<()> {
         for (path, major, minor) in DEFAULT {
             let number = makedev(major, minor);
             let path = Path::new(path);
+            // One that is also asked for has the mode and owner of the request.
+            if extra.iter().any(|device| wanted(device).is_ok_and(|own| own.path == path && own.number == number)) {
+                continue;
+            }
             let device = Device { path, kind: FileType::CharacterDevice, number, mode: 0o666, owner: (0, 0) };
             make(root, &device).with_context(|| format!("making {}", path.display()))?;
         }

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
@@ -125,7 +126,10 @@ static const char *write_of(const char *path, const struct stat *stat)
         close(fd);
         return "yes";
     }
-    snprintf(name, sizeof name, "%s/.probe", path);
+    /* Others may be trying at the same moment, where the folder is the host's. */
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    snprintf(name, sizeof name, "%s/.probe-%ld", path, now.tv_nsec);
     int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return error_name(errno);

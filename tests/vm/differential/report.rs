@@ -91,7 +91,9 @@ impl Results {
                 for line in value.lines() {
                     let (name, value) = line.split_once('=').unwrap_or((line, "(no equals sign)"));
                     let known = fields.entry(format!("environment.{name}")).or_default();
-                    known.push_str(&format!("={value} "));
+                    let between = if known.is_empty() { "=" } else { " =" };
+                    known.push_str(between);
+                    known.push_str(value);
                 }
                 return Ok(());
             }
