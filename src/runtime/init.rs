@@ -100,7 +100,6 @@ impl Init {
         if let Some(name) = spec.domainname() {
             sys::set_domainname(name).with_context(|| format!("setting the domainname {name:?}"))?;
         }
-        dev::own_null()?;
         process::enter_folder(process.cwd())?;
         process::limit(process.rlimits().as_deref().unwrap_or_default())?;
         if let Some((mut file, profile)) = profile {
@@ -108,6 +107,7 @@ impl Init {
                 .with_context(|| format!("setting the AppArmor profile {profile:?}"))?;
         }
         capable.bound()?;
+        dev::own_null()?;
         let sealed = process.no_new_privileges() == Some(true);
         if sealed {
             rustix::thread::set_no_new_privs(true)?;
