@@ -75,6 +75,9 @@ run_one() {
             (umask 027 && trap '' USR1 && timeout -k 1 30 env -i PATH="$PATH" $command <"$bundle/null" >"$result.out" 2>"$result.err" 7</etc/hostname)
         fi
         echo $? >"$result.code"
+        # As the unit's ExecStopPost= does it.
+        [ "$runtime" != sysctr ] || ! grep -q poststop "$bundle/config.json" ||
+            "${command%% run *}" poststop "$work/$bundle" </dev/null >>"$result.err" 2>&1
         [ "$runtime" = sysctr ] || $runtime delete --force "d-$name" >/dev/null 2>&1
         (cd "$bundle/rootfs" && find . -xdev -printf '%P %y %m %U %G\n' | LC_ALL=C sort) |
             LC_ALL=C comm -3 "$bundle/before" - >"$result.changed"

@@ -125,12 +125,17 @@ impl Results {
         }
         let raw: Fields = serde_json::from_str(text).with_context(|| format!("reading the marker of {name}"))?;
         for (field, value) in raw {
-            let value = self.neutral(&value, bundle);
+            let mut value = self.neutral(&value, bundle);
+            if field.starts_with("descriptor.") {
+                // Pipes and sockets have a number of their own each time.
+                value = value.split('[').next().unwrap_or_default().to_owned();
+            }
             match field.as_str() {
                 "state" => {
                     let state: Value = serde_json::from_str(&value).unwrap_or(Value::String(value));
                     for (key, value) in state.as_object().into_iter().flatten() {
                         let value = match key.as_str() {
+                            "id" if value.as_str() == Some(bundle) => Value::from("ID"),
                             "pid" => {
                                 Value::from(if value.as_u64().is_some_and(|pid| pid > 1) { "some" } else { "none" })
                             }
@@ -185,7 +190,9 @@ fn mounts(fields: &mut Fields, text: &str) -> Result<()> {
         fields.insert(format!("{name} options"), sorted(options));
         fields.insert(format!("{name} propagation"), if kinds.is_empty() { "private".into() } else { kinds.join(",") });
         fields.insert(format!("{name} source"), source.into());
-        fields.insert(format!("{name} root"), (*root).into());
+        // Where the bundle's own files lie on their file system depends on the machine.
+        let root = root.find("BUNDLE").map_or(*root, |start| &root[start..]);
+        fields.insert(format!("{name} root"), root.into());
         fields.insert(format!("{name} parameters"), sorted(parameters));
         fields.insert(name, kind.into());
     }
