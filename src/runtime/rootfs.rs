@@ -144,11 +144,11 @@ pub fn cut_off() -> Result<()> {
 
 fn open_below(dir: &Path, path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let below = path.strip_prefix(dir).unwrap_or(path);
-    ensure!(below.is_relative(), "it does not lie in {}", dir.display());
+    let path = path.strip_prefix(dir).unwrap_or(path);
+    ensure!(path.is_relative(), "it does not lie in {}", dir.display());
     let dir = openat(CWD, dir, flags, Mode::empty())?;
     // config.json may come from an image: "/" or "../.." as root would be the host's files.
-    Ok(openat2(dir, below, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?)
+    Ok(openat2(dir, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?)
 }
 
 fn move_here(mount: &OwnedFd, place: &OwnedFd) -> Result<()> {
