@@ -77,7 +77,7 @@ run_one() {
         echo $? >"$result.code"
         # As the unit's ExecStopPost= does it.
         [ "$runtime" != sysctr ] || ! grep -q poststop "$bundle/config.json" ||
-            "${command%% run *}" poststop "$work/$bundle" </dev/null >>"$result.err" 2>&1
+            (umask 027 && "${command%% run *}" poststop "$work/$bundle" </dev/null >>"$result.err" 2>&1)
         [ "$runtime" = sysctr ] || $runtime delete --force "d-$name" >/dev/null 2>&1
         (cd "$bundle/rootfs" && find . -xdev -printf '%P %y %m %U %G\n' | LC_ALL=C sort) |
             LC_ALL=C comm -3 "$bundle/before" - >"$result.changed"

@@ -2,6 +2,7 @@
  *
  *   probe [look:PATH | sysctl:NAME | chmod:PATH | device | exit:CODE]...    the report, on standard output
  *   probe hook KIND FOLDER    as a hook: FOLDER/KIND gets the state and where the hook ran
+ *   probe fail                as a hook that fails
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -339,6 +340,8 @@ int main(int argc, char **argv)
 {
     if (argc == 4 && !strcmp(argv[1], "hook"))
         return hook(argv[2], argv[3]);
+    if (argc == 2 && !strcmp(argv[1], "fail"))
+        return 3;
     /* In memory first: a terminal or a pipe would be written piece by piece. */
     char *text;
     size_t length;

@@ -28,9 +28,9 @@ pub fn add(all: &mut Bundles) {
         let lower = kind.to_lowercase();
         let pointer = format!("/hooks/{kind}");
         all.add(format!("hook-{lower}"), &[(&pointer, json!([hook(kind)])), markers()]);
-        let failing = json!([{"path": format!("{WORK}/probe"), "args": ["probe", "exit:3"]}]);
-        let failing =
-            if kind == "startContainer" { json!([{"path": "/probe", "args": ["probe", "exit:3"]}]) } else { failing };
+        let mut failing = hook(kind);
+        failing["args"] = json!(["probe", "fail"]);
+        let failing = json!([failing]);
         all.add(format!("hook-{lower}-fails"), &[(&pointer, failing)]);
         all.add(format!("hook-{lower}-missing"), &[(&pointer, json!([{"path": "/no/such/hook"}]))]);
     }
