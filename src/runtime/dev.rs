@@ -1,15 +1,12 @@
 //! The container's /dev: the devices that each container has, those that config.json names, and the usual links.
 
-use std::io::{stderr, stdin, stdout};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chmodat, chownat, fstat, makedev, mknodat, openat,
-    openat2, symlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fstat, makedev, mknodat, openat, symlinkat,
 };
 use rustix::io::Errno;
 
@@ -71,34 +68,6 @@ pub fn fill(root: &RootFs, extra: &[LinuxDevice]) -> Result<()> {
         let path = device.path();
         let made = wanted(device).and_then(|device| make(root, &device));
         made.with_context(|| format!("making the device {}", path.display()))?;
-    }
-    Ok(())
-}
-
-/// Takes the container's own /dev/null for each standard stream that is the host's: a root in the container owns that file, and
-/// could change its mode and owner for the whole host through the descriptor.
-pub fn own_null() -> Result<()> {
-    let is_null = |file: BorrowedFd<'_>| {
-        fstat(file).is_ok_and(|stat| {
-            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == makedev(1, 3)
-        })
-    };
-    let own = |access: OFlags| -> Result<OwnedFd> {
-        let flags = access | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = openat2(CWD, "/dev/null", flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
-            .context("opening the container's /dev/null for a standard stream")?;
-        ensure!(is_null(file.as_fd()), "the container's /dev/null is another file");
-        Ok(file)
-    };
-    let (input, output, error) = (stdin(), stdout(), stderr());
-    if is_null(input.as_fd()) {
-        dup2_stdin(own(OFlags::RDONLY)?)?;
-    }
-    if is_null(output.as_fd()) {
-        dup2_stdout(own(OFlags::WRONLY)?)?;
-    }
-    if is_null(error.as_fd()) {
-        dup2_stderr(own(OFlags::WRONLY)?)?;
     }
     Ok(())
 }

@@ -107,7 +107,7 @@ impl Init {
                 .with_context(|| format!("setting the AppArmor profile {profile:?}"))?;
         }
         capable.bound()?;
-        dev::own_null()?;
+        super::streams::own_null()?;
         let sealed = process.no_new_privileges() == Some(true);
         if sealed {
             rustix::thread::set_no_new_privs(true)?;

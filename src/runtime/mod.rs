@@ -39,6 +39,7 @@ mod protect;
 mod rootfs;
 mod seal;
 mod seccomp;
+mod streams;
 mod sys;
 
 const USAGE: &str =
