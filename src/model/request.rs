@@ -205,12 +205,12 @@ fn of_mount(mount: &Mount, own: &[String]) -> Result<Option<String>> {
     Ok((kind != "proc" && !is_read_only(mount)).then(|| format!("write to {destination}")))
 }
 
-/// What a unit asks beyond the defaults. `launch` is the launcher's command line.
-pub fn of_unit(file: &str, unit: &UnitFile, name: &ContainerName, launch: &str) -> Requests {
+/// What a unit asks beyond the defaults. `launch` are the launcher's command lines.
+pub fn of_unit(file: &str, unit: &UnitFile, name: &ContainerName, launch: &[&str]) -> Requests {
     unit.entries().filter_map(|entry| of_entry(entry, name, launch)).map(|words| format!("{words} ({file})")).collect()
 }
 
-fn of_entry(entry: Entry, name: &ContainerName, launch: &str) -> Option<String> {
+fn of_entry(entry: Entry, name: &ContainerName, launch: &[&str]) -> Option<String> {
     let Entry { section, key, value } = entry;
     let words = || Some(format!("{key}={value}"));
     // Not every unit that begins so: a container may be called `reboot`.
@@ -221,7 +221,7 @@ fn of_entry(entry: Entry, name: &ContainerName, launch: &str) -> Option<String> 
     let run_dir = format!("/run/{name}");
     match (section, key) {
         ("Service", key) if key.starts_with("Exec") => {
-            (value != launch && !value.is_empty()).then(|| format!("run on the host: {key}={value}"))
+            (!launch.contains(&value) && !value.is_empty()).then(|| format!("run on the host: {key}={value}"))
         }
         ("Service", "Type") => (!matches!(value, "notify" | "oneshot")).then(words).flatten(),
         ("Service", "RuntimeDirectory" | "StateDirectory" | "LogsDirectory" | "CacheDirectory") => {
@@ -274,7 +274,7 @@ mod tests {
 
     fn unit(text: &str) -> Vec<String> {
         let unit = UnitFile::parse("a.service", text).expect("a unit");
-        of_unit("a.service", &unit, &"a".parse().expect("a name"), "/launch a").into_iter().collect()
+        of_unit("a.service", &unit, &"a".parse().expect("a name"), &["/launch a"]).into_iter().collect()
     }
 
     #[test]

@@ -10,8 +10,7 @@ use super::mounts;
 
 /// A mount of the cgroup that this process is in, and of nothing above it.
 pub fn own() -> Result<OwnedFd> {
-    let text = std::fs::read_to_string("/proc/self/cgroup").context("reading /proc/self/cgroup")?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::")).context("the host has no cgroup v2")?;
+    let path = path()?;
     // In a cgroup namespace the path is "/", and the root of a new mount is the unit's own cgroup.
     if path == "/" {
         return mounts::fresh("cgroup2", "cgroup2", &[]);
@@ -20,6 +19,30 @@ pub fn own() -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = openat(CWD, &folder, flags, Mode::empty()).with_context(|| format!("opening {}", folder.display()))?;
     Ok(mounts::copy(folder)?)
+}
+
+fn path() -> Result<String> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").context("reading /proc/self/cgroup")?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::")).context("the host has no cgroup v2")?;
+    Ok(path.to_owned())
+}
+
+/// The path of a control group below this process's own, for a runtime to make. This process makes room: a group that hands its
+/// controllers on may have no process beside the groups in it.
+pub fn below_own() -> Result<String> {
+    let own = path()?;
+    let own = own.trim_end_matches('/');
+    let aside = hierarchy()?.join(own.trim_start_matches('/')).join("launcher");
+    let step = || -> std::io::Result<()> {
+        if !aside.exists() {
+            std::fs::create_dir(&aside)?;
+        }
+        std::fs::write(aside.join("cgroup.procs"), "0")
+    };
+    step().with_context(|| {
+        format!("moving to the control group {}: does the unit have Delegate=yes?", aside.display())
+    })?;
+    Ok(format!("{own}/container"))
 }
 
 /// Where the host has cgroup v2 mounted.

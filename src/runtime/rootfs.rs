@@ -149,7 +149,8 @@ fn open_below(dir: &Path, path: &Path) -> Result<OwnedFd> {
     Ok(openat2(dir, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?)
 }
 
-fn move_here(mount: &OwnedFd, place: &OwnedFd) -> Result<()> {
+/// Attaches a mount over an open file or folder.
+pub fn move_here(mount: &OwnedFd, place: &OwnedFd) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(move_mount(mount, "", place, "", flags)?)
 }
