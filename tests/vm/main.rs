@@ -74,7 +74,7 @@ scenarios! {
     runc_in_place_of_the_bundled_runtime_leaves_a_service_a_service: super::foreign::runc_runs_etcd;
     another_runtime_hands_on_what_systemd_passes: super::foreign::hands_on_what_systemd_passes;
     a_runtime_that_is_none_is_refused: super::foreign::what_is_none_is_refused;
-    fifty_containers_start_at_once: super::many::fifty;
+    thirty_containers_start_at_once: super::many::thirty;
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
     a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;
     a_full_disk_changes_nothing: super::refuse::a_full_disk_changes_nothing;

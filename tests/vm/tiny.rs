@@ -39,6 +39,9 @@ fn image(folder: &Path, name: &str, more: &[(&str, &str)]) -> Result<()> {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         Ok(tar.append_data(&mut header, path, content)?)
     };
     add("bin/tiny", 0o755, &program)?;

@@ -5,8 +5,8 @@ use anyhow::{Result, ensure};
 use crate::machine::Machine;
 
 /// For every test run.
-pub fn fifty(machine: &mut dyn Machine) -> Result<()> {
-    start_at_once(machine, 50)
+pub fn thirty(machine: &mut dyn Machine) -> Result<()> {
+    start_at_once(machine, 30)
 }
 
 /// What a large host has.
