@@ -2,6 +2,7 @@
 
 pub mod deployment;
 pub mod digest;
+pub mod directives;
 pub mod fault;
 pub mod host_lines;
 pub mod layout;
