@@ -6,6 +6,7 @@ pub mod directives;
 pub mod fault;
 pub mod host_lines;
 pub mod layout;
+pub mod lint;
 pub mod manifest;
 pub mod name;
 pub mod reference;

@@ -190,13 +190,13 @@ pub(super) const TABLE: &[Group] = &[
     refused(
         "PrivateTmp",
         "a container has a /tmp and a /var/tmp of its own in any case",
-        "nothing; container.mounts to share a folder",
+        "nothing, or share a folder by container.mounts",
     ),
     refused("PrivateDevices", "a container has a /dev of its own in any case", "nothing, or DevicePolicy=closed"),
     refused(
         "ProtectSystem ProtectHome",
         "a container sees nothing of the host's /usr, /etc and /home in any case",
-        "nothing; container.mounts with ro for what it does see",
+        "nothing, or container.mounts with ro for what it does see",
     ),
     refused(
         "ProtectKernelTunables ProtectControlGroups",
@@ -208,7 +208,7 @@ pub(super) const TABLE: &[Group] = &[
         refused(
             "ProtectProc ProcSubset",
             "a container has a /proc of its own, with its own processes alone",
-            "nothing; linux.maskedPaths in config.json.hbs hides more",
+            "nothing, or linux.maskedPaths in config.json.hbs to hide more",
         ),
     ),
     refused("PrivateIPC IPCNamespacePath", "a container has an IPC namespace of its own in any case", "nothing"),
