@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
-use sysctr::model::{name::ContainerName, reference::ImageSource, values::Setting};
+use sysctr::model::{name::ContainerName, other_runtime::RuntimePath, reference::ImageSource, values::Setting};
 
 /// The heading of the options that every verb has.
 const EVERYWHERE: &str = "With every command";
@@ -70,6 +70,8 @@ pub enum Verb {
         #[arg(value_name = "NAME")]
         names: Vec<ContainerName>,
     },
+    /// Say what is wrong with an image's /exports, or with the unit of a container
+    Lint(LintArgs),
     /// Drop images and leftovers that nothing needs
     Prune {
         /// Only say what would go
@@ -102,6 +104,9 @@ pub struct InstallArgs {
     /// Give a value that the image asks for; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub settings: Vec<Setting>,
+    /// Let this OCI runtime start it (crun, runc, youki) instead of the bundled one
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
+    pub runtime: Option<RuntimePath>,
     /// Accept what the image requests of the host without asking
     #[arg(short, long)]
     pub yes: bool,
@@ -114,6 +119,19 @@ pub struct InstallArgs {
     /// Say what would be done, and show the files, without doing it
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Args)]
+pub struct LintArgs {
+    /// A folder with exports in it, an image, or the name of a container
+    #[arg(value_name = "DIR|IMAGE|NAME", value_hint = ValueHint::DirPath)]
+    pub subject: String,
+    /// Name that the container would have [default: the folder's or the last part of the repository]
+    #[arg(long)]
+    pub name: Option<ContainerName>,
+    /// Give a value that the image asks for; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub settings: Vec<Setting>,
 }
 
 #[derive(Args)]

@@ -9,10 +9,12 @@ use serde_json::{Value as Json, json};
 use super::{
     deployment::OwnedFolder,
     digest::Digest,
+    directives::{self, Finding, Verdict},
     fault::{Code, Fault},
     host_lines, layout,
     manifest::Manifest,
     name::ContainerName,
+    other_runtime::RuntimePath,
     request::{self, RECOVER_UNIT, Requests},
     spec,
     template::{self, Kind},
@@ -42,6 +44,8 @@ pub struct Inputs<'a> {
     pub passwd: &'a str,
     pub group: &'a str,
     pub settings: &'a [Setting],
+    /// What starts it in the bundled runtime's place.
+    pub runtime: Option<&'a RuntimePath>,
 }
 
 /// The files of a deployment, and what they ask of the host.
@@ -56,8 +60,18 @@ pub struct Rendered {
     pub requests: Requests,
 }
 
-/// Renders everything; an error names the file, line or value.
+/// Renders everything and refuses what cannot work; an error names the file, line or value.
 pub fn render(inputs: &Inputs) -> Result<Rendered> {
+    let rendered = compose(inputs)?;
+    for (place, finding) in rendered.findings(inputs)? {
+        // What nobody knows is systemd's to refuse: it may be newer than the table.
+        ensure!(finding.verdict == Verdict::Unknown, "{place}: {}", finding.line());
+    }
+    Ok(rendered)
+}
+
+/// Renders everything, whether it can work or not.
+pub fn compose(inputs: &Inputs) -> Result<Rendered> {
     let manifest = match text(inputs, "manifest.json")? {
         Some(text) => Manifest::parse(text).context("/exports/manifest.json")?,
         None => {
@@ -79,7 +93,7 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
     }
     let values = values::resolve(&manifest, inputs.settings)?;
     let data = data(inputs, &manifest, &values);
-    let raw = [("exec_start", layout::launch(inputs.name, inputs.id))];
+    let raw = [("exec_start", layout::launch(inputs.name, inputs.id, inputs.runtime))];
     let fill = |kind, file: &str, text: &str| template::render(kind, &format!("/exports/{file}"), text, &data, &raw);
 
     let image_user = inputs.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
@@ -111,6 +125,8 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
     };
     let state: Vec<OwnedFolder> = state.into_iter().map(|(folder, _)| folder).collect();
 
+    let poststop = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()).is_some_and(|all| !all.is_empty());
+    let after_stop = layout::poststop(inputs.name, inputs.id);
     let mut files = BTreeMap::new();
     for kind in UNIT_TEMPLATES {
         let file = format!("{kind}.hbs");
@@ -120,8 +136,19 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
             None => continue,
         };
         let unit = format!("{}.{kind}", inputs.name);
-        files.insert(unit.clone(), complete(inputs, &manifest, &unit, &text)?);
+        let mut text = complete(inputs, &manifest, &unit, &text)?;
+        // Our launcher is gone by then, so systemd calls it again; another runtime stays and runs them itself.
+        if poststop && inputs.runtime.is_none() && kind == "service" {
+            let mut service = UnitFile::parse(&unit, &text)?;
+            service.add("Service", "ExecStopPost", &after_stop);
+            text = service.to_text();
+        }
+        files.insert(unit.clone(), text);
     }
+    let mut launcher = vec![raw[0].1.clone()];
+    launcher.extend(inputs.runtime.map(|other| layout::clean_up(inputs.name, inputs.id, other)));
+    launcher.push(after_stop.clone());
+    let launcher: Vec<&str> = launcher.iter().map(String::as_str).collect();
     let mut requests = Requests::new();
     let own: Vec<String> = own_folders(inputs.name).into_iter().collect();
     let places: Vec<String> = state.iter().map(|folder| folder.path.clone()).collect();
@@ -129,7 +156,7 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
     for (file, text) in &files {
         let unit = UnitFile::parse(file, text)?;
         layout::links(file, &unit)?;
-        requests.extend(request::of_unit(file, &unit, inputs.name, &raw[0].1));
+        requests.extend(request::of_unit(file, &unit, inputs.name, &launcher));
     }
     for folder in &state {
         if let Some(place) = host_lines::forbidden(&folder.path) {
@@ -158,6 +185,21 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
 }
 
 impl Rendered {
+    /// What is to be said about the directives of its service, each with the place in the image's template.
+    pub fn findings(&self, inputs: &Inputs) -> Result<Vec<(String, Finding)>> {
+        let file = inputs.name.service_unit();
+        let unit = UnitFile::parse(&file, self.files.get(&file).map_or("", String::as_str))?;
+        let template = text(inputs, "service.hbs")?.unwrap_or(DEFAULT_SERVICE);
+        // Filled in, it may have other lines; where the key itself is a value there is none to name.
+        let line = |key: &str| {
+            let is =
+                |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+            template.lines().position(is).map_or(String::new(), |number| format!(", line {}", number + 1))
+        };
+        let place = |finding: Finding| (format!("/exports/service.hbs{}", line(&finding.key)), finding);
+        Ok(directives::judge([&unit]).into_iter().map(|(_, finding)| place(finding)).collect())
+    }
+
     /// The host folders named after the container that it uses: its own only if nobody else has them.
     pub fn homes(&self, name: &ContainerName) -> Vec<String> {
         let directives = [("State", "lib"), ("Cache", "cache"), ("Logs", "log")]
@@ -267,6 +309,10 @@ fn complete(inputs: &Inputs, manifest: &Manifest, file: &str, text: &str) -> Res
     }
     ensure!(unit.values("Service", "ExecStart").any(|line| !line.is_empty()), "{file}: it has no ExecStart=");
     unit.add("Unit", "RequiresMountsFor", &format!("/{}", layout::deployment(inputs.name, inputs.id)));
+    if let Some(other) = inputs.runtime {
+        unit.add("Unit", "RequiresMountsFor", other.as_str());
+        unit.add("Service", "ExecStopPost", &layout::clean_up(inputs.name, inputs.id, other));
+    }
     for (key, units) in [
         ("After", &manifest.after),
         ("Before", &manifest.before),
