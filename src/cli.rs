@@ -37,6 +37,10 @@ pub struct Cli {
 pub enum Verb {
     /// Install an image as a service
     Install(InstallArgs),
+    /// Update containers to the newest image; one that is not well goes back
+    Update(UpdateArgs),
+    /// Go back to an earlier deployment of a container
+    Rollback(RollbackArgs),
     /// Stop, disable and remove containers; images and state stay
     Uninstall(UninstallArgs),
     /// List what is installed
@@ -132,6 +136,43 @@ pub struct LintArgs {
     /// Give a value that the image asks for; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub settings: Vec<Setting>,
+}
+
+#[derive(Args)]
+pub struct UpdateArgs {
+    /// The containers
+    #[arg(value_name = "NAME", required_unless_present = "all")]
+    pub names: Vec<ContainerName>,
+    /// All that are installed
+    #[arg(long, conflicts_with = "names")]
+    pub all: bool,
+    /// Another image than the newest of the same reference
+    #[arg(long, value_name = "IMAGE", conflicts_with = "all")]
+    pub to: Option<ImageSource>,
+    /// Give a value that the image asks for; may be repeated. Those given before stay
+    #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "all")]
+    pub settings: Vec<Setting>,
+    /// Accept what the new image requests of the host without asking
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Only say what there is
+    #[arg(long)]
+    pub check: bool,
+    /// Do not restart anything: the next start is of the new deployment
+    #[arg(long)]
+    pub no_restart: bool,
+    /// Keep the new deployment even if the service is not well with it
+    #[arg(long)]
+    pub no_rollback: bool,
+}
+
+#[derive(Args)]
+pub struct RollbackArgs {
+    /// The container
+    pub name: ContainerName,
+    /// Number of the deployment, as `sysctr show` lists them [default: the one before]
+    #[arg(long, value_name = "N")]
+    pub to: Option<u32>,
 }
 
 #[derive(Args)]

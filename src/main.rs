@@ -52,6 +52,8 @@ fn usage(error: &clap::Error) -> Fault {
 fn run(context: &Context, verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Install(args) => commands::install::run(context, &args),
+        Verb::Update(args) => commands::update::run(context, &args),
+        Verb::Rollback(args) => commands::rollback::run(context, &args),
         Verb::Uninstall(args) => commands::uninstall::run(context, &args),
         Verb::List => commands::list::run(context),
         Verb::Show { name } => commands::show::run(context, &name),

@@ -27,7 +27,7 @@ use sysctr::{
         render::{self, Rendered},
         request::Requests,
         spec,
-        values::Setting,
+        values::{Setting, Values},
     },
 };
 
@@ -55,6 +55,7 @@ impl Candidate {
         source: &ImageSource,
         image: StoredImage,
         settings: &[Setting],
+        before: Option<&Values>,
         runtime: Option<&RuntimePath>,
     ) -> Result<Candidate> {
         let exports = store.read_exports(&image)?;
@@ -74,6 +75,7 @@ impl Candidate {
             passwd: &account("etc/passwd")?,
             group: &account("etc/group")?,
             settings,
+            before,
             runtime,
         };
         let rendered = render::render(&inputs).with_context(|| format!("rendering {source}"))?;
@@ -147,6 +149,7 @@ impl Candidate {
             accepted,
             units: rendered.files.keys().filter(|file| layout::is_unit(file)).cloned().collect(),
             state: rendered.state,
+            epoch: rendered.epoch,
             mount_points: Vec::new(),
             runtime,
         };

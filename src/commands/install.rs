@@ -101,7 +101,8 @@ fn plan(
         None => image::pull(context, lock, store, &args.image, &settings::load(root)?)?,
     };
     let id = transaction::next_id(root, name)?;
-    let candidate = Candidate::render(store, name, id, &args.image, image, &args.settings, args.runtime.as_ref())?;
+    let candidate =
+        Candidate::render(store, name, id, &args.image, image, &args.settings, None, args.runtime.as_ref())?;
     let (image, rendered) = (&candidate.image, &candidate.rendered);
     if installed.is_none()
         && let Some(file) = units::conflict(root, name, &rendered.files)?

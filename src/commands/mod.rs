@@ -12,8 +12,11 @@ pub mod prune;
 pub mod pull;
 pub mod recover;
 pub mod remove;
+pub mod replace;
+pub mod rollback;
 pub mod show;
 pub mod uninstall;
+pub mod update;
 pub mod verify;
 
 use std::{

@@ -86,7 +86,7 @@ pub fn deployment_ids(root: &Folder, name: &ContainerName) -> Result<Vec<u32>> {
 /// The record's file in a deployment's folder.
 pub const DEPLOYMENT: &str = "deployment.json";
 
-fn record<R: Record>(folder: &Folder, file: &str) -> Result<Option<R>> {
+pub(super) fn record<R: Record>(folder: &Folder, file: &str) -> Result<Option<R>> {
     let text = folder.read(file)?;
     let read = |text: String| deployment::parse(&text).with_context(|| folder.path().join(file).display().to_string());
     text.map(read).transpose()

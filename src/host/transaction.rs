@@ -11,7 +11,7 @@ use super::{
     lock::StoreLock,
     mount_points,
     ostree::{Store, StoredImage},
-    owned,
+    owned, quarantine,
     state::{self, Container},
     units,
 };
@@ -43,8 +43,9 @@ pub struct Parts<'a> {
 
 /// The number for the container's next deployment: numbers are never used again.
 pub fn next_id(root: &Folder, name: &ContainerName) -> Result<u32> {
-    let on_disk = state::deployment_ids(root, name)?.into_iter().chain(units::set_ids(root, name)?).max();
-    Ok(on_disk.unwrap_or(0) + 1)
+    let failed = quarantine::load(root, name)?.images.into_iter().map(|one| one.deployment);
+    let on_disk = state::deployment_ids(root, name)?.into_iter().chain(units::set_ids(root, name)?);
+    Ok(on_disk.chain(failed).max().unwrap_or(0) + 1)
 }
 
 impl<'a> Staged<'a> {

@@ -301,6 +301,12 @@ pub fn set_files(root: &Folder, name: &ContainerName, id: u32) -> Result<Vec<Str
     root.open(&layout::unit_set(name, id))?.map_or(Ok(Vec::new()), |set| set.names())
 }
 
+/// Whether a file is the same in two sets.
+pub fn is_same(root: &Folder, name: &ContainerName, file: &str, one: u32, other: u32) -> Result<bool> {
+    let text = |id| root.open(&layout::unit_set(name, id))?.map_or(Ok(None), |set| set.read(file));
+    Ok(text(one)? == text(other)?)
+}
+
 /// The numbers of the sets on disk.
 pub fn set_ids(root: &Folder, name: &ContainerName) -> Result<Vec<u32>> {
     let names = root.open(&layout::settings(name))?.map_or(Ok(Vec::new()), |folder| folder.names())?;

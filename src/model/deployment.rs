@@ -35,6 +35,9 @@ pub struct Deployment {
     pub units: Vec<String>,
     /// Host folders of state that it declared, and who they belong to.
     pub state: Vec<OwnedFolder>,
+    /// Format of that state.
+    #[serde(default)]
+    pub epoch: u32,
     /// Files and folders that were added to the checkout to mount upon.
     pub mount_points: Vec<String>,
     /// The runtime that starts it, where it is not the bundled one.

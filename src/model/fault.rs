@@ -44,6 +44,11 @@ impl Fault {
         self.code
     }
 
+    /// The exit code that a failure asks for, where it does.
+    pub fn code_of(error: &anyhow::Error) -> Option<Code> {
+        error.chain().find_map(|cause| cause.downcast_ref::<Fault>()).map(Fault::code)
+    }
+
     /// The way out, where there is one.
     pub fn way_out(&self) -> Option<&str> {
         self.hint.as_deref()

@@ -13,6 +13,7 @@ pub mod other_runtime;
 pub mod reference;
 pub mod render;
 pub mod request;
+pub mod retention;
 pub mod settings;
 pub mod spec;
 pub mod template;

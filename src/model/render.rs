@@ -44,6 +44,8 @@ pub struct Inputs<'a> {
     pub passwd: &'a str,
     pub group: &'a str,
     pub settings: &'a [Setting],
+    /// Those of the deployment in force, where this one is to replace it.
+    pub before: Option<&'a Values>,
     /// What starts it in the bundled runtime's place.
     pub runtime: Option<&'a RuntimePath>,
 }
@@ -53,10 +55,14 @@ pub struct Inputs<'a> {
 #[allow(missing_docs)]
 pub struct Rendered {
     pub values: Values,
+    /// Settings of an admin that the image does not ask for any more.
+    pub gone: Vec<String>,
     pub spec: Spec,
     /// By the names that they have in the set: units, [`layout::TMPFILES`], [`layout::SYSUSERS`].
     pub files: BTreeMap<String, String>,
     pub state: Vec<OwnedFolder>,
+    /// Format of the state.
+    pub epoch: u32,
     pub requests: Requests,
 }
 
@@ -91,7 +97,10 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
             bail!(Fault::new(Code::Failed, message).hint("choose another one with --name"));
         }
     }
-    let values = values::resolve(&manifest, inputs.settings)?;
+    let before = inputs.before.map(|before| values::carry(&manifest, before, inputs.settings)).transpose()?;
+    let (mut settings, gone) = before.unwrap_or_default();
+    settings.extend(inputs.settings.iter().cloned());
+    let values = values::resolve(&manifest, &settings)?;
     let data = data(inputs, &manifest, &values);
     let raw = [("exec_start", layout::launch(inputs.name, inputs.id, inputs.runtime))];
     let fill = |kind, file: &str, text: &str| template::render(kind, &format!("/exports/{file}"), text, &data, &raw);
@@ -181,7 +190,8 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
         requests.extend(host_lines::of_sysusers("/exports/sysusers.hbs", &text, inputs.name)?);
         files.insert(layout::SYSUSERS.to_owned(), text);
     }
-    Ok(Rendered { values, spec, files, state, requests })
+    let epoch = manifest.state.epoch;
+    Ok(Rendered { values, gone, spec, files, state, epoch, requests })
 }
 
 impl Rendered {

@@ -6,6 +6,10 @@
 //!
 //! [requests]
 //! accept = ["capability CAP_NET_ADMIN"]   # accepted without asking, in the words that install shows
+//!
+//! [update]
+//! keep = 2     # deployments of a container that stay: the one in force and those before it
+//! settle = 5   # seconds that a service has to stay up after an update
 //! ```
 
 use anyhow::Result;
@@ -18,6 +22,7 @@ use serde::Deserialize;
 pub struct Settings {
     pub registry: Registry,
     pub requests: Requests,
+    pub update: Update,
 }
 
 /// How registries are talked to.
@@ -36,6 +41,28 @@ pub struct Requests {
     pub accept: Vec<String>,
 }
 
+/// How updates go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Update {
+    /// Deployments of a container that stay, at least 2: the one in force and those before it.
+    pub keep: Option<std::num::NonZeroUsize>,
+    /// Seconds that a service has to stay up after an update.
+    pub settle: Option<u32>,
+}
+
+impl Update {
+    /// Deployments that stay.
+    pub fn keep(&self) -> usize {
+        self.keep.map_or(2, |keep| keep.get().max(2))
+    }
+
+    /// How long a service has to stay up.
+    pub fn settle(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.settle.unwrap_or(5).into())
+    }
+}
+
 impl Settings {
     /// Reads one file; the error names line and key.
     pub fn parse(text: &str) -> Result<Settings> {
@@ -46,6 +73,8 @@ impl Settings {
     pub fn extend(&mut self, other: Settings) {
         self.registry.insecure.extend(other.registry.insecure);
         self.requests.accept.extend(other.requests.accept);
+        self.update.keep = other.update.keep.or(self.update.keep);
+        self.update.settle = other.update.settle.or(self.update.settle);
     }
 }
 

@@ -74,6 +74,34 @@ pub fn resolve(manifest: &Manifest, settings: &[Setting]) -> Result<Values, Faul
     manifest.values.iter().map(|(name, spec)| Ok((name.clone(), pick(name, spec, settings)?))).collect()
 }
 
+/// What an admin gave for an earlier deployment and does not give anew, as settings for this one; and the names of what this image does
+/// not ask for any more. A value that no longer fits is refused: only the admin knows what it is to be.
+pub fn carry(manifest: &Manifest, old: &Values, given: &[Setting]) -> Result<(Vec<Setting>, Vec<String>), Fault> {
+    let (mut kept, mut gone) = (Vec::new(), Vec::new());
+    let by_admin = old.iter().filter(|(_, value)| value.source == Source::Admin);
+    for (name, value) in by_admin.filter(|(name, _)| !given.iter().any(|setting| setting.key == **name)) {
+        let text = plain(&value.value);
+        match manifest.values.get(name).map(|spec| spec.read(&text)) {
+            None => gone.push(name.clone()),
+            Some(Ok(_)) => kept.push(Setting { key: name.clone(), value: text }),
+            Some(Err(expected)) => {
+                let message =
+                    format!("the value {name}={text} that was given before no longer fits: expected {expected}");
+                return Err(Fault::new(Code::Failed, message).hint(format!("give it anew with --set {name}=...")));
+            }
+        }
+    }
+    Ok((kept, gone))
+}
+
+/// A value as it would be typed.
+fn plain(value: &Json) -> String {
+    match value {
+        Json::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
 fn pick(name: &str, spec: &ValueSpec, settings: &[Setting]) -> Result<Value, Fault> {
     let about = spec.description.as_ref().map(|text| format!(" ({text})")).unwrap_or_default();
     if let Some(setting) = settings.iter().find(|setting| setting.key == name) {
@@ -84,11 +112,7 @@ fn pick(name: &str, spec: &ValueSpec, settings: &[Setting]) -> Result<Value, Fau
     }
     match &spec.default {
         Some(default) if !spec.required => {
-            let text = match default {
-                Json::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            let value = spec.read(&text).map_err(|expected| {
+            let value = spec.read(&plain(default)).map_err(|expected| {
                 Fault::new(Code::Failed, format!("the image's default {default} for {name}: expected {expected}"))
             })?;
             Ok(Value { value, source: Source::Default })

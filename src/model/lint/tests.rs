@@ -19,6 +19,7 @@ fn linted(exports: &[(&str, &str)]) -> Vec<String> {
         passwd: "",
         group: "",
         settings: &[],
+        before: None,
     });
     problems.iter().map(|one| format!("{}: {}: {}", one.level.word(), one.file, one.detail)).collect()
 }

@@ -24,6 +24,7 @@ fn rendered_for(exports: &[(&str, &str)], settings: &[&str], runtime: Option<&st
         passwd: "etcd:x:2379:2379::/var/lib/etcd:/bin/false\n",
         group: "",
         settings: &settings,
+        before: None,
         runtime: runtime.as_ref(),
     })
 }

@@ -1,0 +1,188 @@
+//! One deployment takes the place of another in the running system: reload, one restart job, health; and back again if that fails.
+
+use anyhow::{Context as _, Result, bail};
+
+use std::time::Duration;
+
+use sysctr::{
+    host::{
+        apply,
+        dir::Folder,
+        health,
+        lock::StoreLock,
+        quarantine, start_limit, state,
+        systemd::Manager,
+        transaction::{self},
+        units,
+    },
+    model::{
+        deployment::{Deployment, Journal, Quarantined},
+        fault::{Code, Fault},
+        name::ContainerName,
+    },
+};
+
+/// How long units that require the container may take to come back.
+const DEPENDENTS: Duration = Duration::from_secs(120);
+
+/// What is needed to change what runs.
+pub struct Running<'a> {
+    pub root: &'a Folder,
+    pub lock: &'a StoreLock,
+    /// None where systemd does not run this system, or nothing is to be restarted.
+    pub manager: Option<&'a Manager>,
+    pub name: &'a ContainerName,
+    /// How long the service has to stay up.
+    pub settle: Duration,
+    /// Units that are running now, of the container and of those that require it.
+    before: Before,
+}
+
+#[derive(Default)]
+struct Before {
+    own: Vec<String>,
+    dependents: Vec<String>,
+}
+
+impl<'a> Running<'a> {
+    /// Looks at what runs. Has to be asked before anything changes.
+    pub fn look(
+        root: &'a Folder,
+        lock: &'a StoreLock,
+        manager: Option<&'a Manager>,
+        deployment: &'a Deployment,
+        settle: Duration,
+    ) -> Result<Running<'a>> {
+        let name = &deployment.name;
+        let mut before = Before::default();
+        if let Some(manager) = manager {
+            for unit in &deployment.units {
+                if is_up(manager, unit)? {
+                    before.own.push(unit.clone());
+                }
+            }
+            for unit in manager.required_by(&name.service_unit())? {
+                if !deployment.units.contains(&unit) && is_up(manager, &unit)? {
+                    before.dependents.push(unit);
+                }
+            }
+        }
+        Ok(Running { root, lock, manager, name, settle, before })
+    }
+
+    /// Whether the service runs.
+    pub fn is_up(&self) -> bool {
+        self.before.own.contains(&self.name.service_unit())
+    }
+
+    /// Lets what runs become `new`, whose files are placed already, and waits until it is well.
+    pub fn become_new(&self, old: &Deployment, new: &Deployment) -> Result<()> {
+        apply::sysusers(self.manager.is_some(), self.name, self.root)?;
+        apply::tmpfiles(self.manager.is_some(), self.name, self.root)?;
+        let Some(manager) = self.manager else { return Ok(()) };
+        if self.is_up() {
+            start_limit::lift(self.name)?;
+        }
+        manager.reload()?;
+        let changed = self.restart(manager, old, new);
+        if start_limit::restore(self.name)? {
+            manager.reload()?;
+        }
+        changed
+    }
+
+    fn restart(&self, manager: &Manager, old: &Deployment, new: &Deployment) -> Result<()> {
+        let service = self.name.service_unit();
+        let starter = |unit: &&String| !unit.ends_with(".service");
+        for unit in self.before.own.iter().filter(starter).filter(|unit| !new.units.contains(unit)) {
+            manager.stop(unit)?;
+        }
+        // A socket that stays as it is stays open: its connections wait for the new program.
+        for unit in new.units.iter().filter(starter) {
+            let changed = !old.units.contains(unit) || !units::is_same(self.root, self.name, unit, old.id, new.id)?;
+            let up = self.before.own.contains(unit);
+            if changed && up {
+                manager.restart(unit)?;
+            } else if changed && !self.before.own.is_empty() {
+                manager.start(unit)?;
+            }
+        }
+        if !self.is_up() {
+            return Ok(());
+        }
+        manager.reset_failed(&service);
+        manager.restart(&service)?;
+        health::stays_up(manager, &service, self.settle)?;
+        health::come_back(manager, &self.before.dependents, DEPENDENTS)
+    }
+
+    /// After `cause`: puts `old` back in force and in the place of `new`, and remembers that the image of `new` failed.
+    pub fn go_back(
+        &self,
+        journal: &Journal,
+        old: &Deployment,
+        new: &Deployment,
+        cause: anyhow::Error,
+    ) -> Result<Fault> {
+        let name = self.name;
+        let cause = format!("{cause:#}");
+        let needs_you = |error: anyhow::Error| {
+            let message = format!("updating {name}: {cause}; and going back: {error:#}");
+            Fault::new(Code::NeedsYou, message)
+                .hint(format!("`systemctl status {name}` and `sysctr show {name}` tell how it is"))
+        };
+        let back = || -> Result<()> {
+            transaction::go_back(self.root, self.lock, name, journal)?;
+            let failed = Quarantined {
+                digest: new.digest.clone(),
+                deployment: new.id,
+                cause: cause.clone(),
+                at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+            };
+            // The same image with other values may have been well before.
+            if new.digest != old.digest {
+                quarantine::add(self.root, self.lock, name, failed)?;
+            }
+            transaction::finish(self.root, self.lock, name)?;
+            self.become_new(new, old)?;
+            transaction::discard_staged(self.root, self.lock, name).map(drop)
+        };
+        back().map_err(needs_you)?;
+        let message = format!("updating {name} to deployment {} failed and was rolled back: {cause}", new.id);
+        Ok(Fault::new(Code::RolledBack, message).hint(format!(
+            "it runs deployment {} again; `journalctl -u {name}` tells more; a newer image or `--to` tries again",
+            old.id
+        )))
+    }
+}
+
+fn is_up(manager: &Manager, unit: &str) -> Result<bool> {
+    Ok(matches!(manager.state(unit)?.active.as_str(), "active" | "activating" | "reloading"))
+}
+
+/// Drops the deployments that nothing needs any more.
+pub fn retire(root: &Folder, name: &ContainerName, surplus: &[u32]) -> Result<()> {
+    surplus.iter().try_for_each(|id| transaction::discard(root, name, *id)).context("dropping old deployments")
+}
+
+/// An earlier deployment, or the failure that says what there is.
+pub fn earlier(root: &Folder, name: &ContainerName, active: u32, wanted: Option<u32>) -> Result<Deployment> {
+    let ids = state::deployment_ids(root, name)?;
+    let others: Vec<String> = ids.iter().filter(|id| **id != active).map(u32::to_string).collect();
+    let id = wanted.or_else(|| sysctr::model::retention::previous(&ids, active));
+    match id {
+        Some(id) if ids.contains(&id) => state::deployment(root, name, id),
+        Some(id) => {
+            bail!(Fault::new(Code::Failed, format!("{name} has no deployment {id}")).hint(match others.is_empty() {
+                true => format!("it has only {active}, which is in force"),
+                false => format!("there is also: {}", others.join(", ")),
+            }))
+        }
+        None => bail!(Fault::new(Code::Failed, format!("{name} has no earlier deployment than {active}")).hint(
+            match others.is_empty() {
+                true => "an update makes one".to_owned(),
+                false => format!("--to goes to {}", others.join(", ")),
+            }
+        )),
+    }
+}

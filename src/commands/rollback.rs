@@ -1,0 +1,55 @@
+//! `sysctr rollback NAME`: back to an earlier deployment.
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{
+    Context,
+    replace::{self, Running},
+};
+use crate::cli::RollbackArgs;
+use sysctr::{
+    host::{recovery, settings, state, transaction},
+    model::fault::{Code, Fault},
+};
+
+/// Puts an earlier deployment in force; the one in force stays on disk.
+pub fn run(context: &Context, args: &RollbackArgs) -> Result<()> {
+    let name = &args.name;
+    let (root, lock) = context.begin("rollback")?;
+    let (container, old) = state::installed(&root, name)?;
+    recovery::refuse_pending(&container)?;
+    let new = replace::earlier(&root, name, old.id, args.to)?;
+    if new.id == old.id {
+        let same = serde_json::json!({"name": name, "changed": false, "deployment": old.id});
+        return context.output.result(&same, || format!("{name} runs deployment {} already; nothing to do", old.id));
+    }
+    if new.epoch < old.epoch {
+        let message = format!(
+            "deployment {} of {name} keeps its state in format {}, and what is there may be of format {}",
+            new.id, new.epoch, old.epoch
+        );
+        bail!(
+            Fault::new(Code::Failed, message)
+                .hint("put a copy of the state of then in place, and reinstall that image")
+        );
+    }
+    let manager = context.manager()?;
+    let settle = settings::load(&root)?.update.settle();
+    let running = Running::look(&root, &lock, manager.as_ref(), &old, settle)?;
+    transaction::roll_back(&root, &lock, name, old.id, new.id).with_context(|| format!("rolling back {name}"))?;
+    let done = running.become_new(&old, &new);
+    transaction::finish(&root, &lock, name)?;
+    if let Err(error) = done {
+        let message = format!("deployment {} of {name} is in force, and not well: {error:#}", new.id);
+        bail!(
+            Fault::new(Code::NeedsYou, message)
+                .hint(format!("`journalctl -u {name}` tells why; `sysctr rollback {name} --to {}` goes back", old.id))
+        );
+    }
+    let document =
+        serde_json::json!({"name": name, "changed": true, "from": old.id, "deployment": new.id, "digest": new.digest});
+    context.output.result(&document, || match context.output.quiet {
+        true => String::new(),
+        false => format!("rolled back {name} from deployment {} to {} ({})", old.id, new.id, new.image),
+    })
+}

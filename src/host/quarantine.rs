@@ -1,0 +1,37 @@
+//! The images of a container that failed in an update: no update takes one of them again by itself.
+
+use anyhow::Result;
+
+use super::{dir::Folder, lock::StoreLock, state};
+use crate::model::{
+    deployment::{self, Quarantine, Quarantined, Record},
+    digest::Digest,
+    layout,
+    name::ContainerName,
+};
+
+/// More than anyone reads; older ones are forgotten.
+const KEPT: usize = 20;
+
+/// All of them, oldest first.
+pub fn load(root: &Folder, name: &ContainerName) -> Result<Quarantine> {
+    let folder = root.open(&layout::container(name))?;
+    Ok(folder.map(|folder| state::record(&folder, layout::QUARANTINE)).transpose()?.flatten().unwrap_or_default())
+}
+
+/// The entry of an image, if it failed.
+pub fn of(root: &Folder, name: &ContainerName, digest: &Digest) -> Result<Option<Quarantined>> {
+    Ok(load(root, name)?.images.into_iter().find(|one| one.digest == *digest))
+}
+
+/// Remembers that an image failed.
+pub fn add(root: &Folder, _lock: &StoreLock, name: &ContainerName, failed: Quarantined) -> Result<()> {
+    let mut quarantine = load(root, name)?;
+    quarantine.version = Quarantine::VERSION;
+    quarantine.images.retain(|one| one.digest != failed.digest);
+    quarantine.images.push(failed);
+    let surplus = quarantine.images.len().saturating_sub(KEPT);
+    quarantine.images.drain(..surplus);
+    let folder = root.create(&layout::container(name), 0o755)?;
+    folder.write(layout::QUARANTINE, &deployment::to_text(&quarantine)?, 0o600)
+}
