@@ -10,7 +10,7 @@ mod programs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::{env, fs};
 
@@ -28,7 +28,8 @@ impl Launcher {
         let mut line = before.to_vec();
         line.push(self.path.to_str().unwrap());
         let mut command = bundle.started_by(&line);
-        command.env("SYSCTR_WITHOUT", self.without);
+        // No probe has to do with /dev/null by its standard input.
+        command.env("SYSCTR_WITHOUT", self.without).stdin(Stdio::piped());
         command
     }
 
