@@ -12,7 +12,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::mounts;
+use super::options::DEVICE;
 use super::rootfs::RootFs;
+use super::sys;
 
 /// A device file.
 #[derive(Debug, Clone)]
@@ -49,6 +51,10 @@ pub fn fill(root: &RootFs, extra: &[LinuxDevice]) -> Result<()> {
         for (path, major, minor) in DEFAULT {
             let number = makedev(major, minor);
             let path = Path::new(path);
+            // One that is also asked for has the mode and owner of the request.
+            if extra.iter().any(|device| wanted(device).is_ok_and(|own| own.path == path && own.number == number)) {
+                continue;
+            }
             let device = Device { path, kind: FileType::CharacterDevice, number, mode: 0o666, owner: (0, 0) };
             make(root, &device).with_context(|| format!("making {}", path.display()))?;
         }
@@ -116,7 +122,10 @@ fn bind(root: &RootFs, device: &Device) -> Result<()> {
     let host = openat(CWD, device.path, flags, Mode::empty()).context("it may not be made, and the host has none")?;
     ensure_same(&host, device)?;
     let place = root.mount_point(device.path, false)?;
-    root.attach_over(&mounts::copy(host)?, &place)
+    let mount = mounts::copy(host)?;
+    // Read-only: a device can still be written to, but its owner and mode, which are the host's, stay as they are.
+    sys::mount_setattr(&mount, DEVICE, false)?;
+    root.attach_over(&mount, &place)
 }
 
 fn ensure_same(file: &OwnedFd, device: &Device) -> Result<()> {

@@ -91,7 +91,10 @@ impl Passed {
         passed.extend(self.instance.clone().map(|instance| ("SYSCTR_INSTANCE", instance.into())));
         passed.extend(notify.map(|path| ("NOTIFY_SOCKET", path.to_owned())));
         let named = |text: &str| passed.iter().any(|(name, _)| text.split('=').next() == Some(name));
-        let own = own.iter().filter(|text| !named(text)).map(|text| text.clone().into_bytes());
+        // Of several with one name programs would see the first or the last, each as it likes: it is the last.
+        let again = |at: usize| own[at + 1..].iter().any(|later| later.split('=').next() == own[at].split('=').next());
+        let own = own.iter().enumerate().filter(|(at, text)| !named(text) && !again(*at)).map(|(_, text)| text);
+        let own = own.map(|text| text.clone().into_bytes());
         let passed = passed.iter().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
         own.chain(passed)
             .map(|text| {

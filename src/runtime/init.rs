@@ -116,6 +116,7 @@ impl Init {
         schedule::apply(process.scheduler().as_ref(), process.io_priority().as_ref(), linux.personality().as_ref())?;
         labels.apply()?;
         capable.bound()?;
+        super::streams::own_null()?;
         let sealed = process.no_new_privileges() == Some(true);
         if sealed {
             if !without(Defence::NoNewPrivileges) {

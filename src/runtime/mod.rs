@@ -45,6 +45,7 @@ mod rootfs;
 mod schedule;
 mod seal;
 mod seccomp;
+mod streams;
 mod sys;
 mod sysctl;
 mod time;

@@ -68,6 +68,11 @@ fn prepare(mount: &Mount, dir: &Path, writable: &[PathBuf], label: Option<&str>)
         let within = above.min_by_key(|above| above.as_os_str().len());
         let mount =
             bind(&source, recursive, within).with_context(|| format!("opening the source {}", source.display()))?;
+        // The mounts below came as peers of the host's. Only where the container is to share do they stay so.
+        if recursive && options.propagation.is_some_and(|(kind, below)| !below && kind != libc::MS_SHARED) {
+            sys::mount_setattr(&mount, MountAttr::of(0, 0, libc::MS_SLAVE), true)
+                .context("cutting off what is below")?;
+        }
         // As other runtimes do: the container sees what the host mounts below later, and not the other way round.
         let (propagation, below) = options.propagation.unwrap_or((libc::MS_SLAVE, true));
         if !without(Defence::Propagation) {

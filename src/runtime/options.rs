@@ -29,9 +29,9 @@ pub const WRITABLE_IMAGE: MountAttr = setting(NODEV | NOSUID);
 /// As [`IMAGE_SETUID`], for a root that is written to.
 pub const WRITABLE_IMAGE_SETUID: MountAttr = setting(NODEV);
 /// The empty folder that hides another.
-pub const MASK: MountAttr = setting(RDONLY | NODEV | NOSUID | NOEXEC);
+pub const MASK: MountAttr = MountAttr::of(RDONLY | NODEV | NOSUID | NOEXEC, 0, libc::MS_PRIVATE);
 /// A device on its own: /dev/null where it hides a file.
-pub const DEVICE: MountAttr = setting(RDONLY | NOSUID | NOEXEC);
+pub const DEVICE: MountAttr = MountAttr::of(RDONLY | NOSUID | NOEXEC, 0, libc::MS_PRIVATE);
 
 const fn setting(set: u64) -> MountAttr {
     MountAttr::of(set, 0, 0)

@@ -178,6 +178,8 @@ pub fn cut_off() -> Result<()> {
 
 fn open_below(dir: &Path, path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let path = path.strip_prefix(dir).unwrap_or(path);
+    ensure!(path.is_relative(), "it does not lie in {}", dir.display());
     let dir = openat(CWD, dir, flags, Mode::empty())?;
     // config.json may come from an image: "/" or "../.." as root would be the host's files.
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;

@@ -1,6 +1,7 @@
 //! Scenarios on a booted Debian: real systemd, D-Bus, cgroups, a real registry, etcd and httpd. Needs root; `make test` calls it.
 
 mod agent;
+mod differential;
 mod image;
 mod logs;
 mod machine;
@@ -74,6 +75,8 @@ scenarios! {
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
     a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;
     a_full_disk_changes_nothing: super::refuse::a_full_disk_changes_nothing;
+    runtimes_agree: super::differential::runtimes_agree;
+    a_lost_capability_is_seen: super::differential::a_lost_capability_is_seen;
 }
 
 #[test]
