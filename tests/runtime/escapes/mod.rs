@@ -137,6 +137,7 @@ const WAYS: &[Way] = &[
     ("root.path leads out of the deployment", "RootPath", files::another_root),
     ("the image's files written to, which are the store's", "ReadOnlyRoot", files::the_store_is_written),
     ("device file of the image", "NoDev", files::a_device_of_the_image),
+    ("the host's /dev/null changed through a standard stream", "Streams", files::a_null_of_the_host),
     ("masked path read", "Masks", files::a_masked_path),
     ("read-only path of /proc written", "ReadOnlyPaths", files::a_read_only_path),
     ("CVE-2022-0492: control groups written", "Cgroup", files::a_cgroup_is_made),
