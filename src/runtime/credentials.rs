@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use oci_spec::runtime::User;
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chmodat, chownat, openat};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chmodat, chownat, openat};
 
 use super::mounts::{self, Detached};
 use super::options::MASK;
-use super::rootfs::RootFs;
+use super::rootfs::{self, RootFs};
 use super::sys;
 
 /// Credentials as a mount that hangs nowhere yet.
@@ -28,6 +28,13 @@ impl Credentials {
         let mount = if user.uid() == 0 { mounts::of_host(path)? } else { copy(path, user)? };
         sys::mount_setattr(&mount, MASK, true)?;
         Ok(Self { path: path.to_owned(), mount })
+    }
+
+    /// Attaches them at a folder of this process's own mount namespace.
+    pub fn attach_at(self, place: &Path) -> Result<()> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = openat(CWD, place, flags, Mode::empty())?;
+        rootfs::move_here(&self.mount, &folder).with_context(|| format!("mounting {}", place.display()))
     }
 
     /// Attaches them. An image cannot know its unit's name, so a folder /run/credentials will do: the rest is made on a file

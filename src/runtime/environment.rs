@@ -32,6 +32,20 @@ pub struct Passed {
 }
 
 impl Passed {
+    /// As from an empty environment.
+    #[cfg(test)]
+    pub fn nothing() -> Self {
+        Self {
+            listen: 0,
+            listen_names: None,
+            watchdog: None,
+            plain: Vec::new(),
+            credentials: None,
+            notify_socket: None,
+            instance: None,
+        }
+    }
+
     /// Reads it from this process's environment. Descriptors that are meant for another process are not taken.
     pub fn from_env() -> Result<Self> {
         let own = env::var_os("LISTEN_PID").is_some_and(|pid| pid == OsStr::new(&std::process::id().to_string()));
@@ -55,6 +69,11 @@ impl Passed {
             notify_socket: set("NOTIFY_SOCKET"),
             instance: None,
         })
+    }
+
+    /// How many descriptors of socket activation there are.
+    pub fn sockets(&self) -> u32 {
+        self.listen
     }
 
     /// Leaves open across an exec: standard input, output and error, and the passed sockets.

@@ -37,9 +37,9 @@ const EXIT_EXEC: i32 = 203;
 /// config.json: the program speaks to systemd itself.
 pub const NOTIFY: &str = "org.sysctr.notify";
 /// config.json: set-user-ID and file capabilities of the image count.
-const SETUID: &str = "org.sysctr.setuid";
+pub const SETUID: &str = "org.sysctr.setuid";
 /// Where the notification socket is in the container: /dev is ours in nearly every one.
-const NOTIFY_PLACE: &str = "/dev/notify";
+pub const NOTIFY_PLACE: &str = "/dev/notify";
 
 /// Everything init needs of the launcher.
 pub struct Init {

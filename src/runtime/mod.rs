@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use deployment::Deployment;
 
+mod bundle;
 mod cgroup;
 mod check;
 mod controls;
@@ -30,6 +31,7 @@ mod credentials;
 mod deployment;
 mod dev;
 mod environment;
+mod foreign;
 mod handover;
 mod hooks;
 mod init;
@@ -65,6 +67,9 @@ enum Request {
 /// Runs the program with the process's own arguments. Exit codes: the container's own where it waits for it, else 0 done,
 /// 1 failed, 2 usage.
 pub fn main() -> ExitCode {
+    if let Some(code) = foreign::command(std::env::args_os().skip(1)) {
+        return ExitCode::from(code);
+    }
     let run = match parse(std::env::args_os().skip(1)) {
         Some(Request::Run(run)) => run,
         Some(Request::Prepare(dir)) => {

@@ -6,6 +6,11 @@ const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"typ
     "config": {"Entrypoint": ["/usr/bin/etcd"], "User": "etcd", "StopSignal": "SIGQUIT", "Volumes": {"/data": {}}}}"#;
 
 fn rendered(exports: &[(&str, &str)], settings: &[&str]) -> Result<Rendered> {
+    rendered_for(exports, settings, None)
+}
+
+fn rendered_for(exports: &[(&str, &str)], settings: &[&str], runtime: Option<&str>) -> Result<Rendered> {
+    let runtime: Option<RuntimePath> = runtime.map(|path| path.parse().expect("a path"));
     let exports = exports.iter().map(|(file, text)| ((*file).to_owned(), text.as_bytes().to_vec())).collect();
     let settings: Vec<Setting> = settings.iter().map(|text| text.parse().expect("a setting")).collect();
     render(&Inputs {
@@ -18,7 +23,26 @@ fn rendered(exports: &[(&str, &str)], settings: &[&str]) -> Result<Rendered> {
         passwd: "etcd:x:2379:2379::/var/lib/etcd:/bin/false\n",
         group: "",
         settings: &settings,
+        runtime: runtime.as_ref(),
     })
+}
+
+#[test]
+fn the_admins_choice_of_a_runtime_is_no_request_and_is_cleaned_up_after() {
+    let rendered = rendered_for(&[], &[], Some("/usr/bin/crun")).expect("files");
+    let unit = &rendered.files["etcd.service"];
+    for line in [
+        "ExecStart=/usr/libexec/sysctr/sysctr-runtime run-with /usr/bin/crun /var/lib/sysctr/containers/etcd/deployments/1",
+        "ExecStopPost=-/usr/libexec/sysctr/sysctr-runtime delete-with /usr/bin/crun /var/lib/sysctr/containers/etcd/deployments/1",
+        "RequiresMountsFor=/usr/bin/crun",
+    ] {
+        assert!(unit.lines().any(|known| known == line), "{line} is missing in\n{unit}");
+    }
+    assert_eq!(rendered.requests, Requests::new());
+    // The image's choice is one: it names the bundled launcher with another program.
+    let service = "[Service]\nExecStart=/usr/libexec/sysctr/sysctr-runtime run-with /bin/sh /var/lib/sysctr/containers/etcd/deployments/1\n";
+    let rendered = rendered_for(&[("service.hbs", service)], &[], Some("/usr/bin/crun")).expect("files");
+    assert_eq!(rendered.requests.len(), 1);
 }
 
 #[test]
