@@ -74,6 +74,11 @@ pub fn clean_up(name: &ContainerName, id: u32, other: &RuntimePath) -> String {
     format!("-{RUNTIME} delete-with {other} /{}", deployment(name, id))
 }
 
+/// The command that runs what a deployment wants run after a stop.
+pub fn poststop(name: &ContainerName, id: u32) -> String {
+    format!("{RUNTIME} poststop /{}", deployment(name, id))
+}
+
 /// Folder and file name where a file of the rendered set is placed.
 pub fn place(name: &ContainerName, file: &str) -> (&'static str, String) {
     match file {

@@ -114,6 +114,8 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
     };
     let state: Vec<OwnedFolder> = state.into_iter().map(|(folder, _)| folder).collect();
 
+    let poststop = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()).is_some_and(|all| !all.is_empty());
+    let after_stop = layout::poststop(inputs.name, inputs.id);
     let mut files = BTreeMap::new();
     for kind in UNIT_TEMPLATES {
         let file = format!("{kind}.hbs");
@@ -123,10 +125,18 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
             None => continue,
         };
         let unit = format!("{}.{kind}", inputs.name);
-        files.insert(unit.clone(), complete(inputs, &manifest, &unit, &text)?);
+        let mut text = complete(inputs, &manifest, &unit, &text)?;
+        // Our launcher is gone by then, so systemd calls it again; another runtime stays and runs them itself.
+        if poststop && inputs.runtime.is_none() && kind == "service" {
+            let mut service = UnitFile::parse(&unit, &text)?;
+            service.add("Service", "ExecStopPost", &after_stop);
+            text = service.to_text();
+        }
+        files.insert(unit.clone(), text);
     }
     let mut launcher = vec![raw[0].1.clone()];
     launcher.extend(inputs.runtime.map(|other| layout::clean_up(inputs.name, inputs.id, other)));
+    launcher.push(after_stop.clone());
     let launcher: Vec<&str> = launcher.iter().map(String::as_str).collect();
     let mut requests = Requests::new();
     let own: Vec<String> = own_folders(inputs.name).into_iter().collect();

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
 
 use super::mounts;
+use super::sys::{self, MountAttr};
 
 /// A mount of the cgroup that this process is in, and of nothing above it.
 pub fn own() -> Result<OwnedFd> {
@@ -18,7 +19,10 @@ pub fn own() -> Result<OwnedFd> {
     let folder = hierarchy()?.join(path.trim_start_matches('/'));
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = openat(CWD, &folder, flags, Mode::empty()).with_context(|| format!("opening {}", folder.display()))?;
-    Ok(mounts::copy(folder)?)
+    let mount = mounts::copy(folder)?;
+    // What the container mounts in it is nothing to the host's.
+    sys::mount_setattr(&mount, MountAttr::of(0, 0, libc::MS_PRIVATE), false)?;
+    Ok(mount)
 }
 
 fn path() -> Result<String> {

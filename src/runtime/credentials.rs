@@ -47,9 +47,10 @@ impl Credentials {
             && root.open(parent, OFlags::DIRECTORY).is_ok_and(of_image)
         {
             let over = mounts::fresh("tmpfs", "tmpfs", &["mode=755".into(), "size=4k".into()])?;
-            root.attach(Detached { mount: over, destination: parent.into(), ours: true, seal: true })?;
+            root.attach(Detached { mount: over, destination: parent.into(), ours: true, seal: true, copy_up: false })?;
         }
-        let attached = root.attach(Detached { mount, destination: path.clone(), ours: false, seal: false });
+        let attached =
+            root.attach(Detached { mount, destination: path.clone(), ours: false, seal: false, copy_up: false });
         attached.with_context(|| format!("mounting {}", path.display()))
     }
 }

@@ -188,3 +188,35 @@ fn a_mistake_is_named_with_its_file_and_place() {
         assert!(message.contains(expected), "{message:?} does not say {expected:?}");
     }
 }
+
+#[test]
+fn hooks_are_requested_in_full_and_those_after_a_stop_are_the_units() {
+    let config = r#"{"ociVersion": "1.2.0", "root": {"path": "rootfs", "readonly": false},
+        "process": {"user": {"uid": 5, "gid": 5}, "args": ["/a"], "cwd": "/", "noNewPrivileges": true},
+        "hooks": {"createRuntime": [{"path": "/usr/bin/net", "args": ["net", "up"], "env": ["A=b"]}],
+            "startContainer": [{"path": "/bin/inside"}], "poststop": [{"path": "/usr/bin/net", "args": ["net", "down"]}]},
+        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "cgroup"}],
+            "maskedPaths": MASKED, "readonlyPaths": READ_ONLY}}"#;
+    let list = |paths: &[&str]| serde_json::to_string(paths).expect("a list");
+    let config = config.replace("MASKED", &list(&spec::MASKED)).replace("READ_ONLY", &list(&spec::READ_ONLY));
+    let rendered = rendered(&[("config.json.hbs", &config)], &[]).expect("files");
+    let requests: Vec<&str> = rendered.requests.iter().map(String::as_str).collect();
+    assert_eq!(
+        requests,
+        [
+            "run on the host: \"A=b\" /usr/bin/net \"up\" (createRuntime hook)",
+            "run on the host: /usr/bin/net \"down\" (poststop hook)"
+        ]
+    );
+    let line =
+        "ExecStopPost=/usr/libexec/sysctr/sysctr-runtime poststop /var/lib/sysctr/containers/etcd/deployments/1\n";
+    assert!(rendered.files["etcd.service"].contains(line), "{}", rendered.files["etcd.service"]);
+}
+
+#[test]
+fn a_root_to_write_on_needs_no_request() {
+    let manifest = r#"{"version": "2.0", "container": {"readonly": false}}"#;
+    let rendered = rendered(&[("manifest.json", manifest)], &[]).expect("files");
+    assert_eq!(rendered.spec.root().as_ref().and_then(|root| root.readonly()), Some(false));
+    assert_eq!(rendered.requests, Requests::new());
+}

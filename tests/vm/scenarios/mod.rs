@@ -2,6 +2,7 @@
 
 pub mod etcd;
 pub mod foreign;
+pub mod hooks;
 pub mod httpd;
 pub mod many;
 pub mod refuse;
