@@ -187,32 +187,3 @@ fn outcomes(reports: &[Report]) -> [Option<String>; 3] {
         Some(if short { "refused".to_owned() } else { reports[index].outcome.clone() })
     })
 }
-// DEVELOPMENT ONLY
-#[test]
-fn zz_saved() -> Result<()> {
-    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("differential");
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(kept)? {
-        let entry = entry?;
-        files.insert(entry.file_name().to_string_lossy().into_owned(), std::fs::read(entry.path())?);
-    }
-    let results = Results::parse(files)?;
-    let mut all = bundles::all();
-    for name in ["etcd", "httpd"] {
-        all.push(bundles::of_image(name, "{}", "x")?);
-    }
-    let table = Table::parse(&std::fs::read_to_string(format!("{SOURCE}/differences.toml"))?)?;
-    let place = std::env::var("PLACE").unwrap_or("nspawn trixie".into());
-    let found = compare(&all, &results)?;
-    let judged = table.judge(&found.differences, &place.split(' ').map(str::to_owned).collect::<Vec<_>>());
-    println!(
-        "{} bundles, {} fields compared, {} differences, {} rows used, {} unlisted",
-        all.len(),
-        found.fields,
-        found.differences.len(),
-        judged.used,
-        judged.unlisted.len()
-    );
-    println!("{judged}");
-    Ok(())
-}
