@@ -76,6 +76,7 @@ fn of_parts(parts: &Parts, args: &LintArgs) -> Vec<Problem> {
         passwd: &parts.passwd,
         group: &parts.group,
         settings: &args.settings,
+        runtime: None,
     })
 }
 

@@ -9,6 +9,7 @@ pub mod layout;
 pub mod lint;
 pub mod manifest;
 pub mod name;
+pub mod other_runtime;
 pub mod reference;
 pub mod render;
 pub mod request;

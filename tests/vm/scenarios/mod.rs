@@ -1,7 +1,10 @@
 //! What sysctr promises, on any booted machine. `main.rs` says which machine each of them runs on.
 
 pub mod etcd;
+pub mod foreign;
+pub mod hooks;
 pub mod httpd;
+pub mod many;
 pub mod refuse;
 
 use std::time::Duration;
