@@ -148,7 +148,7 @@ fn whatever_renders(inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Rend
 fn at_fault(error: &str, exports: &BTreeMap<String, Vec<u8>>, name: &str) -> (String, String, String) {
     let own = |file: &&String| {
         let unit = file.strip_suffix(".hbs").map(|kind| format!("{name}.{kind}"));
-        [format!("/exports/{file}"), unit.unwrap_or_default()].into_iter().find_map(|start| error.strip_prefix(&start))
+        [Some(format!("/exports/{file}")), unit].into_iter().flatten().find_map(|start| error.strip_prefix(&start))
     };
     // "config.json: ..." is what all checks of a finished one begin with.
     let made = error.strip_prefix("config.json: ").filter(|_| exports.contains_key("config.json.hbs"));
