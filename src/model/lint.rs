@@ -64,10 +64,13 @@ const MANIFEST: &str = "/exports/manifest.json";
 
 /// Judges an image. Values that have no default and are not among the settings get a stand-in.
 pub fn image(inputs: &Inputs) -> Vec<Problem> {
-    let mut problems: Vec<Problem> = inputs.exports.keys().filter_map(|file| unknown_file(file)).collect();
     let text = inputs.exports.get("manifest.json").map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    let manifest = match text.as_deref().map(Manifest::parse).transpose() {
-        Ok(manifest) => manifest.unwrap_or_default(),
+    let manifest = text.as_deref().map(Manifest::parse).transpose().map(Option::unwrap_or_default);
+    let profile = manifest.as_ref().ok().and_then(|manifest| manifest.container.seccomp.as_ref());
+    let files = inputs.exports.keys().filter(|file| Some(*file) != profile);
+    let mut problems: Vec<Problem> = files.filter_map(|file| unknown_file(file)).collect();
+    let manifest = match manifest {
+        Ok(manifest) => manifest,
         Err(error) => {
             problems.push(error_in(MANIFEST, format!("{error:#}")));
             return problems;

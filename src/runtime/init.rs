@@ -117,6 +117,8 @@ impl Init {
         labels.apply()?;
         capable.bound()?;
         super::streams::own_null()?;
+        // Before the filter, which need not allow it.
+        self.passed.keep_descriptors()?;
         let sealed = process.no_new_privileges() == Some(true);
         if sealed {
             if !without(Defence::NoNewPrivileges) {
@@ -131,7 +133,6 @@ impl Init {
         }
         capable.apply()?;
         let program = process::find_program(process)?;
-        self.passed.keep_descriptors()?;
         if self.bound {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         }
