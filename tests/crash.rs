@@ -174,6 +174,36 @@ fn a_purge_cut_anywhere_is_done_or_undone() {
     check(&case);
 }
 
+/// The second version: another unit text, a unit more and one less, other host files.
+fn second() -> Image {
+    let manifest = json!({"version": "2.0", "description": "second", "state": {"folders": [
+        {"path": "/var/lib/app/kept", "mode": "0750"}, {"path": "/var/lib/app/more"}]}});
+    Image::new()
+        .manifest(manifest)
+        .config("Volumes", json!({"/data": {}}))
+        .export("timer.hbs", "[Timer]\nOnBootSec=1h\n[Install]\nWantedBy=timers.target\n")
+        .export("tmpfiles.hbs", "d /run/{{name}} 0750 root root -\n")
+}
+
+fn updated(verb: &[&str], then: impl Fn(&Host)) -> Case {
+    Case::new(verb, |host, image_name| {
+        host.does(&["install", image_name]);
+        host.image("app", &second());
+        host.does(&["pull", image_name]);
+        then(host);
+    })
+}
+
+#[test]
+fn an_update_cut_anywhere_is_taken_back_or_done() {
+    check(&updated(&["update", "app"], |_| {}));
+}
+
+#[test]
+fn a_rollback_cut_anywhere_is_done_or_not_begun() {
+    check(&updated(&["rollback", "app"], |host| drop(host.does(&["update", "app"]))));
+}
+
 #[test]
 fn a_recovery_that_is_cut_too_is_recovered() {
     for (verb, call, step) in

@@ -12,7 +12,7 @@ use sysctr::{
         systemd::Manager,
         units,
     },
-    model::{deployment::Deployment, name::ContainerName},
+    model::{deployment::Deployment, name::ContainerName, retention},
 };
 
 /// One line of the list; the keys are part of the command line's contract.
@@ -67,7 +67,7 @@ pub fn row(root: &Folder, manager: Option<&Manager>, container: &Container, depl
         digest: deployment.digest.to_string(),
         version: deployment.image_version.clone(),
         deployment: deployment.id,
-        previous: None,
+        previous: retention::previous(&state::deployment_ids(root, name)?, deployment.id),
         state,
         enabled,
         health: None,

@@ -1,18 +1,12 @@
 //! One deployment takes the place of another in the running system: reload, one restart job, health; and back again if that fails.
 
-use anyhow::{Context as _, Result, bail};
-
 use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
 
 use sysctr::{
     host::{
-        apply,
-        dir::Folder,
-        health,
-        lock::StoreLock,
-        quarantine, start_limit, state,
-        systemd::Manager,
-        transaction::{self},
+        apply, dir::Folder, health, lock::StoreLock, quarantine, start_limit, state, systemd::Manager, transaction,
         units,
     },
     model::{
@@ -34,6 +28,8 @@ pub struct Running<'a> {
     pub name: &'a ContainerName,
     /// How long the service has to stay up.
     pub settle: Duration,
+    /// Whether what runs is touched at all.
+    restart: bool,
     /// Units that are running now, of the container and of those that require it.
     before: Before,
 }
@@ -52,10 +48,11 @@ impl<'a> Running<'a> {
         manager: Option<&'a Manager>,
         deployment: &'a Deployment,
         settle: Duration,
+        restart: bool,
     ) -> Result<Running<'a>> {
         let name = &deployment.name;
         let mut before = Before::default();
-        if let Some(manager) = manager {
+        if let Some(manager) = manager.filter(|_| restart) {
             for unit in &deployment.units {
                 if is_up(manager, unit)? {
                     before.own.push(unit.clone());
@@ -67,7 +64,7 @@ impl<'a> Running<'a> {
                 }
             }
         }
-        Ok(Running { root, lock, manager, name, settle, before })
+        Ok(Running { root, lock, manager, name, settle, restart, before })
     }
 
     /// Whether the service runs.
@@ -84,7 +81,7 @@ impl<'a> Running<'a> {
             start_limit::lift(self.name)?;
         }
         manager.reload()?;
-        let changed = self.restart(manager, old, new);
+        let changed = if self.restart { self.restart(manager, old, new) } else { Ok(()) };
         if start_limit::restore(self.name)? {
             manager.reload()?;
         }
@@ -113,6 +110,13 @@ impl<'a> Running<'a> {
         manager.reset_failed(&service);
         manager.restart(&service)?;
         health::stays_up(manager, &service, self.settle)?;
+        // Those that went down with it come back with it.
+        for unit in &self.before.dependents {
+            if !is_up(manager, unit)? {
+                manager.reset_failed(unit);
+                manager.start(unit).with_context(|| format!("bringing back {unit}, which requires it"))?;
+            }
+        }
         health::come_back(manager, &self.before.dependents, DEPENDENTS)
     }
 

@@ -35,7 +35,7 @@ pub fn run(context: &Context, args: &RollbackArgs) -> Result<()> {
     }
     let manager = context.manager()?;
     let settle = settings::load(&root)?.update.settle();
-    let running = Running::look(&root, &lock, manager.as_ref(), &old, settle)?;
+    let running = Running::look(&root, &lock, manager.as_ref(), &old, settle, true)?;
     transaction::roll_back(&root, &lock, name, old.id, new.id).with_context(|| format!("rolling back {name}"))?;
     let done = running.become_new(&old, &new);
     transaction::finish(&root, &lock, name)?;

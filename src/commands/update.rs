@@ -73,7 +73,7 @@ pub fn run(context: &Context, args: &UpdateArgs) -> Result<()> {
     let settings = settings::load(&root)?;
     let updater = Updater { context, args, root, settings };
     let store = Store::open_or_create(&lock)?;
-    let manager = context.manager()?.filter(|_| !args.no_restart);
+    let manager = context.manager()?;
     updater.each(|name| updater.update(name, &lock, &store, manager.as_ref()))
 }
 
@@ -212,7 +212,8 @@ impl Updater<'_> {
     ) -> Result<Deployment> {
         let name = &old.name;
         let updating = || format!("updating {name}");
-        let running = Running::look(&self.root, lock, manager, old, self.settings.update.settle())?;
+        let running =
+            Running::look(&self.root, lock, manager, old, self.settings.update.settle(), !self.args.no_restart)?;
         let (staged, new) = candidate.stage(self.context, &self.root, lock, store, manager).with_context(updating)?;
         if new.epoch > old.epoch && !old.state.is_empty() && !self.args.yes {
             let message = format!(
@@ -231,7 +232,11 @@ impl Updater<'_> {
             }
             Err(error) => bail!(running.go_back(&journal, old, &new, error)?),
         }
-        let idle = if running.is_up() || self.context.offline() { "" } else { "; it is not running" };
+        let idle = match (running.is_up(), manager) {
+            (false, Some(_)) if self.args.no_restart => "; the next start is of that one",
+            (false, Some(_)) => "; it is not running",
+            _ => "",
+        };
         self.say(format!("updated {name} to {} (deployment {}){idle}", short(&new.digest), new.id));
         Ok(new)
     }
