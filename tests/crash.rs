@@ -137,10 +137,11 @@ impl Case {
     }
 }
 
-/// Uninstalling what is gone is refused, which is right and not what is asked here.
+/// Uninstalling what is gone and going back from the first is refused, which is right and not what is asked here.
 fn verb_again<'a>(verb: &[&'a str], host: &Host) -> Vec<&'a str> {
     let gone = verb[0] == "uninstall" && host.sysctr(&["show", "app"]).code == 5;
-    if gone { vec!["list"] } else { verb.to_vec() }
+    let back = verb[0] == "rollback" && host.read("etc/sysctr/containers/app/active").trim() == "1";
+    if gone || back { vec!["list"] } else { verb.to_vec() }
 }
 
 fn copy(from: &Path, to: &Path) {

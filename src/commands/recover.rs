@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use super::Context;
 use sysctr::{
-    host::{lock::StoreLock, recovery::Recovered, state, units},
+    host::{lock::StoreLock, recovery::Recovered, state, transaction, units},
     model::fault::{Code, Fault},
 };
 
@@ -16,9 +16,14 @@ pub fn run(context: &Context) -> Result<()> {
     let recovery = context.recover(&root, &lock)?;
     let manager = if recovery.done.is_empty() { None } else { context.manager()? };
     for one in recovery.done {
-        // Where it runs already, this is no boot.
-        if let (Some(manager), Recovered::Back(name)) = (&manager, &one) {
-            manager.queue_try_restart(&name.service_unit())?;
+        if let Recovered::Back(name) = &one {
+            // Where it runs already, this is no boot; what it runs from goes with the next changing command.
+            match &manager {
+                Some(manager) if manager.state(&name.service_unit())?.active != "inactive" => {
+                    manager.queue_try_restart(&name.service_unit())?;
+                }
+                _ => drop(transaction::discard_staged(&root, &lock, name)?),
+            }
         }
         // systemd planned this boot without its unit. The job is queued only: it waits for this very program to end.
         if let Some(manager) = &manager

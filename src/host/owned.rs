@@ -76,6 +76,23 @@ fn purge(root: &Folder, name: &ContainerName, path: &str) -> Result<()> {
     Ok(())
 }
 
+/// Removes a folder that was made for a deployment which is not in force any more, if nothing was put into it.
+pub fn remove_unused(root: &Folder, name: &ContainerName, path: &str) -> Result<()> {
+    refuse_links(root, name, path)?;
+    let Some(folder) = open(root, path)? else { return Ok(()) };
+    // cut short before it got its mark it is root's alone
+    let stat = fs::fstat(&folder)?;
+    let fresh = owner(&folder).is_none() && stat.st_uid == 0 && stat.st_mode & 0o7777 == 0o700;
+    let (parent, last) = path.trim_start_matches('/').rsplit_once('/').unwrap_or((".", path.trim_start_matches('/')));
+    if (fresh || owner(&folder).as_deref() == Some(name.as_str()))
+        && let Some(parent) = root.open(parent)?
+        && parent.remove_empty(last)?
+    {
+        parent.sync()?;
+    }
+    Ok(())
+}
+
 /// What ran under this name before may have left links in its own folder: nothing of it is followed, at install or by a mount.
 pub fn refuse_links(root: &Folder, name: &ContainerName, path: &str) -> Result<()> {
     let home = home(name);

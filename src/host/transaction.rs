@@ -144,7 +144,12 @@ pub fn go_back(root: &Folder, _lock: &StoreLock, name: &ContainerName, journal: 
     if let (Some(settings), Some(from)) = (root.open(&layout::settings(name))?, journal.from) {
         settings.write(layout::ACTIVE, &format!("{from}\n"), 0o644)?;
     }
-    switch_files(root, name, journal.to, journal.from, journal.enable)
+    switch_files(root, name, journal.to, journal.from, journal.enable)?;
+    let state = |id: Option<u32>| id.and_then(|id| state::deployment(root, name, id).ok()).map(|record| record.state);
+    let kept = state(journal.from).unwrap_or_default();
+    let made = state(journal.to).unwrap_or_default();
+    let made = made.iter().filter(|folder| !kept.iter().any(|other| other.path == folder.path));
+    made.into_iter().try_for_each(|folder| owned::remove_unused(root, name, &folder.path))
 }
 
 /// Begins an uninstall: from here on a power cut ends with the container gone.

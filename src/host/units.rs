@@ -122,12 +122,11 @@ pub fn place(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
 pub fn replace(root: &Folder, name: &ContainerName, old: u32, new: u32, enable: bool) -> Result<()> {
     let keep = links(root, name, new)?;
     for link in links(root, name, old)?.iter().filter(|link| !enable || !keep.contains(link)) {
-        if let Some(folder) = root.open(&link.folder)?
-            && folder.link_target(&link.name).as_deref() == Some(&link.target)
-        {
-            folder.remove(&link.name)?;
-            folder.sync()?;
+        if let Some(folder) = root.open(&link.folder)? {
+            // also one that was being made
+            remove_links(&folder, std::slice::from_ref(&link.target))?;
         }
+        remove_if_unused(root, link)?;
     }
     if enable {
         self::enable(root, name, new)?;
@@ -203,12 +202,19 @@ fn disable(root: &Folder, name: &ContainerName) -> Result<()> {
     // As `systemctl disable` does; also those that an earlier run emptied.
     for id in set_ids(root, name)? {
         for link in links(root, name, id)? {
-            if let Some(folder) = link.folder.strip_prefix(layout::LINKS).and_then(|folder| folder.strip_prefix('/'))
-                && system.remove_empty(folder)?
-            {
-                system.sync()?;
-            }
+            remove_if_unused(root, &link)?;
         }
+    }
+    Ok(())
+}
+
+/// Removes the folder of a link (`x.target.wants`) where nothing is left in it.
+fn remove_if_unused(root: &Folder, link: &Link) -> Result<()> {
+    if let Some(folder) = link.folder.strip_prefix(layout::LINKS).and_then(|folder| folder.strip_prefix('/'))
+        && let Some(system) = root.open(layout::LINKS)?
+        && system.remove_empty(folder)?
+    {
+        system.sync()?;
     }
     Ok(())
 }

@@ -7,12 +7,11 @@ pub fn previous(ids: &[u32], active: u32) -> Option<u32> {
     ids.iter().copied().filter(|id| *id < active).max()
 }
 
-/// Those that go, where `keep` stay: the one in force, and the last ones before it. What is newer than that in force was left by a
-/// rollback, and goes.
+/// Those that go, where `keep` stay: the one in force and the last ones before it, and the newest, which a rollback left.
 pub fn surplus(ids: &[u32], active: u32, keep: usize) -> Vec<u32> {
     let mut older: Vec<u32> = ids.iter().copied().filter(|id| *id <= active).collect();
     older.sort_unstable_by(|one, other| other.cmp(one));
-    let kept: BTreeSet<u32> = older.into_iter().take(keep).chain([active]).collect();
+    let kept: BTreeSet<u32> = older.into_iter().take(keep).chain([active]).chain(ids.iter().copied().max()).collect();
     ids.iter().copied().filter(|id| !kept.contains(id)).collect()
 }
 
@@ -25,9 +24,9 @@ mod tests {
         for (ids, active, keep, gone) in [
             (&[1][..], 1, 2, &[][..]),
             (&[1, 2, 3], 3, 2, &[1]),
-            (&[1, 2, 3], 2, 2, &[3]),
+            (&[1, 2, 3], 2, 2, &[]),
             (&[4, 7, 9], 9, 3, &[]),
-            (&[4, 7, 9], 4, 2, &[7, 9]),
+            (&[4, 7, 9], 4, 2, &[7]),
         ] {
             assert_eq!(surplus(ids, active, keep), gone, "{ids:?} with {active} in force");
         }
