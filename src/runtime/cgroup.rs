@@ -16,10 +16,14 @@ pub fn own() -> Result<OwnedFd> {
     if path == "/" {
         return mounts::fresh("cgroup2", "cgroup2", &[]);
     }
+    Ok(mounts::copy(open(path)?)?)
+}
+
+/// The folder of a control group, whose path is from the root of the hierarchy.
+pub fn open(path: &str) -> Result<OwnedFd> {
     let folder = hierarchy()?.join(path.trim_start_matches('/'));
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = openat(CWD, &folder, flags, Mode::empty()).with_context(|| format!("opening {}", folder.display()))?;
-    Ok(mounts::copy(folder)?)
+    openat(CWD, &folder, flags, Mode::empty()).with_context(|| format!("opening {}", folder.display()))
 }
 
 /// Where the host has cgroup v2 mounted.

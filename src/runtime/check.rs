@@ -96,7 +96,6 @@ fn check_linux(linux: &Linux) -> Result<()> {
 
 fn check_process(process: &Process) -> Result<()> {
     ensure!(process.args().as_ref().is_some_and(|args| !args.is_empty()), "process.args is empty");
-    ensure!(process.terminal() != Some(true), "process.terminal must be false: a service has no terminal");
     ensure!(process.cwd().is_absolute(), "process.cwd {:?} is not absolute", process.cwd());
     refuse(process.scheduler(), "process.scheduler")?;
     refuse(process.io_priority(), "process.ioPriority")?;
@@ -207,7 +206,6 @@ mod tests {
             ("", "hooks", json!({"prestart": [{"path": "/bin/x"}]}), "hooks"),
             ("", "hostname", json!("x"), "uts"),
             ("/root", "readonly", json!(false), "readonly"),
-            ("/process", "terminal", json!(true), "terminal"),
             ("/process", "args", json!([]), "args"),
             ("/process", "cwd", json!("tmp"), "cwd"),
             ("/process", "selinuxLabel", json!("a:b:c:s0"), "selinuxLabel"),

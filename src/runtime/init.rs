@@ -12,20 +12,22 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::unistd::{execve, sethostname};
-use oci_spec::runtime::{Linux, Mount, Process};
+use oci_spec::runtime::{Linux, Mount, Process, User};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::process::{DumpableBehavior, Signal};
 
+use super::console::Console;
 use super::credentials::Credentials;
 use super::deployment::Deployment;
 use super::environment::Passed;
 use super::mounts::{self, Detached};
 use super::namespaces::Namespaces;
-use super::process::{self, Capable};
+use super::process::{self, Capable, NoProgram};
 use super::rootfs::{self, RootFs};
+use super::session::Inside;
 use super::{dev, one_line, protect, seccomp, sys};
 
-/// Said on the report pipe when all is prepared; anything else there is an error's text.
+/// Said on the report pipe when all is prepared; anything else there is an exit code and an error's text.
 pub const PREPARED: u8 = b'+';
 /// Ends an init whose program could not be executed, as systemd's own EXIT_EXEC does.
 const EXIT_EXEC: i32 = 203;
@@ -50,6 +52,8 @@ pub struct Init {
     pub go: File,
     /// end with the launcher
     pub bound: bool,
+    /// the streams of a program that somebody waits for
+    pub session: Option<Inside>,
 }
 
 impl Init {
@@ -66,7 +70,8 @@ impl Init {
             Err(error) => (error, 1),
         };
         // Nobody to tell is no reason to stay. The launcher speaks first, then we end: systemd then shows the cause.
-        let _ = self.report.write_all(one_line(&failed.0).as_bytes());
+        let text = [&[NoProgram::code(&failed.0)], one_line(&failed.0).as_bytes()].concat();
+        let _ = self.report.write_all(&text);
         drop(self.report);
         let _ = self.go.read(&mut [0]);
         std::process::exit(failed.1)
@@ -99,6 +104,10 @@ impl Init {
         }
         if let Some(name) = spec.domainname() {
             sys::set_domainname(name).with_context(|| format!("setting the domainname {name:?}"))?;
+        }
+        if let Some(session) = &self.session {
+            session.place_pipes(process.user().uid())?;
+            sys::leave_session_keyring();
         }
         process::enter_folder(process.cwd())?;
         process::limit(process.rlimits().as_deref().unwrap_or_default())?;
@@ -160,6 +169,9 @@ impl Init {
         let mut root = RootFs::attached(own, dir, path)?;
         mounts::attach(&mut root, detached)?;
         dev::fill(&root, linux.devices().as_deref().unwrap_or_default())?;
+        if let Some(session @ Inside::Terminal(..)) = &self.session {
+            attach_console(&root, session, &user).context("making the terminal")?;
+        }
         if let Some(credentials) = credentials {
             credentials.attach(&mut root)?;
         }
@@ -173,15 +185,20 @@ impl Init {
 }
 
 /// All that an exec needs.
-struct Ready {
-    program: CString,
-    args: Vec<CString>,
-    env: Vec<CString>,
-    filter: Option<seccomp::Filter>,
+pub struct Ready {
+    /// its path
+    pub program: CString,
+    /// with its name
+    pub args: Vec<CString>,
+    /// `KEY=VALUE`
+    pub env: Vec<CString>,
+    /// not yet in force
+    pub filter: Option<seccomp::Filter>,
 }
 
 impl Ready {
-    fn exec(self) -> Result<Infallible> {
+    /// Becomes the program.
+    pub fn exec(self) -> Result<Infallible> {
         sys::reset_signals();
         if let Some(filter) = &self.filter {
             filter.load()?;
@@ -190,9 +207,11 @@ impl Ready {
         let executing = format!("executing {:?}", self.program);
         match error {
             // The file itself was looked at before: what is missing is what its first line or its header names.
-            Errno::ENOENT => bail!("{executing}: the interpreter that it names is missing in the image"),
-            Errno::ENOEXEC => bail!("{executing}: it is no program for this machine"),
-            error => Err(error).context(executing),
+            Errno::ENOENT => {
+                bail!(NoProgram::Missing(format!("{executing}: the interpreter that it names is missing in the image")))
+            }
+            Errno::ENOEXEC => bail!(NoProgram::Unfit(format!("{executing}: it is no program for this machine"))),
+            error => bail!(NoProgram::Unfit(format!("{executing}: {}", error.desc()))),
         }
     }
 }
@@ -202,6 +221,16 @@ fn default_dev() -> Mount {
     let mut mount = Mount::default();
     mount.set_destination("/dev".into()).set_typ(Some("tmpfs".into())).set_options(Some(options));
     mount
+}
+
+/// The program's terminal, which is /dev/console too.
+fn attach_console(root: &RootFs, session: &Inside, user: &User) -> Result<()> {
+    let devpts = root.open(Path::new("/dev/pts"), OFlags::DIRECTORY).context("opening /dev/pts")?;
+    let console = Console::open(&devpts)?;
+    let place = root.mount_point(Path::new("/dev/console"), false)?;
+    root.attach_over(&mounts::copy(console.file(&devpts)?)?, &place).context("mounting /dev/console")?;
+    session.place_console(console, user.uid())?;
+    sys::control_terminal(std::io::stdin()).context("taking the terminal")
 }
 
 fn attach_notify(root: &mut RootFs, path: PathBuf, mount: OwnedFd) -> Result<OsString> {
@@ -228,7 +257,7 @@ fn set_sysctls(linux: &Linux) -> Result<()> {
 }
 
 /// The file to name the AppArmor profile in, opened while the host's /proc is there.
-fn apparmor(process: &Process) -> Result<Option<(File, String)>> {
+pub fn apparmor(process: &Process) -> Result<Option<(File, String)>> {
     let Some(profile) = process.apparmor_profile().clone().filter(|profile| !profile.is_empty()) else {
         return Ok(None);
     };

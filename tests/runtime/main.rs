@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // a test that panics has said enough
 
 mod container;
+mod exec;
 mod handover;
 mod hostile;
 mod manager;
