@@ -1,22 +1,40 @@
 //! The unit's own cgroup, as the container may see it.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
+use rustix::fs::{CWD, Mode, OFlags, XattrFlags, openat, setxattr, statfs};
 
 use super::mounts;
 
-/// A mount of the cgroup that this process is in, and of nothing above it.
-pub fn own() -> Result<OwnedFd> {
+/// The attribute that names the deployment.
+const DEPLOYMENT: &str = "trusted.sysctr.deployment";
+
+/// Says in the kernel's own books which deployment a unit's cgroup runs: after an update that restarted nothing it is not the one in
+/// force. Goes with the cgroup; no container can change it. Where the kernel refuses, nothing but `sysctr exec` would ask.
+pub fn mark(deployment: &Path) {
+    let place = || -> Result<PathBuf> { Ok(hierarchy()?.join(own_path()?.trim_start_matches('/'))) };
+    if let Ok(place) = place() {
+        let _ = setxattr(place, DEPLOYMENT, deployment.as_os_str().as_bytes(), XattrFlags::empty());
+    }
+}
+
+fn own_path() -> Result<String> {
     let text = std::fs::read_to_string("/proc/self/cgroup").context("reading /proc/self/cgroup")?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::")).context("the host has no cgroup v2")?;
+    Ok(path.to_owned())
+}
+
+/// A mount of the cgroup that this process is in, and of nothing above it.
+pub fn own() -> Result<OwnedFd> {
+    let path = own_path()?;
     // In a cgroup namespace the path is "/", and the root of a new mount is the unit's own cgroup.
     if path == "/" {
         return mounts::fresh("cgroup2", "cgroup2", &[]);
     }
-    Ok(mounts::copy(open(path)?)?)
+    Ok(mounts::copy(open(&path)?)?)
 }
 
 /// The folder of a control group, whose path is from the root of the hierarchy.

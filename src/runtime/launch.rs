@@ -26,7 +26,7 @@ use super::init::{Init, NOTIFY, PREPARED};
 use super::namespaces::Namespaces;
 use super::session::{self, Outside};
 use super::sys::{self, Child};
-use super::{one_line, relay, seal};
+use super::{cgroup, one_line, relay, seal};
 
 /// How long an init that failed may take to end by itself.
 const END_DEADLINE: Duration = Duration::from_secs(2);
@@ -161,6 +161,9 @@ fn clone(run: &Run, sibling: bool) -> Result<Started> {
     }
     match sys::clone(namespaces.new, sibling).context("making the container's namespaces")? {
         Some(child) => {
+            if run.session.is_none() {
+                cgroup::mark(&deployment.dir);
+            }
             Ok(Started { child, report: report.into(), go: Some(go.into()), speaks_itself, session: outside })
         }
         None => {
