@@ -9,4 +9,5 @@ mod handover;
 mod hostile;
 mod manager;
 mod process;
+mod session;
 mod support;

@@ -148,8 +148,9 @@ pub fn throws_a_container_away(machine: &mut dyn Machine) -> Result<()> {
     }
     nothing_left(machine)?;
     httpd::page(machine)?;
-    let page = machine
-        .run(&format!("sysctr run --yes {REGISTRY}/httpd cat /var/www/index.html 2>/dev/null; rm -r /var/www"))?;
+    let page = machine.run(&format!(
+        "sysctr run --yes {REGISTRY}/httpd cat /var/www/index.html 2>/dev/null; rm /var/www/index.html"
+    ))?;
     ensure!(page.contains("from the host"), "{page}");
     let shown = format!(
         "stty rows 33 cols 77; sysctr run -t {etcd} -- sh -c 'tty; stty size; ls -l /dev/console; exit 3'; echo $?"
