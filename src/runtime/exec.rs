@@ -71,7 +71,7 @@ fn start(exec: &Exec, target: OwnedFd) -> Result<u8> {
     let size = deployment.spec.process().as_ref().and_then(launch::console_size);
     let (mut outside, inside) = session::make(exec.wishes.terminal, exec.wishes.interactive, size)?;
     let (ours, theirs) = passing::pair()?;
-    relay::block_signals()?;
+    sys::default_action(libc::SIGCHLD);
     let middle = match sys::clone_into(0, false, Some(group.as_fd())).context("entering the container's cgroup")? {
         Some(middle) => middle,
         None => {
@@ -84,6 +84,8 @@ fn start(exec: &Exec, target: OwnedFd) -> Result<u8> {
     while let Some((message, file)) = passing::receive(&ours)? {
         match (message.split_first(), file) {
             (Some((&BORN, pid)), Some(pidfd)) => {
+                // Until now a signal ends us, and with us what has not come to anything.
+                relay::block_signals()?;
                 child = Some(Child { pid: i32::from_ne_bytes(pid.try_into().context("a cut message")?), pidfd });
             }
             (Some((code, text)), _) => failure = Some(launch::Failed::new(*code, text)),
@@ -134,6 +136,7 @@ impl Joining {
         let filter = filter.map(|seccomp| seccomp::Filter::of(seccomp, &self.deployment.dir)).transpose()?;
         let profile = apparmor(base)?;
         self.running.share_oom_score();
+        self.running.share_limits()?;
         self.enter(target)?;
 
         let user = self.wishes.user.as_deref().map(user).transpose()?;
@@ -142,7 +145,6 @@ impl Joining {
         self.inside.place_pipes(process.user().uid())?;
         self.place_console(&process)?;
         process::enter_folder(process.cwd())?;
-        self.running.share_limits()?;
         if let Some((mut file, profile)) = profile {
             file.write_all(format!("exec {profile}").as_bytes())
                 .with_context(|| format!("setting the AppArmor profile {profile:?}"))?;
