@@ -22,6 +22,7 @@ use sysctr::{
         fault::{Code, Fault},
         layout,
         name::ContainerName,
+        other_runtime::RuntimePath,
         reference::ImageSource,
         render::{self, Rendered},
         request::Requests,
@@ -41,6 +42,8 @@ pub struct Candidate {
     pub reference: String,
     pub image: StoredImage,
     pub rendered: Rendered,
+    /// What starts it in the bundled runtime's place.
+    pub runtime: Option<RuntimePath>,
 }
 
 impl Candidate {
@@ -52,6 +55,7 @@ impl Candidate {
         source: &ImageSource,
         image: StoredImage,
         settings: &[Setting],
+        runtime: Option<&RuntimePath>,
     ) -> Result<Candidate> {
         let exports = store.read_exports(&image)?;
         let exports = exports.into_iter().map(|(path, bytes)| (path.to_string_lossy().into_owned(), bytes)).collect();
@@ -70,9 +74,10 @@ impl Candidate {
             passwd: &account("etc/passwd")?,
             group: &account("etc/group")?,
             settings,
+            runtime,
         };
         let rendered = render::render(&inputs).with_context(|| format!("rendering {source}"))?;
-        Ok(Candidate { name: name.clone(), id, reference, image, rendered })
+        Ok(Candidate { name: name.clone(), id, reference, image, rendered, runtime: runtime.cloned() })
     }
 
     /// The requests of the texts, and those that depend on what lies on this host.
@@ -124,7 +129,7 @@ impl Candidate {
         manager: Option<&Manager>,
     ) -> Result<(Staged<'a>, Deployment)> {
         let accepted = self.requests(root)?;
-        let Candidate { name, id, reference, image, rendered } = self;
+        let Candidate { name, id, reference, image, rendered, runtime } = self;
         let staging = || format!("staging {name}");
         let is_file = |source: &str| context.root.join(source.trim_start_matches('/')).is_file();
         let mount_points = spec::mount_points(&rendered.spec, is_file);
@@ -143,6 +148,7 @@ impl Candidate {
             units: rendered.files.keys().filter(|file| layout::is_unit(file)).cloned().collect(),
             state: rendered.state,
             mount_points: Vec::new(),
+            runtime,
         };
         let config_json = spec::to_text(&rendered.spec)?;
         let parts = Parts { image: &image, record: record.clone(), config_json, files: rendered.files, mount_points };

@@ -8,13 +8,14 @@ use super::{Context, candidate::Candidate, image, uninstall};
 use crate::cli::InstallArgs;
 use sysctr::{
     host::{
-        apply, dir::Folder, lock::StoreLock, ostree::Store, owned, policy, settings, state, systemd::Manager,
-        transaction, units,
+        apply, dir::Folder, lock::StoreLock, ostree::Store, other_runtime, owned, policy, settings, state,
+        systemd::Manager, transaction, units,
     },
     model::{
         deployment::Deployment,
         fault::{Code, Fault},
         name::ContainerName,
+        other_runtime::hints,
         reference::ImageSource,
         request::Requests,
         values::Values,
@@ -47,6 +48,9 @@ pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
         return show(context, &candidate);
     }
     candidate.accept(context, &root, &Requests::new(), args.yes, "installing")?;
+    for hint in args.runtime.iter().flat_map(|runtime| hints(runtime, &name, &candidate.rendered.spec)) {
+        context.output.hint(hint);
+    }
     let deployment = apply(context, args, *candidate, &root, &lock, &store, manager.as_ref())?;
     let started = match (args.now, &manager) {
         (true, Some(_)) => " and started".to_owned(),
@@ -85,6 +89,7 @@ fn plan(
 ) -> Result<Plan> {
     // Asked again by a pull; an image that is there already was perhaps pulled under another policy.
     policy::check(&context.root, &args.image)?;
+    args.runtime.as_ref().map_or(Ok(()), |runtime| other_runtime::check(root, runtime))?;
     let container = state::container(root, name)?;
     container.as_ref().map_or(Ok(()), transaction::refuse_pending)?;
     let installed = container.and_then(|container| container.active);
@@ -98,7 +103,7 @@ fn plan(
         None => image::pull(context, lock, store, &args.image, &settings::load(root)?)?,
     };
     let id = transaction::next_id(root, name)?;
-    let candidate = Candidate::render(store, name, id, &args.image, image, &args.settings)?;
+    let candidate = Candidate::render(store, name, id, &args.image, image, &args.settings, args.runtime.as_ref())?;
     let (image, rendered) = (&candidate.image, &candidate.rendered);
     if installed.is_none()
         && let Some(file) = units::conflict(root, name, &rendered.files)?
@@ -109,10 +114,11 @@ fn plan(
         let current = state::deployment(root, name, id)?;
         // Who gave a value does not matter, as long as it is the same.
         let plain = |values: &Values| values.values().map(|value| value.value.clone()).collect::<Vec<_>>();
-        if current.digest == image.digest && plain(&current.values) == plain(&rendered.values) {
+        let same_runtime = current.runtime == args.runtime;
+        if same_runtime && current.digest == image.digest && plain(&current.values) == plain(&rendered.values) {
             return Ok(Plan::NothingToDo);
         }
-        let message = format!("{name} is installed already, with another image or other values");
+        let message = format!("{name} is installed already, with another image, other values or another runtime");
         bail!(Fault::new(Code::Failed, message).hint(format!(
             "uninstall it first, or choose another name with --name; `sysctr show {name}` tells what is there"
         )));

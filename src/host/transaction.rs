@@ -64,7 +64,7 @@ impl<'a> Staged<'a> {
             }
         }
         folder.write_new("config.json", &config_json, 0o600)?;
-        apply::prepare(&folder)?;
+        apply::prepare(&folder, record.runtime.as_ref())?;
         folder.write_new(state::DEPLOYMENT, &deployment::to_text(&record)?, 0o600)?;
         folder.sync_all()?;
         units::stage(root, &staged.name, staged.id, &files)?;

@@ -13,6 +13,7 @@ use super::{
     host_lines, layout,
     manifest::Manifest,
     name::ContainerName,
+    other_runtime::RuntimePath,
     request::{self, RECOVER_UNIT, Requests},
     spec,
     template::{self, Kind},
@@ -42,6 +43,8 @@ pub struct Inputs<'a> {
     pub passwd: &'a str,
     pub group: &'a str,
     pub settings: &'a [Setting],
+    /// What starts it in the bundled runtime's place.
+    pub runtime: Option<&'a RuntimePath>,
 }
 
 /// The files of a deployment, and what they ask of the host.
@@ -79,7 +82,7 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
     }
     let values = values::resolve(&manifest, inputs.settings)?;
     let data = data(inputs, &manifest, &values);
-    let raw = [("exec_start", layout::launch(inputs.name, inputs.id))];
+    let raw = [("exec_start", layout::launch(inputs.name, inputs.id, inputs.runtime))];
     let fill = |kind, file: &str, text: &str| template::render(kind, &format!("/exports/{file}"), text, &data, &raw);
 
     let image_user = inputs.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
@@ -111,6 +114,8 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
     };
     let state: Vec<OwnedFolder> = state.into_iter().map(|(folder, _)| folder).collect();
 
+    let poststop = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()).is_some_and(|all| !all.is_empty());
+    let after_stop = layout::poststop(inputs.name, inputs.id);
     let mut files = BTreeMap::new();
     for kind in UNIT_TEMPLATES {
         let file = format!("{kind}.hbs");
@@ -120,8 +125,19 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
             None => continue,
         };
         let unit = format!("{}.{kind}", inputs.name);
-        files.insert(unit.clone(), complete(inputs, &manifest, &unit, &text)?);
+        let mut text = complete(inputs, &manifest, &unit, &text)?;
+        // Our launcher is gone by then, so systemd calls it again; another runtime stays and runs them itself.
+        if poststop && inputs.runtime.is_none() && kind == "service" {
+            let mut service = UnitFile::parse(&unit, &text)?;
+            service.add("Service", "ExecStopPost", &after_stop);
+            text = service.to_text();
+        }
+        files.insert(unit.clone(), text);
     }
+    let mut launcher = vec![raw[0].1.clone()];
+    launcher.extend(inputs.runtime.map(|other| layout::clean_up(inputs.name, inputs.id, other)));
+    launcher.push(after_stop.clone());
+    let launcher: Vec<&str> = launcher.iter().map(String::as_str).collect();
     let mut requests = Requests::new();
     let own: Vec<String> = own_folders(inputs.name).into_iter().collect();
     let places: Vec<String> = state.iter().map(|folder| folder.path.clone()).collect();
@@ -129,7 +145,7 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
     for (file, text) in &files {
         let unit = UnitFile::parse(file, text)?;
         layout::links(file, &unit)?;
-        requests.extend(request::of_unit(file, &unit, inputs.name, &raw[0].1));
+        requests.extend(request::of_unit(file, &unit, inputs.name, &launcher));
     }
     for folder in &state {
         if let Some(place) = host_lines::forbidden(&folder.path) {
@@ -267,6 +283,10 @@ fn complete(inputs: &Inputs, manifest: &Manifest, file: &str, text: &str) -> Res
     }
     ensure!(unit.values("Service", "ExecStart").any(|line| !line.is_empty()), "{file}: it has no ExecStart=");
     unit.add("Unit", "RequiresMountsFor", &format!("/{}", layout::deployment(inputs.name, inputs.id)));
+    if let Some(other) = inputs.runtime {
+        unit.add("Unit", "RequiresMountsFor", other.as_str());
+        unit.add("Service", "ExecStopPost", &layout::clean_up(inputs.name, inputs.id, other));
+    }
     for (key, units) in [
         ("After", &manifest.after),
         ("Before", &manifest.before),

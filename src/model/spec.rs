@@ -109,7 +109,7 @@ pub fn generate(inputs: &Inputs) -> Result<Spec> {
     }
     let spec = json!({
         "ociVersion": "1.0.2",
-        "root": { "path": "rootfs", "readonly": true },
+        "root": { "path": "rootfs", "readonly": container.readonly != Some(false) },
         "process": {
             "terminal": false,
             "user": { "uid": inputs.user.uid, "gid": inputs.user.gid, "additionalGids": inputs.user.groups },

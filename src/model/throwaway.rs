@@ -5,7 +5,7 @@ use oci_spec::{image::ImageConfiguration, runtime::Spec};
 
 use super::{deployment::OwnedFolder, process::Wishes, spec, user::User};
 
-/// Changes the configuration so that nothing of the container lies on the host: its state is in memory. A command takes the place of the
+/// Changes the configuration so that nothing of the container lies on the host: its state and what it writes elsewhere are in memory. A command takes the place of the
 /// image's Cmd, its Entrypoint stays.
 pub fn throw_away(
     spec: &mut Spec,
@@ -23,6 +23,9 @@ pub fn throw_away(
             mount.set_typ(Some("tmpfs".to_owned())).set_source(Some("tmpfs".into()));
             mount.set_options(Some(plain.into_iter().chain(options).collect()));
         }
+    }
+    if let Some(root) = spec.root_mut() {
+        root.set_readonly(Some(false));
     }
     if let Some(annotations) = spec.annotations_mut() {
         annotations.remove(spec::NOTIFY); // there is nobody to tell
@@ -70,6 +73,7 @@ mod tests {
             "options": ["nosuid", "nodev", "mode=0700", "uid=5", "gid=6"]});
         assert_eq!(spec["mounts"][0], tmpfs);
         assert_eq!(spec["mounts"][1]["source"], "/etc/hosts");
+        assert_eq!(spec["root"]["readonly"], json!(false));
         assert_eq!(spec["annotations"], json!({"x": "y"}));
     }
 }

@@ -14,7 +14,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
 
@@ -29,12 +29,13 @@ use rustix::process::{DumpableBehavior, Signal};
 
 use super::console::Console;
 use super::deployment::Deployment;
-use super::init::{Ready, apparmor};
+use super::init::{Ready, leave_keyring};
+use super::labels::Labels;
 use super::process::{self, Capable, NoProgram};
 use super::running::Running;
 use super::session::Inside;
 use super::sys::{self, Child};
-use super::{cgroup, launch, one_line, passing, relay, seal, seccomp, session};
+use super::{cgroup, launch, one_line, passing, relay, schedule, seal, seccomp, session};
 use crate::model::process::{Exec, Wishes};
 use crate::model::user::User;
 
@@ -129,12 +130,12 @@ impl Joining {
     fn join(&self, target: OwnedFd) -> Result<()> {
         let end_with_waiter = || rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
         end_with_waiter()?;
-        sys::leave_session_keyring();
+        leave_keyring()?;
         let spec = &self.deployment.spec;
         let (Some(base), Some(linux)) = (spec.process(), spec.linux()) else { bail!("config.json is not whole") };
         let filter = linux.seccomp().as_ref();
         let filter = filter.map(|seccomp| seccomp::Filter::of(seccomp, &self.deployment.dir)).transpose()?;
-        let profile = apparmor(base)?;
+        let labels = Labels::of(base)?;
         self.running.share_oom_score();
         self.running.share_limits()?;
         self.enter(target)?;
@@ -145,10 +146,8 @@ impl Joining {
         self.inside.place_pipes(process.user().uid())?;
         self.place_console(&process)?;
         process::enter_folder(process.cwd())?;
-        if let Some((mut file, profile)) = profile {
-            file.write_all(format!("exec {profile}").as_bytes())
-                .with_context(|| format!("setting the AppArmor profile {profile:?}"))?;
-        }
+        schedule::apply(process.scheduler().as_ref(), process.io_priority().as_ref(), linux.personality().as_ref())?;
+        labels.apply()?;
         let capable = Capable::of(process.capabilities().as_ref())?.within(self.running.bounding);
         capable.bound()?;
         let sealed = process.no_new_privileges() == Some(true) || self.running.no_new_privileges;
@@ -188,7 +187,8 @@ impl Joining {
                 .map(|text| CString::new(text.as_str()).context("an argument or variable has a NUL"))
                 .collect()
         };
-        let ready = Ready { program, args: strings(process.args())?, env: strings(process.env())?, filter };
+        let ready =
+            Ready { program, args: strings(process.args())?, env: strings(process.env())?, filter, hooks: None };
         let Err(error) = ready.exec();
         Err(error)
     }
@@ -203,6 +203,9 @@ impl Joining {
             | CloneFlags::CLONE_NEWCGROUP;
         if self.running.other_users {
             all |= CloneFlags::CLONE_NEWUSER;
+        }
+        if self.running.other_time {
+            all |= CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
         }
         setns(&target, all).context("joining the container's namespaces")?;
         if self.running.other_users {

@@ -9,34 +9,39 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::unistd::{execve, sethostname};
 use oci_spec::runtime::{Linux, Mount, Process, User};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Signal};
 
 use super::console::Console;
+use super::controls::{Defence, without};
 use super::credentials::Credentials;
 use super::deployment::Deployment;
 use super::environment::Passed;
+use super::hooks::{Runner, Stage};
+use super::labels::{self, Labels};
 use super::mounts::{self, Detached};
 use super::namespaces::Namespaces;
 use super::process::{self, Capable, NoProgram};
 use super::rootfs::{self, RootFs};
 use super::session::Inside;
-use super::{dev, one_line, protect, seccomp, sys};
+use super::{dev, one_line, protect, schedule, seccomp, sys, sysctl};
 
 /// Said on the report pipe when all is prepared; anything else there is an exit code and an error's text.
 pub const PREPARED: u8 = b'+';
+/// Said before it where hooks of the host come in between: the new root is there and not entered yet.
+pub const BUILT: u8 = b'*';
 /// Ends an init whose program could not be executed, as systemd's own EXIT_EXEC does.
 const EXIT_EXEC: i32 = 203;
 /// config.json: the program speaks to systemd itself.
 pub const NOTIFY: &str = "org.sysctr.notify";
 /// config.json: set-user-ID and file capabilities of the image count.
-const SETUID: &str = "org.sysctr.setuid";
+pub const SETUID: &str = "org.sysctr.setuid";
 /// Where the notification socket is in the container: /dev is ours in nearly every one.
-const NOTIFY_PLACE: &str = "/dev/notify";
+pub const NOTIFY_PLACE: &str = "/dev/notify";
 
 /// Everything init needs of the launcher.
 pub struct Init {
@@ -46,6 +51,8 @@ pub struct Init {
     pub passed: Passed,
     /// what to join
     pub namespaces: Namespaces,
+    /// the hooks of config.json
+    pub hooks: Option<Runner>,
     /// the launcher reads here; closed by a successful exec
     pub report: File,
     /// the launcher writes one byte to let go, and closes it when it is done
@@ -77,52 +84,59 @@ impl Init {
         std::process::exit(failed.1)
     }
 
-    fn let_go(&mut self) -> bool {
-        matches!(self.go.read(&mut [0]), Ok(1))
+    fn let_go(&self) -> bool {
+        matches!((&self.go).read(&mut [0]), Ok(1))
     }
 
     fn prepare(&self) -> Result<Ready> {
         // Nothing in the container's namespaces may look into this process while it is still ours.
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+        if !without(Defence::Dumpable) {
+            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+        }
         let _ = rustix::process::setsid(); // fails only where we lead a session already
-        rustix::process::umask(Mode::empty());
+        if !without(Defence::Keyring) {
+            leave_keyring()?;
+        }
+        let umask = rustix::process::umask(Mode::empty());
         let spec = &self.deployment.spec;
         let (Some(process), Some(linux)) = (spec.process(), spec.linux()) else { bail!("config.json is not whole") };
         self.namespaces.join()?;
         if let Some(score) = process.oom_score_adj() {
-            let path = "/proc/self/oom_score_adj";
-            std::fs::write(path, score.to_string()).with_context(|| format!("setting oomScoreAdj to {score}"))?;
+            process::set_oom_score(score)?;
         }
         let filter =
             linux.seccomp().as_ref().map(|seccomp| seccomp::Filter::of(seccomp, &self.deployment.dir)).transpose()?;
         let capable = Capable::of(process.capabilities().as_ref())?;
-        let profile = apparmor(process)?;
-        let notify = self.build_root(linux)?;
-
+        let labels = Labels::of(process)?;
         if let Some(name) = spec.hostname() {
             sethostname(name).with_context(|| format!("setting the hostname {name:?}"))?;
         }
         if let Some(name) = spec.domainname() {
             sys::set_domainname(name).with_context(|| format!("setting the domainname {name:?}"))?;
         }
+        let notify = self.build_root(linux)?;
         if let Some(session) = &self.session {
             session.place_pipes(process.user().uid())?;
-            sys::leave_session_keyring();
         }
+
         process::enter_folder(process.cwd())?;
         process::limit(process.rlimits().as_deref().unwrap_or_default())?;
-        if let Some((mut file, profile)) = profile {
-            file.write_all(format!("exec {profile}").as_bytes())
-                .with_context(|| format!("setting the AppArmor profile {profile:?}"))?;
-        }
+        schedule::apply(process.scheduler().as_ref(), process.io_priority().as_ref(), linux.personality().as_ref())?;
+        labels.apply()?;
         capable.bound()?;
+        super::streams::own_null()?;
         let sealed = process.no_new_privileges() == Some(true);
         if sealed {
-            rustix::thread::set_no_new_privs(true)?;
+            if !without(Defence::NoNewPrivileges) {
+                rustix::thread::set_no_new_privs(true)?;
+            }
         } else if let Some(filter) = &filter {
             filter.load()?; // needs CAP_SYS_ADMIN, which goes next
         }
         process::become_user(process.user())?;
+        if process.user().umask().is_none() {
+            rustix::process::umask(umask); // the unit's UMask=
+        }
         capable.apply()?;
         let program = process::find_program(process)?;
         self.passed.keep_descriptors()?;
@@ -135,6 +149,7 @@ impl Init {
             args: process.args().iter().flatten().map(|arg| CString::new(arg.as_str())).collect::<Result<_, _>>()?,
             env: self.passed.of_program(own, std::process::id(), notify.as_deref())?,
             filter: filter.filter(|_| sealed),
+            hooks: self.hooks.clone(),
         })
     }
 
@@ -154,20 +169,29 @@ impl Init {
             Some(path) => Some(Credentials::of_host(path, &user).context("taking the unit's credentials")?),
             None => None,
         };
-        let own = RootFs::detached(dir, path, self.deployment.annotated(SETUID))?;
+        let label = labels::of_mounts(linux)?;
+        let label = label.as_deref();
+        let setuid = self.deployment.annotated(SETUID);
+        let own = RootFs::detached(dir, path, setuid)?;
         let mut detached = Vec::new();
         let wanted = spec.mounts().as_deref().unwrap_or_default();
         if !wanted.iter().any(|mount| mount.destination() == Path::new("/dev")) {
-            detached.extend(mounts::make(&default_dev(), dir, &[])?);
+            detached.extend(mounts::make(&default_dev(), dir, &[], label)?);
         }
         let writable = mounts::writable_sources(wanted, dir);
-        for mount in wanted {
-            detached.extend(mounts::make(mount, dir, &writable)?);
+        for mount in wanted.iter().filter(|_| !without(Defence::Destinations)) {
+            detached.extend(mounts::make(mount, dir, &writable, label)?);
         }
         rootfs::cut_off()?;
 
         let mut root = RootFs::attached(own, dir, path)?;
+        if spec.root().as_ref().and_then(|root| root.readonly()) != Some(true) {
+            root.make_writable(setuid, label)?;
+        }
         mounts::attach(&mut root, detached)?;
+        for mount in wanted.iter().filter(|_| without(Defence::Destinations)) {
+            mounts::attach(&mut root, mounts::make(mount, dir, &writable, label)?.into_iter().collect())?;
+        }
         dev::fill(&root, linux.devices().as_deref().unwrap_or_default())?;
         if let Some(session @ Inside::Terminal(..)) = &self.session {
             attach_console(&root, session, &user).context("making the terminal")?;
@@ -176,11 +200,32 @@ impl Init {
             credentials.attach(&mut root)?;
         }
         let notify = socket.map(|(path, mount)| attach_notify(&mut root, path, mount)).transpose()?;
-        set_sysctls(linux)?;
+        sysctl::set(linux, &root)?;
         protect::read_only(&root, linux.readonly_paths().as_deref().unwrap_or_default())?;
         protect::mask(&root, linux.masked_paths().as_deref().unwrap_or_default(), &null)?;
+        self.run_hooks_before_entry()?;
         root.enter(linux.rootfs_propagation().as_deref())?;
         Ok(notify)
+    }
+
+    fn run_hooks_before_entry(&self) -> Result<()> {
+        let Some(hooks) = &self.hooks else { return Ok(()) };
+        if hooks.any_before_entry() {
+            (&self.report).write_all(&[BUILT])?;
+            if !self.let_go() {
+                std::process::exit(1); // the launcher is gone, or one of its hooks failed, and it has said so
+            }
+        }
+        hooks.run(Stage::CreateContainer, std::process::id(), None)
+    }
+}
+
+/// A session keyring of the container's own: the launcher's holds what its user keeps there.
+pub fn leave_keyring() -> Result<()> {
+    match sys::new_session_keyring() {
+        // Where the kernel has no keyrings, or a filter over us forbids them, the container has none either.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => Ok(()),
+        made => made.context("making a session keyring"),
     }
 }
 
@@ -194,11 +239,16 @@ pub struct Ready {
     pub env: Vec<CString>,
     /// not yet in force
     pub filter: Option<seccomp::Filter>,
+    /// of a container's first process
+    pub hooks: Option<Runner>,
 }
 
 impl Ready {
     /// Becomes the program.
     pub fn exec(self) -> Result<Infallible> {
+        if let Some(hooks) = &self.hooks {
+            hooks.run(Stage::StartContainer, std::process::id(), self.filter.as_ref())?;
+        }
         sys::reset_signals();
         if let Some(filter) = &self.filter {
             filter.load()?;
@@ -237,33 +287,7 @@ fn attach_notify(root: &mut RootFs, path: PathBuf, mount: OwnedFd) -> Result<OsS
     let dev = root.open(Path::new("/dev"), OFlags::DIRECTORY)?;
     let destination = if root.is_ours(&dev)? { PathBuf::from(NOTIFY_PLACE) } else { path };
     let place = destination.clone().into_os_string();
-    root.attach(Detached { mount, destination, ours: false, seal: false })
+    root.attach(Detached { mount, destination, ours: false, seal: false, copy_up: false })
         .context("mounting the notification socket")?;
     Ok(place)
-}
-
-/// Writes them through a /proc of this process's own, which no image and no other mount can have changed.
-fn set_sysctls(linux: &Linux) -> Result<()> {
-    let Some(all) = linux.sysctl().as_ref().filter(|all| !all.is_empty()) else { return Ok(()) };
-    let proc = mounts::fresh("proc", "proc", &[])?;
-    for (key, value) in all {
-        let path = format!("sys/{}", key.replace('.', "/"));
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = openat2(&proc, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS);
-        let write = || -> Result<()> { Ok(File::from(file?).write_all(value.as_bytes())?) };
-        write().with_context(|| format!("setting the sysctl {key} to {value:?}"))?;
-    }
-    Ok(())
-}
-
-/// The file to name the AppArmor profile in, opened while the host's /proc is there.
-pub fn apparmor(process: &Process) -> Result<Option<(File, String)>> {
-    let Some(profile) = process.apparmor_profile().clone().filter(|profile| !profile.is_empty()) else {
-        return Ok(None);
-    };
-    let enabled = std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"));
-    ensure!(enabled, "process.apparmorProfile is {profile:?}, but this kernel runs without AppArmor");
-    let open = |path| File::options().write(true).open(path);
-    let file = open("/proc/thread-self/attr/apparmor/exec").or_else(|_| open("/proc/thread-self/attr/exec"));
-    Ok(Some((file.context("opening the process's AppArmor attribute")?, profile)))
 }

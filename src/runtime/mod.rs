@@ -22,17 +22,24 @@ use std::process::ExitCode;
 use anyhow::Result;
 use deployment::Deployment;
 
+mod bundle;
 mod cgroup;
 mod check;
 mod console;
+mod controls;
+mod copyup;
 mod credentials;
 mod deployment;
 mod dev;
 mod environment;
 mod exec;
+mod foreign;
 mod handover;
+mod hooks;
 mod init;
+mod labels;
 mod launch;
+mod lenient;
 mod mounts;
 mod namespaces;
 mod options;
@@ -42,13 +49,18 @@ mod protect;
 mod relay;
 mod rootfs;
 mod running;
+mod schedule;
 mod seal;
 mod seccomp;
 mod session;
+mod streams;
 mod sys;
+mod sysctl;
+mod time;
+mod writable;
 
-const USAGE: &str =
-    "usage: sysctr-runtime run DEPLOYMENT_DIR [--instance NAME] [--wait]\n       sysctr-runtime --version";
+const USAGE: &str = "usage: sysctr-runtime run DEPLOYMENT_DIR [--instance NAME] [--wait]\n       sysctr-runtime poststop DEPLOYMENT_DIR [--instance NAME]\n       sysctr-runtime --version";
+
 /// Open files that `sysctr exec` passes by their numbers.
 #[derive(Debug)]
 struct Asked {
@@ -61,6 +73,7 @@ enum Request {
     Run(launch::Run),
     Exec(Asked),
     Prepare(PathBuf),
+    Poststop(launch::Run),
     Version,
     Help,
 }
@@ -68,6 +81,9 @@ enum Request {
 /// Runs the program with the process's own arguments. Exit codes: the container's own where it waits for it, else 0 done,
 /// 1 failed, 2 usage.
 pub fn main() -> ExitCode {
+    if let Some(code) = foreign::command(std::env::args_os().skip(1)) {
+        return ExitCode::from(code);
+    }
     let run = match parse(std::env::args_os().skip(1)) {
         Some(Request::Run(run)) => run,
         Some(Request::Exec(Asked { pidfd, request })) => return ExitCode::from(exec::exec(pidfd, request)),
@@ -80,6 +96,7 @@ pub fn main() -> ExitCode {
                 }
             };
         }
+        Some(Request::Poststop(run)) => return after_stop(&run),
         Some(Request::Version) => {
             println!("sysctr-runtime {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
@@ -107,13 +124,29 @@ fn prepare(dir: &Path) -> Result<()> {
     }
 }
 
+/// After the unit has stopped: runs hooks.poststop, each of them whatever becomes of the others.
+fn after_stop(run: &launch::Run) -> ExitCode {
+    let failed = || -> Result<Vec<anyhow::Error>> {
+        let deployment = Deployment::load(&run.dir)?;
+        let name = deployment::name_of(&deployment.dir, run.instance.as_deref())?;
+        let hooks = hooks::Runner::of(&deployment.spec, &name, &deployment.dir);
+        Ok(hooks.map(|hooks| hooks.after_stop()).unwrap_or_default())
+    };
+    let failed = failed().unwrap_or_else(|error| vec![error]);
+    for error in &failed {
+        eprintln!("error: {}", one_line(error));
+    }
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 /// An error and its causes on one line, `a: b: c`.
 fn one_line(error: &anyhow::Error) -> String {
     format!("{error:#}").replace('\n', "; ")
 }
 
 fn parse(mut args: impl Iterator<Item = OsString>) -> Option<Request> {
-    match args.next()?.to_str()? {
+    let verb = args.next()?;
+    match verb.to_str()? {
         "--version" => return Some(Request::Version),
         "--help" | "-h" => return Some(Request::Help),
         "prepare" => {
@@ -124,7 +157,7 @@ fn parse(mut args: impl Iterator<Item = OsString>) -> Option<Request> {
             let mut number = || args.next()?.to_str()?.parse().ok();
             return Some(Request::Exec(Asked { pidfd: number()?, request: number()? }));
         }
-        "run" => {}
+        "run" | "poststop" => {}
         _ => return None,
     }
     let (mut dir, mut instance, mut wait) = (None, None, false);
@@ -142,5 +175,6 @@ fn parse(mut args: impl Iterator<Item = OsString>) -> Option<Request> {
         }
     }
     let session = session.then_some(launch::Session { interactive, remove });
-    Some(Request::Run(launch::Run { dir: dir?, instance, wait, session }))
+    let run = launch::Run { dir: dir?, instance, wait, session };
+    Some(if verb == "poststop" { Request::Poststop(run) } else { Request::Run(run) })
 }

@@ -36,6 +36,8 @@ pub struct Running {
     pub bounding: u64,
     /// it is in another user namespace than we are
     pub other_users: bool,
+    /// and in another time namespace
+    pub other_time: bool,
     limits: Vec<(Resource, u64, u64)>,
     oom_score_adj: String,
 }
@@ -52,11 +54,14 @@ impl Running {
                 let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
                 value.map(str::trim).with_context(|| format!("/proc/{pid}/status has no {name}"))
             };
-            let users = |process: &str| fs::read_link(format!("/proc/{process}/ns/user"));
+            let namespace = |process: &str, kind: &str| fs::read_link(format!("/proc/{process}/ns/{kind}"));
+            let time = (namespace(&pid, "time"), namespace("self", "time"));
             Ok(Self {
                 no_new_privileges: field("NoNewPrivs")? == "1",
                 bounding: u64::from_str_radix(field("CapBnd")?, 16)?,
-                other_users: users(&pid)? != users("self")?,
+                other_users: namespace(&pid, "user")? != namespace("self", "user")?,
+                // Older kernels have none.
+                other_time: matches!(time, (Ok(theirs), Ok(ours)) if theirs != ours),
                 limits: limits(&fs::read_to_string(format!("/proc/{pid}/limits"))?),
                 oom_score_adj: fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))?,
             })

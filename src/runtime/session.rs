@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
-use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, fchown, fcntl_getfl, fcntl_setfl, openat};
+use rustix::fs::{Gid, OFlags, Uid, fchown, fcntl_getfl, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::console::Console;
@@ -49,10 +49,10 @@ pub fn make(terminal: bool, interactive: bool, size: Option<libc::winsize>) -> R
         return Ok((outside, Inside::Terminal(theirs, own_size().or(size))));
     }
     let pipe = || -> Result<(OwnedFd, OwnedFd)> { Ok(pipe_with(PipeFlags::CLOEXEC)?) };
-    let (stdin, input) = match interactive {
-        true => pipe().map(|(theirs, ours)| (theirs, Some(ours)))?,
-        false => (openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, None),
-    };
+    // Where there is nothing to read, a pipe that is at its end: root in the container could change the host's /dev/null through
+    // the descriptor, and the container's own may be anything.
+    let (stdin, input) = pipe()?;
+    let input = interactive.then_some(input);
     let ((output, stdout), (error, stderr)) = (pipe()?, pipe()?);
     for end in input.iter().chain([&output, &error]) {
         fcntl_setfl(end, fcntl_getfl(end)? | OFlags::NONBLOCK)?;
@@ -96,9 +96,7 @@ impl Inside {
     pub fn place_pipes(&self, uid: u32) -> Result<()> {
         let Self::Pipes(pipes) = self else { return Ok(()) };
         for (pipe, place) in pipes.iter().zip(0..) {
-            if place != libc::STDIN_FILENO || rustix::fs::fstat(pipe)?.st_rdev == 0 {
-                give(pipe, uid);
-            }
+            give(pipe, uid);
             sys::put_in_place(pipe, place)?;
         }
         Ok(())

@@ -3,6 +3,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// What a mount's attributes become, as mount_setattr(2) takes them.
 #[repr(C)]
@@ -198,6 +200,60 @@ pub fn loopback_up() -> io::Result<()> {
     }
 }
 
+/// struct sched_attr of sched_setattr(2), the size that every kernel since 3.14 knows.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // the kernel's names
+pub struct SchedAttr {
+    pub size: u32,
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+/// sched_setattr(2) of the calling thread.
+pub fn sched_setattr(attr: &SchedAttr) -> io::Result<()> {
+    let attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..*attr };
+    // SAFETY: `attr` is the kernel's struct of the size that it names, and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attr, 0) }).map(drop)
+}
+
+/// ioprio_set(2) of the calling thread.
+pub fn ioprio_set(class: u32, priority: u32) -> io::Result<()> {
+    const WHO_PROCESS: libc::c_int = 1;
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, (class << 13) | priority) }).map(drop)
+}
+
+/// personality(2)
+pub fn personality(persona: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: takes a number only.
+    check(unsafe { libc::personality(persona) }.into()).map(drop)
+}
+
+/// keyctl(2), KEYCTL_JOIN_SESSION_KEYRING without a name: a new and empty session keyring.
+pub fn new_session_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for a keyring without one.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<u8>()) }).map(drop)
+}
+
+/// Starts the command, at its exec, with no descriptor but the first three, every signal as by default, and after `first`.
+pub fn before_exec(command: &mut Command, first: impl Fn() -> io::Result<()> + Send + Sync + 'static) {
+    // SAFETY: this process has one thread, so that the child may do whatever this one may.
+    unsafe {
+        command.pre_exec(move || {
+            reset_signals();
+            close_on_exec_from(3)?;
+            first()
+        });
+    }
+}
+
 /// Takes over a descriptor that was passed by its number, and keeps it from every program run later.
 pub fn take(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only.
@@ -210,13 +266,6 @@ pub fn take(fd: RawFd) -> io::Result<OwnedFd> {
 pub fn put_in_place(fd: impl AsFd, place: RawFd) -> io::Result<()> {
     // SAFETY: takes numbers only; only standard input, output and error are replaced so, which nothing here owns.
     check(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), place) }.into()).map(drop)
-}
-
-/// Leaves the caller's session keyring (keyctl(2)) for an empty one. Kernels without keys, and filters that hide them, have none.
-pub fn leave_session_keyring() {
-    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
-    // SAFETY: without a name a new anonymous keyring is made.
-    unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0) };
 }
 
 /// The other end of a pseudo-terminal, opened without a look at any path, and unlocked.

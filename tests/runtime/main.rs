@@ -4,10 +4,13 @@
 #![allow(clippy::unwrap_used)] // a test that panics has said enough
 
 mod container;
+mod escapes;
 mod exec;
 mod handover;
+mod hooks;
 mod hostile;
 mod manager;
 mod process;
 mod session;
+mod settings;
 mod support;

@@ -123,7 +123,7 @@ pub fn throws_a_container_away(machine: &mut dyn Machine) -> Result<()> {
     equal(&machine.run(&format!("sysctr run --rm {etcd} -- id -u"))?, "2379", "the user")?;
     equal(
         &machine.run(&format!(
-            "sysctr run -u 0 -w /tmp -e A=b {etcd} -- sh -c 'id -u; pwd; echo $A; echo x >f && cat f'"
+            "sysctr run -u 0 -w /tmp -e A=b {etcd} -- sh -c 'id -u; pwd; echo $A; echo x >/usr/f && cat /usr/f'"
         ))?,
         "0\n/tmp\nb\nx",
         "choices",

@@ -2,7 +2,10 @@
 
 pub mod etcd;
 pub mod exec;
+pub mod foreign;
+pub mod hooks;
 pub mod httpd;
+pub mod many;
 pub mod refuse;
 
 use std::time::Duration;
