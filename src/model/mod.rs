@@ -2,9 +2,11 @@
 
 pub mod deployment;
 pub mod digest;
+pub mod directives;
 pub mod fault;
 pub mod host_lines;
 pub mod layout;
+pub mod lint;
 pub mod manifest;
 pub mod name;
 pub mod other_runtime;

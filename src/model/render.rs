@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 use super::{
     deployment::OwnedFolder,
     digest::Digest,
+    directives::{self, Finding, Verdict},
     fault::{Code, Fault},
     host_lines, layout,
     manifest::Manifest,
@@ -59,8 +60,18 @@ pub struct Rendered {
     pub requests: Requests,
 }
 
-/// Renders everything; an error names the file, line or value.
+/// Renders everything and refuses what cannot work; an error names the file, line or value.
 pub fn render(inputs: &Inputs) -> Result<Rendered> {
+    let rendered = compose(inputs)?;
+    for (place, finding) in rendered.findings(inputs)? {
+        // What nobody knows is systemd's to refuse: it may be newer than the table.
+        ensure!(finding.verdict == Verdict::Unknown, "{place}: {}", finding.line());
+    }
+    Ok(rendered)
+}
+
+/// Renders everything, whether it can work or not.
+pub fn compose(inputs: &Inputs) -> Result<Rendered> {
     let manifest = match text(inputs, "manifest.json")? {
         Some(text) => Manifest::parse(text).context("/exports/manifest.json")?,
         None => {
@@ -174,6 +185,21 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
 }
 
 impl Rendered {
+    /// What is to be said about the directives of its service, each with the place in the image's template.
+    pub fn findings(&self, inputs: &Inputs) -> Result<Vec<(String, Finding)>> {
+        let file = inputs.name.service_unit();
+        let unit = UnitFile::parse(&file, self.files.get(&file).map_or("", String::as_str))?;
+        let template = text(inputs, "service.hbs")?.unwrap_or(DEFAULT_SERVICE);
+        // Filled in, it may have other lines; where the key itself is a value there is none to name.
+        let line = |key: &str| {
+            let is =
+                |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+            template.lines().position(is).map_or(String::new(), |number| format!(", line {}", number + 1))
+        };
+        let place = |finding: Finding| (format!("/exports/service.hbs{}", line(&finding.key)), finding);
+        Ok(directives::judge([&unit]).into_iter().map(|(_, finding)| place(finding)).collect())
+    }
+
     /// The host folders named after the container that it uses: its own only if nobody else has them.
     pub fn homes(&self, name: &ContainerName) -> Vec<String> {
         let directives = [("State", "lib"), ("Cache", "cache"), ("Logs", "log")]

@@ -1,6 +1,7 @@
 //! Golden units, and gaps that must not pass.
 
 use super::*;
+use crate::model::directives::{Class, Directive};
 
 const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
     "config": {"Entrypoint": ["/usr/bin/etcd"], "User": "etcd", "StopSignal": "SIGQUIT", "Volumes": {"/data": {}}}}"#;
@@ -219,4 +220,23 @@ fn a_root_to_write_on_needs_no_request() {
     let rendered = rendered(&[("manifest.json", manifest)], &[]).expect("files");
     assert_eq!(rendered.spec.root().as_ref().and_then(|root| root.readonly()), Some(false));
     assert_eq!(rendered.requests, Requests::new());
+}
+
+#[test]
+fn a_unit_with_a_directive_that_cannot_work_is_refused_with_the_reason() {
+    for directive in directives::all().filter(|one| matches!(one.class, Class::Refused | Class::Launcher)) {
+        let unit = format!("[Service]\nExecStart={{{{exec_start}}}}\n{} = strict\n", directive.name);
+        let message = format!("{:#}", rendered(&[("service.hbs", &unit)], &[]).expect_err(directive.name));
+        for word in ["/exports/service.hbs, line 3: ", directive.name, directive.why] {
+            assert!(message.contains(word), "{message:?} does not say {word:?}");
+        }
+    }
+    let known = |one: &Directive| matches!(one.class, Class::Plain | Class::Sysctr);
+    for directive in directives::all().filter(known).filter(|one| one.name != "ExecStart") {
+        let unit = format!("[Service]\nExecStart={{{{exec_start}}}}\n{}=1\n", directive.name);
+        let rendered = rendered(&[("service.hbs", &unit)], &[]).expect(directive.name);
+        let asked = rendered.requests.iter().any(|request| request.contains(&format!("{}=1", directive.name)));
+        let by_value = ["Type", "RuntimeDirectory", "StateDirectory", "LogsDirectory", "CacheDirectory"];
+        assert!(asked != directive.free || by_value.contains(&directive.name), "{}: {asked}", directive.name);
+    }
 }
