@@ -99,7 +99,6 @@ fn check_process(process: &Process) -> Result<()> {
         ensure!(!twice, "process.rlimits has {} twice", one.typ());
         ensure!(one.soft() <= one.hard(), "process.rlimits: the soft limit {} is above the hard one", one.typ());
     }
-    // Of what is executed in a running container, and by the specification not of its first process.
     Ok(())
 }
 

@@ -22,11 +22,12 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{ExecCPUAffinity, Process};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::process::{DumpableBehavior, Signal};
 
+use super::affinity;
 use super::console::Console;
 use super::deployment::Deployment;
 use super::init::{Ready, leave_keyring};
@@ -73,6 +74,7 @@ fn start(exec: &Exec, target: OwnedFd) -> Result<u8> {
     let (mut outside, inside) = session::make(exec.wishes.terminal, exec.wishes.interactive, size)?;
     let (ours, theirs) = passing::pair()?;
     sys::default_action(libc::SIGCHLD);
+    affinity::keep_to(affinities(&deployment).and_then(|both| both.initial().as_deref()))?;
     let middle = match sys::clone_into(0, false, Some(group.as_fd())).context("entering the container's cgroup")? {
         Some(middle) => middle,
         None => {
@@ -101,6 +103,10 @@ fn start(exec: &Exec, target: OwnedFd) -> Result<u8> {
     let child = child.context("it ended before it was there")?;
     outside.receive()?;
     relay::wait(outside, &child)
+}
+
+fn affinities(deployment: &Deployment) -> Option<&ExecCPUAffinity> {
+    deployment.spec.process().as_ref()?.exec_cpu_affinity().as_ref()
 }
 
 /// The middle process, and the program's until its exec.
@@ -136,6 +142,8 @@ impl Joining {
         let filter = linux.seccomp().as_ref();
         let filter = filter.map(|seccomp| seccomp::Filter::of(seccomp, &self.deployment.dir)).transpose()?;
         let labels = Labels::of(base)?;
+        self.running.share_schedule();
+        affinity::keep_to(affinities(&self.deployment).and_then(|both| both.cpu_affinity_final().as_deref()))?;
         self.running.share_oom_score();
         self.running.share_limits()?;
         self.enter(target)?;

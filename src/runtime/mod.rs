@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use deployment::Deployment;
 
+mod affinity;
 mod bundle;
 mod cgroup;
 mod check;

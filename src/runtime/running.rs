@@ -4,8 +4,10 @@ use std::fs;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, ensure};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, setrlimit};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{getpriority_process, setpriority_process};
 
 /// A row of /proc/PID/limits for each resource.
 const LIMITS: [(&str, Resource); 16] = [
@@ -40,6 +42,8 @@ pub struct Running {
     pub other_time: bool,
     limits: Vec<(Resource, u64, u64)>,
     oom_score_adj: String,
+    processors: CpuSet,
+    nice: i32,
 }
 
 impl Running {
@@ -63,6 +67,8 @@ impl Running {
                 // Older kernels have none.
                 other_time: matches!(time, (Ok(theirs), Ok(ours)) if theirs != ours),
                 limits: limits(&fs::read_to_string(format!("/proc/{pid}/limits"))?),
+                processors: sched_getaffinity(nix::unistd::Pid::from_raw(pid.parse()?))?,
+                nice: getpriority_process(rustix::process::Pid::from_raw(pid.parse()?))?,
                 oom_score_adj: fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))?,
             })
         };
@@ -72,6 +78,13 @@ impl Running {
         let ended = poll(&mut ended, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? > 0;
         ensure!(!ended, "the container's main process has just ended");
         running.context("looking at the container's main process")
+    }
+
+    /// Runs on the same processors, and is as nice to others. Nicer than ourselves is always allowed; where the opposite is not, we
+    /// stay as we are.
+    pub fn share_schedule(&self) {
+        let _ = sched_setaffinity(nix::unistd::Pid::from_raw(0), &self.processors);
+        let _ = setpriority_process(None, self.nice);
     }
 
     /// Is as likely to be ended when memory runs out.
