@@ -22,7 +22,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
-use oci_spec::runtime::{ExecCPUAffinity, Process};
+use oci_spec::runtime::ExecCPUAffinity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::process::{DumpableBehavior, Signal};
@@ -84,8 +84,8 @@ fn start(exec: &Exec, target: OwnedFd) -> Result<u8> {
     };
     drop((inside, theirs, target));
     let (mut child, mut failure) = (None, None);
-    while let Some((message, file)) = passing::receive(&ours)? {
-        match (message.split_first(), file) {
+    while let Some((message, files)) = passing::receive(&ours)? {
+        match (message.split_first(), files.into_iter().next()) {
             (Some((&BORN, pid)), Some(pidfd)) => {
                 // Until now a signal ends us, and with us what has not come to anything.
                 relay::block_signals()?;
@@ -125,7 +125,7 @@ impl Joining {
             Err(error) => {
                 let text = [&[NoProgram::code(&error)], one_line(&error).as_bytes()].concat();
                 // Nobody to tell is no reason to stay.
-                let _ = passing::send(&self.report, &text, None);
+                let _ = passing::send(&self.report, &text, &[]);
                 1
             }
         };
@@ -151,8 +151,7 @@ impl Joining {
         let user = self.wishes.user.as_deref().map(user).transpose()?;
         let mut process = base.clone();
         self.wishes.apply(&mut process, user.as_ref())?;
-        self.inside.place_pipes(process.user().uid())?;
-        self.place_console(&process)?;
+        self.place_streams(process.user().uid())?;
         process::enter_folder(process.cwd())?;
         schedule::apply(process.scheduler().as_ref(), process.io_priority().as_ref(), linux.personality().as_ref())?;
         labels.apply()?;
@@ -171,11 +170,11 @@ impl Joining {
         let program = if sealed || filter.is_none() { Some(settle()?) } else { None };
         if let Some(child) = sys::clone(0, true).context("making the program's process")? {
             let born = [&[BORN], &child.pid.to_ne_bytes()[..]].concat();
-            return passing::send(&self.report, &born, Some(&child.pidfd));
+            return passing::send(&self.report, &born, &[&child.pidfd]);
         }
 
         rustix::process::setsid()?;
-        if matches!(self.inside, Inside::Terminal(..)) {
+        if self.inside.terminal {
             sys::control_terminal(std::io::stdin()).context("taking the terminal")?;
         }
         let (program, filter) = match (program, filter) {
@@ -225,15 +224,14 @@ impl Joining {
         Ok(())
     }
 
-    fn place_console(&self, process: &Process) -> Result<()> {
-        if let Inside::Terminal(..) = self.inside {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let folder = openat2(CWD, "/dev/pts", flags, Mode::empty(), ResolveFlags::NO_SYMLINKS);
-            let console = folder.map_err(anyhow::Error::from).and_then(|folder| Console::open(&folder));
-            let console = console.context("making a terminal in the container")?;
-            self.inside.place_console(console, process.user().uid())?;
+    fn place_streams(&self, uid: u32) -> Result<()> {
+        if !self.inside.terminal {
+            return self.inside.place_pipes(uid);
         }
-        Ok(())
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = openat2(CWD, "/dev/pts", flags, Mode::empty(), ResolveFlags::NO_SYMLINKS);
+        let console = folder.map_err(anyhow::Error::from).and_then(|folder| Console::open(&folder));
+        self.inside.place_console(console.context("making a terminal in the container")?, uid)
     }
 }
 

@@ -115,7 +115,7 @@ impl Init {
             sys::set_domainname(name).with_context(|| format!("setting the domainname {name:?}"))?;
         }
         let notify = self.build_root(linux)?;
-        if let Some(session) = &self.session {
+        if let Some(session) = self.session.as_ref().filter(|session| !session.terminal) {
             session.place_pipes(process.user().uid())?;
         }
 
@@ -193,7 +193,7 @@ impl Init {
             mounts::attach(&mut root, mounts::make(mount, dir, &writable, label)?.into_iter().collect())?;
         }
         dev::fill(&root, linux.devices().as_deref().unwrap_or_default())?;
-        if let Some(session @ Inside::Terminal(..)) = &self.session {
+        if let Some(session) = self.session.as_ref().filter(|session| session.terminal) {
             attach_console(&root, session, &user).context("making the terminal")?;
         }
         if let Some(credentials) = credentials {

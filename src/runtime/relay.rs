@@ -35,9 +35,8 @@ fn signals() -> SigSet {
 
 /// Returns the program's exit code, or 128 and the signal that ended it.
 pub fn wait(outside: Outside, child: &Child) -> Result<u8> {
-    let terminal = outside.has_terminal();
-    let raw = if terminal && outside.is_interactive() { Raw::set()? } else { None };
-    Relay::new(outside, terminal, raw)?.run(child)
+    let raw = if outside.terminal && outside.interactive { Raw::set()? } else { None };
+    Relay::new(outside, raw)?.run(child)
 }
 
 struct Relay {
@@ -51,7 +50,8 @@ struct Relay {
 }
 
 impl Relay {
-    fn new(outside: Outside, terminal: bool, raw: Option<Raw>) -> Result<Self> {
+    fn new(outside: Outside, raw: Option<Raw>) -> Result<Self> {
+        let terminal = outside.terminal;
         let master = match outside.outputs.first() {
             Some((output, _)) if terminal => Some(output.try_clone()?),
             _ => None,

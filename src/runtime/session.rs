@@ -1,14 +1,15 @@
 //! The standard streams of a program that somebody waits for.
 //!
 //! No descriptor of the caller's goes into the container: the program gets pipes, or a terminal of the container's own, and the
-//! launcher passes on what goes through them.
+//! launcher passes on what goes through them. The program's side makes them, as they are to belong to the container's users.
 //!
 //! ```text
 //!            launcher (Outside)                    program (Inside)
+//!                  ◀── ends of the program's side, over a socket
 //!   stdin ──▶ ─────────────── pipe ──────────────▶ 0        without a terminal
 //!  stdout ◀── ◀────────────── pipe ─────────────── 1
 //!  stderr ◀── ◀────────────── pipe ─────────────── 2
-//!     all ◀─▶ ◀── master, sent over a socket ────▶ 0 1 2    with one
+//!     all ◀─▶ ◀───────────── terminal ───────────▶ 0 1 2    with one
 //! ```
 
 use std::io;
@@ -28,37 +29,28 @@ pub struct Outside {
     pub input: Option<OwnedFd>,
     /// what the program writes, and to which descriptor of ours it goes
     pub outputs: Vec<(OwnedFd, i32)>,
-    socket: Option<OwnedFd>,
-    interactive: bool,
+    /// the program has a terminal
+    pub terminal: bool,
+    /// it reads what we read
+    pub interactive: bool,
+    socket: OwnedFd,
 }
 
 /// The program's side.
 #[derive(Debug)]
-pub enum Inside {
-    /// standard input, output and error
-    Pipes([OwnedFd; 3]),
-    /// where the terminal's other end is sent, and how large it is
-    Terminal(OwnedFd, Option<libc::winsize>),
+pub struct Inside {
+    /// it is to have a terminal
+    pub terminal: bool,
+    interactive: bool,
+    size: Option<libc::winsize>,
+    socket: OwnedFd,
 }
 
-/// Both sides.
+/// Both sides. A terminal is as large as ours, and without ours as `size` says.
 pub fn make(terminal: bool, interactive: bool, size: Option<libc::winsize>) -> Result<(Outside, Inside)> {
-    if terminal {
-        let (ours, theirs) = passing::pair()?;
-        let outside = Outside { input: None, outputs: Vec::new(), socket: Some(ours), interactive };
-        return Ok((outside, Inside::Terminal(theirs, own_size().or(size))));
-    }
-    let pipe = || -> Result<(OwnedFd, OwnedFd)> { Ok(pipe_with(PipeFlags::CLOEXEC)?) };
-    // Where there is nothing to read, a pipe that is at its end: root in the container could change the host's /dev/null through
-    // the descriptor, and the container's own may be anything.
-    let (stdin, input) = pipe()?;
-    let input = interactive.then_some(input);
-    let ((output, stdout), (error, stderr)) = (pipe()?, pipe()?);
-    for end in input.iter().chain([&output, &error]) {
-        fcntl_setfl(end, fcntl_getfl(end)? | OFlags::NONBLOCK)?;
-    }
-    let outputs = vec![(output, libc::STDOUT_FILENO), (error, libc::STDERR_FILENO)];
-    Ok((Outside { input, outputs, socket: None, interactive }, Inside::Pipes([stdin, stdout, stderr])))
+    let (ours, theirs) = passing::pair()?;
+    let outside = Outside { input: None, outputs: Vec::new(), terminal, interactive, socket: ours };
+    Ok((outside, Inside { terminal, interactive, size: own_size().or(size), socket: theirs }))
 }
 
 /// The size of the terminal that we were started on.
@@ -68,55 +60,56 @@ pub fn own_size() -> Option<libc::winsize> {
 }
 
 impl Outside {
-    /// True where the program has a terminal.
-    pub fn has_terminal(&self) -> bool {
-        self.socket.is_some()
-    }
-
-    /// True where the program reads what we read.
-    pub fn is_interactive(&self) -> bool {
-        self.interactive
-    }
-
-    /// Takes the terminal that the program's side has sent by now.
+    /// Takes what the program's side has sent by now.
     pub fn receive(&mut self) -> Result<()> {
-        let Some(socket) = &self.socket else { return Ok(()) };
-        let sent = passing::receive(socket).context("taking over the container's terminal")?;
-        let master = sent.and_then(|(_, master)| master).context("the container's terminal did not come")?;
-        if self.interactive {
-            self.input = Some(master.try_clone()?);
+        let sent = passing::receive(&self.socket).context("taking over the program's standard streams")?;
+        let mut files = sent.map(|(_, files)| files).unwrap_or_default().into_iter();
+        let mut next = || files.next().context("the program's standard streams did not come");
+        let first = next()?;
+        if self.terminal {
+            self.input = if self.interactive { Some(first.try_clone()?) } else { None };
+            self.outputs = vec![(first, libc::STDOUT_FILENO)];
+        } else {
+            self.outputs = vec![(first, libc::STDOUT_FILENO), (next()?, libc::STDERR_FILENO)];
+            self.input = if self.interactive { Some(next()?) } else { None };
         }
-        self.outputs.push((master, libc::STDOUT_FILENO));
+        for end in self.outputs.iter().map(|(end, _)| end).chain(&self.input) {
+            fcntl_setfl(end, fcntl_getfl(end)? | OFlags::NONBLOCK)?;
+        }
         Ok(())
     }
 }
 
 impl Inside {
-    /// Makes pipes the process's standard streams. They belong to the program's user, so that it can open /dev/stdout.
+    /// Makes pipes and makes them the process's standard streams. They belong to the program's user, so that it can open /dev/stdout.
     pub fn place_pipes(&self, uid: u32) -> Result<()> {
-        let Self::Pipes(pipes) = self else { return Ok(()) };
-        for (pipe, place) in pipes.iter().zip(0..) {
-            give(pipe, uid);
-            sys::put_in_place(pipe, place)?;
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).context("making pipes");
+        let ((stdin, input), (output, stdout), (error, stderr)) = (pipe()?, pipe()?, pipe()?);
+        // Where there is nothing to read, the pipe is at its end: root in the container could change the host's /dev/null through
+        // the descriptor, and the container's own may be anything.
+        let sent = [&output, &error].into_iter().chain(self.interactive.then_some(&input)).collect::<Vec<_>>();
+        passing::send(&self.socket, b"+", &sent).context("handing over the pipes")?;
+        for (end, place) in [stdin, stdout, stderr].iter().zip(0..) {
+            give(end, uid);
+            sys::put_in_place(end, place)?;
         }
         Ok(())
     }
 
-    /// Sends one end of a terminal out and makes the other the process's standard streams and its session's terminal.
+    /// Sends one end of a terminal out and makes the other the process's standard streams.
     pub fn place_console(&self, console: Console, uid: u32) -> Result<()> {
-        let Self::Terminal(socket, size) = self else { return Ok(()) };
         let Console { master, slave } = console;
-        if let Some(size) = size {
+        if let Some(size) = &self.size {
             sys::set_window_size(&master, size).context("setting the terminal's size")?;
         }
-        passing::send(socket, b"+", Some(&master)).context("handing over the terminal")?;
+        passing::send(&self.socket, b"+", &[&master]).context("handing over the terminal")?;
         give(&slave, uid);
         (0..=2).try_for_each(|place| sys::put_in_place(&slave, place))?;
         Ok(())
     }
 }
 
-/// In a user namespace it may not be ours to give; then the program has it open all the same.
+/// Where it may not be ours to give, the program has it open all the same.
 fn give(file: impl AsFd, uid: u32) {
     let _ = fchown(file, Some(Uid::from_raw(uid)), None::<Gid>);
 }

@@ -28,7 +28,13 @@ impl Running {
     }
 
     fn of(bundle: Bundle) -> Self {
-        let mut launcher = bundle.command().stdout(Stdio::piped()).spawn().unwrap();
+        let command = bundle.command();
+        Self::started(bundle, command)
+    }
+
+    /// By a command that stays as the parent of the container's first process.
+    fn started(bundle: Bundle, mut command: Command) -> Self {
+        let mut launcher = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(launcher.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "up\n");
@@ -377,6 +383,63 @@ fn a_devpts_that_the_container_replaced_is_not_taken_for_one() {
             "{change}: {output:?}"
         );
     }
+}
+
+/// A container whose users 0 to 65535 are 100000 to 165535 of the host, made by hand.
+fn with_other_users() -> (Running, Child) {
+    let bundle = Bundle::script("true");
+    drop(bundle.command()); // writes config.json
+    fs::set_permissions(bundle.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let root = bundle.root();
+    fs::create_dir_all(root.join("dev/pts")).unwrap();
+    fs::create_dir(root.join("old")).unwrap();
+    let holder = Command::new("unshare").args(["--user", "sleep", "100"]).spawn().unwrap();
+    let users = |process: &str| fs::read_link(format!("/proc/{process}/ns/user")).unwrap();
+    let id = holder.id().to_string();
+    until("a user namespace", || users(&id) != users("self"));
+    for map in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{id}/{map}"), "0 100000 65536").unwrap();
+    }
+    let inner = format!(
+        "mount --bind {0} {0} && cd {0} && mount -t proc proc proc \
+         && mount -t devpts -o newinstance,ptmxmode=666,mode=620,gid=5 devpts dev/pts && pivot_root . old \
+         && exec /bin/sh -c 'cd /; /bin/busybox umount -l /old; echo up; exec /bin/sleep 100'",
+        root.display()
+    );
+    let mut command = Command::new("nsenter");
+    command.args(["--target", &id, "--user", "--setuid", "0", "--setgid", "0"]);
+    command.args([
+        "unshare",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--uts",
+        "--ipc",
+        "--cgroup",
+        "sh",
+        "-c",
+        &inner,
+    ]);
+    (Running::started(bundle, command), holder)
+}
+
+#[test]
+fn a_user_namespace_is_joined_and_its_root_owns_what_the_program_gets() {
+    let (running, mut holder) = with_other_users();
+    let script = "id -u; cat /proc/self/uid_map; stat -L -c %u /proc/self/fd/1; echo x > /proc/self/fd/1; readlink /proc/self/ns/user";
+    let wanted = fs::read_link(format!("/proc/{}/ns/user", running.pid)).unwrap().display().to_string();
+    for (user, uid) in [(json!(null), 0), (json!("33:44"), 33)] {
+        let output = running.exec_with(json!({"args": ["sh", "-c", script], "user": user}));
+        let said = printed(output).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(said, format!("{uid} 0 100000 65536 {uid} x {wanted}"));
+        let request = json!({"args": ["sh", "-c", "id -u; stat -c %u /dev/pts/0; echo x > /dev/pts/0"], "user": user, "terminal": true});
+        let (command, _pidfd, _request) = running.command(request);
+        let (code, said) = on_terminal(&command, "true");
+        assert_eq!((code, said.replace('\r', "")), (0, format!("{uid}\n{uid}\nx\n")));
+    }
+    holder.kill().unwrap();
+    holder.wait().unwrap();
 }
 
 /// Runs a command on a terminal, after `before` on the same one. Gives its exit code and what the terminal showed.

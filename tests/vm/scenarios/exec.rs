@@ -93,7 +93,8 @@ pub fn has_a_terminal(machine: &mut dyn Machine) -> Result<()> {
     let killed = "a=$(stty -g); sysctr exec -it etcd -- sh -c 'stty raw -echo; kill -9 $$'; echo $?; [ \"$a\" = \"$(stty -g)\" ] && echo sane";
     equal(&machine.run(&on_terminal(killed))?, "137\nsane", "after kill -9 of the program")?;
     // A new size reaches the program.
-    let resized = "stty rows 20 cols 40; (sleep 2; stty rows 21 cols 41 </dev/tty; kill -WINCH $(pgrep -x sysctr-runtime)) & \
+    let resized = "stty rows 20 cols 40
+        (until pgrep -f '[W]INCH; stty'; do sleep 0.2; done; sleep 2; stty rows 21 cols 41 </dev/tty) >/dev/null &
         sysctr exec -it etcd -- sh -c 'trap \"stty size; exit\" WINCH; stty size; while :; do sleep 0.2; done'";
     equal(&machine.run(&on_terminal(resized))?, "20 40\n21 41", "sizes")?;
     Ok(())
@@ -192,7 +193,7 @@ pub fn leaves_nothing_when_it_is_killed(machine: &mut dyn Machine) -> Result<()>
 
 /// The script on a terminal of its own, whose keyboard nobody touches.
 fn on_terminal(script: &str) -> String {
-    format!("script -qec {} /dev/null < <(sleep 60 >/dev/null 2>&1) | tr -d '\\r'", quoted(script))
+    format!("script -qec {} /dev/null < <(sleep 60 2>/dev/null) | tr -d '\\r'", quoted(script))
 }
 
 /// One word of the shell.
