@@ -33,13 +33,14 @@ pub struct Inside {
 pub fn of_service(main: u32, group: &str) -> Result<Inside> {
     let inside = open(main, group)?;
     let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/mnt"));
-    let own = fs::read_link("/proc/self/ns/mnt")?;
-    if namespace(main)? != own {
+    // Ours may be another than the launcher's: a unit that calls us can have one of its own.
+    let host = [namespace(1)?, fs::read_link("/proc/self/ns/mnt")?];
+    if !host.contains(&namespace(main)?) {
         return alive(inside);
     }
     let children = fs::read_to_string(format!("/proc/{main}/task/{main}/children")).unwrap_or_default();
     let mut children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
-    match children.find(|child| namespace(*child).is_ok_and(|its| its != own)) {
+    match children.find(|child| namespace(*child).is_ok_and(|its| !host.contains(&its))) {
         Some(child) => alive(open(child, group)?),
         None => bail!("its main process {main} is not in a container"),
     }
