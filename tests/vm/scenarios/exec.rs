@@ -38,6 +38,15 @@ pub fn runs_beside_the_service(machine: &mut dyn Machine) -> Result<()> {
         let error = machine.fails(code, &format!("sysctr exec {command}"))?;
         ensure!(error.contains(said) && said.is_empty() == error.is_empty(), "{command}: {error}");
     }
+    // Another deployment is in force by now, and not yet running: it is the running one that counts.
+    machine.run(
+        r#"cd /var/lib/sysctr/containers/etcd/deployments && cp -a 1 2 && sed -i 's|"id": 1|"id": 2|' 2/deployment.json
+        sed -i 's|"HOME=[^"]*"|"HOME=/new"|' 2/config.json && grep -q HOME=/new 2/config.json
+        echo 2 >/etc/sysctr/containers/etcd/active"#,
+    )?;
+    equal(&machine.run("sysctr exec etcd -- sh -c 'echo $HOME'")?, "/var/lib/etcd", "the environment")?;
+    machine.run("echo 1 >/etc/sysctr/containers/etcd/active; rm -r /var/lib/sysctr/containers/etcd/deployments/2")?;
+
     machine.fails(143, "sysctr exec etcd sleep 60 & sleep 1; kill -TERM $!; wait $!")?;
 
     stops_cleanly(machine, "etcd")?;
