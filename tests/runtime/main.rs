@@ -11,6 +11,7 @@ mod hooks;
 mod hostile;
 mod manager;
 mod process;
+mod seccomp;
 mod session;
 mod settings;
 mod support;
