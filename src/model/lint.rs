@@ -64,10 +64,13 @@ const MANIFEST: &str = "/exports/manifest.json";
 
 /// Judges an image. Values that have no default and are not among the settings get a stand-in.
 pub fn image(inputs: &Inputs) -> Vec<Problem> {
-    let mut problems: Vec<Problem> = inputs.exports.keys().filter_map(|file| unknown_file(file)).collect();
     let text = inputs.exports.get("manifest.json").map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    let manifest = match text.as_deref().map(Manifest::parse).transpose() {
-        Ok(manifest) => manifest.unwrap_or_default(),
+    let manifest = text.as_deref().map(Manifest::parse).transpose().map(Option::unwrap_or_default);
+    let profile = manifest.as_ref().ok().and_then(|manifest| manifest.container.seccomp.as_ref());
+    let files = inputs.exports.keys().filter(|file| Some(*file) != profile);
+    let mut problems: Vec<Problem> = files.filter_map(|file| unknown_file(file)).collect();
+    let manifest = match manifest {
+        Ok(manifest) => manifest,
         Err(error) => {
             problems.push(error_in(MANIFEST, format!("{error:#}")));
             return problems;
@@ -148,7 +151,7 @@ fn whatever_renders(inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Rend
 fn at_fault(error: &str, exports: &BTreeMap<String, Vec<u8>>, name: &str) -> (String, String, String) {
     let own = |file: &&String| {
         let unit = file.strip_suffix(".hbs").map(|kind| format!("{name}.{kind}"));
-        [format!("/exports/{file}"), unit.unwrap_or_default()].into_iter().find_map(|start| error.strip_prefix(&start))
+        [Some(format!("/exports/{file}")), unit].into_iter().flatten().find_map(|start| error.strip_prefix(&start))
     };
     // "config.json: ..." is what all checks of a finished one begin with.
     let made = error.strip_prefix("config.json: ").filter(|_| exports.contains_key("config.json.hbs"));

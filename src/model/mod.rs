@@ -1,6 +1,7 @@
 //! What sysctr knows, without effects: names, references, manifests, values, rendered text and plans.
 
 pub mod deployment;
+pub mod devices;
 pub mod digest;
 pub mod directives;
 pub mod fault;
@@ -13,6 +14,7 @@ pub mod other_runtime;
 pub mod reference;
 pub mod render;
 pub mod request;
+pub mod seccomp;
 pub mod settings;
 pub mod spec;
 pub mod template;

@@ -3,19 +3,24 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use oci_spec::{image::ImageConfiguration, runtime::Spec};
+use oci_spec::{
+    image::ImageConfiguration,
+    runtime::{LinuxSeccomp, Spec},
+};
 use serde_json::{Value as Json, json};
 
 use super::{
     deployment::OwnedFolder,
+    devices,
     digest::Digest,
     directives::{self, Finding, Verdict},
     fault::{Code, Fault},
     host_lines, layout,
-    manifest::Manifest,
+    manifest::{Container, Manifest},
     name::ContainerName,
     other_runtime::RuntimePath,
     request::{self, RECOVER_UNIT, Requests},
+    seccomp::{self, Choice, Profile},
     spec,
     template::{self, Kind},
     unit::UnitFile,
@@ -92,7 +97,8 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
         }
     }
     let values = values::resolve(&manifest, inputs.settings)?;
-    let data = data(inputs, &manifest, &values);
+    let filter = filter(inputs, &manifest.container)?;
+    let data = data(inputs, &manifest, &values, filter.as_ref());
     let raw = [("exec_start", layout::launch(inputs.name, inputs.id, inputs.runtime))];
     let fill = |kind, file: &str, text: &str| template::render(kind, &format!("/exports/{file}"), text, &data, &raw);
 
@@ -120,6 +126,7 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
                     .map(|(key, value)| Ok((key.clone(), plain("container.env", value)?)))
                     .collect::<Result<_>>()?,
                 state: state.iter().map(|(folder, inside)| (folder.path.clone(), inside.clone())).collect(),
+                seccomp: filter.as_ref(),
             })?
         }
     };
@@ -157,6 +164,12 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
         let unit = UnitFile::parse(file, text)?;
         layout::links(file, &unit)?;
         requests.extend(request::of_unit(file, &unit, inputs.name, &launcher));
+    }
+    // Ours, so after the requests.
+    if let Some(text) = files.get_mut(&inputs.name.service_unit()) {
+        let mut service = UnitFile::parse("the service", text)?;
+        devices::confine(&spec, &mut service);
+        *text = service.to_text();
     }
     for folder in &state {
         if let Some(place) = host_lines::forbidden(&folder.path) {
@@ -239,8 +252,27 @@ fn text<'a>(inputs: &'a Inputs, file: &str) -> Result<Option<&'a str>> {
     bytes.map(|bytes| std::str::from_utf8(bytes).map_err(|_| anyhow!("/exports/{file}: not UTF-8"))).transpose()
 }
 
+/// The filter of system calls that the manifest chooses.
+fn filter(inputs: &Inputs, container: &Container) -> Result<Option<LinuxSeccomp>> {
+    let architecture = inputs.config.architecture().to_string();
+    let held = spec::bounding(container)?;
+    match Choice::of(container.seccomp.as_deref()) {
+        Choice::Default => seccomp::default(&architecture, &held).map(Some),
+        Choice::Unconfined => Ok(None),
+        Choice::File(file) => {
+            let text = text(inputs, &file)?.with_context(|| {
+                format!(
+                    "/exports/manifest.json: container.seccomp is \"default\", \"unconfined\" or a file of /exports, and there is no {file:?} in it"
+                )
+            })?;
+            let profile = Profile::parse(text).and_then(|profile| profile.resolve(&architecture, &held));
+            profile.with_context(|| format!("/exports/{file}")).map(Some)
+        }
+    }
+}
+
 /// What templates see.
-fn data(inputs: &Inputs, manifest: &Manifest, values: &Values) -> Json {
+fn data(inputs: &Inputs, manifest: &Manifest, values: &Values, filter: Option<&LinuxSeccomp>) -> Json {
     let values: serde_json::Map<String, Json> =
         values.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect();
     json!({
@@ -248,6 +280,7 @@ fn data(inputs: &Inputs, manifest: &Manifest, values: &Values) -> Json {
         "description": manifest.description.clone().unwrap_or_else(|| format!("{} ({})", inputs.name, inputs.image)),
         "image_name": inputs.image,
         "image_id": inputs.digest.hex(),
+        "seccomp": filter,
         "state_directory": "/var/lib",
         "run_directory": "/run",
         "conf_directory": "/etc",

@@ -9,6 +9,7 @@ use oci_spec::runtime::{Hook, Hooks, IOPriorityClass, LinuxNamespaceType, LinuxS
 use super::{
     directives,
     name::ContainerName,
+    seccomp,
     spec::{DEFAULT_CAPABILITIES, MASKED, NOFAIL, NOTIFY, READ_ONLY, SETUID},
     unit::{Entry, UnitFile},
 };
@@ -130,6 +131,7 @@ pub fn of_spec(spec: &Spec, own: &[String], state: &[String]) -> Result<Requests
     if !matches!(propagation, "" | "private" | "rprivate") {
         requests.insert(format!("choose how mounts of its root spread ({propagation})"));
     }
+    requests.extend(seccomp::request(spec).context("linux.seccomp")?);
     if linux.is_some_and(|linux| linux.sysctl().as_ref().is_some_and(|all| !all.is_empty())) {
         requests.insert("set kernel parameters (sysctl)".to_owned());
     }

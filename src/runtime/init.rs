@@ -109,7 +109,7 @@ impl Init {
         if let Some(name) = spec.domainname() {
             sys::set_domainname(name).with_context(|| format!("setting the domainname {name:?}"))?;
         }
-        let notify = self.build_root(linux)?;
+        let notify = self.build_root(linux, umask)?;
 
         process::enter_folder(process.cwd())?;
         process::limit(process.rlimits().as_deref().unwrap_or_default())?;
@@ -117,6 +117,8 @@ impl Init {
         labels.apply()?;
         capable.bound()?;
         super::streams::own_null()?;
+        // Before the filter, which need not allow it.
+        self.passed.keep_descriptors()?;
         let sealed = process.no_new_privileges() == Some(true);
         if sealed {
             if !without(Defence::NoNewPrivileges) {
@@ -131,7 +133,6 @@ impl Init {
         }
         capable.apply()?;
         let program = process::find_program(process)?;
-        self.passed.keep_descriptors()?;
         if self.bound {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         }
@@ -146,7 +147,7 @@ impl Init {
     }
 
     /// Puts the root together and enters it. Gives the notification socket's path in it, where the program may have it.
-    fn build_root(&self, linux: &Linux) -> Result<Option<OsString>> {
+    fn build_root(&self, linux: &Linux, umask: Mode) -> Result<Option<OsString>> {
         let Deployment { dir, spec, .. } = &self.deployment;
         let path = spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path());
         let null = protect::null()?;
@@ -192,12 +193,12 @@ impl Init {
         sysctl::set(linux, &root)?;
         protect::read_only(&root, linux.readonly_paths().as_deref().unwrap_or_default())?;
         protect::mask(&root, linux.masked_paths().as_deref().unwrap_or_default(), &null)?;
-        self.run_hooks_before_entry()?;
+        self.run_hooks_before_entry(umask)?;
         root.enter(linux.rootfs_propagation().as_deref())?;
         Ok(notify)
     }
 
-    fn run_hooks_before_entry(&self) -> Result<()> {
+    fn run_hooks_before_entry(&self, umask: Mode) -> Result<()> {
         let Some(hooks) = &self.hooks else { return Ok(()) };
         if hooks.any_before_entry() {
             (&self.report).write_all(&[BUILT])?;
@@ -205,7 +206,11 @@ impl Init {
                 std::process::exit(1); // the launcher is gone, or one of its hooks failed, and it has said so
             }
         }
-        hooks.run(Stage::CreateContainer, std::process::id(), None)
+        // What they make on the host is no more open than what the launcher's own hooks make.
+        let none = rustix::process::umask(umask);
+        hooks.run(Stage::CreateContainer, std::process::id(), None)?;
+        rustix::process::umask(none);
+        Ok(())
     }
 }
 
