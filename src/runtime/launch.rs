@@ -26,7 +26,7 @@ use super::init::{BUILT, Init, NOTIFY, PREPARED};
 use super::namespaces::Namespaces;
 use super::sys::{self, Child};
 use super::time::TimeNamespace;
-use super::{one_line, seal};
+use super::{lost, one_line, seal};
 
 /// How long an init that failed may take to end by itself.
 const END_DEADLINE: Duration = Duration::from_secs(2);
@@ -87,6 +87,7 @@ struct Started {
 }
 
 fn clone(run: &Run, sibling: bool) -> Result<Started> {
+    lost::none()?;
     seal::from_own_executable()?;
     let deployment = Deployment::load(&run.dir)?;
     let mut passed = Passed::from_env()?;

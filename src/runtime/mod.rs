@@ -38,6 +38,7 @@ mod init;
 mod labels;
 mod launch;
 mod lenient;
+mod lost;
 mod mounts;
 mod namespaces;
 mod options;
