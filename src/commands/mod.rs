@@ -1,6 +1,7 @@
 //! One verb a file: choose, apply, report.
 
 pub mod candidate;
+pub mod exec;
 pub mod image;
 pub mod images;
 pub mod inspect;
@@ -14,6 +15,7 @@ pub mod recover;
 pub mod remove;
 pub mod replace;
 pub mod rollback;
+pub mod run;
 pub mod show;
 pub mod uninstall;
 pub mod update;

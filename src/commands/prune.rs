@@ -8,7 +8,7 @@ use super::{Context, image, replace};
 use sysctr::{
     host::{
         ostree::{Pruned, Store},
-        settings, state,
+        runs, settings, state,
     },
     model::retention,
 };
@@ -25,6 +25,9 @@ pub fn run(context: &Context, dry_run: bool) -> Result<()> {
         if !dry_run {
             replace::retire(&root, &container.name, &surplus)?;
         }
+    }
+    if !dry_run {
+        runs::sweep(&root, &lock)?;
     }
     let needed: BTreeSet<String> = image::users(&root)?.into_keys().collect();
     let pruned = match Store::open(&context.root)? {
