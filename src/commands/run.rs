@@ -41,7 +41,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
         Some(user) => Some(User::resolve(user, &account("etc/passwd")?, &account("etc/group")?)?),
         None => None,
     };
-    let mut candidate = Candidate::render(&store, &name, 1, &args.image, image, &args.settings, None)?;
+    let mut candidate = Candidate::render(&store, &name, 1, &args.image, image, &args.settings, None, None)?;
     let wishes = exec::wishes(&args.program, &args.command);
     let rendered = &mut candidate.rendered;
     throwaway::throw_away(&mut rendered.spec, &candidate.image.config, &rendered.state, &wishes, user.as_ref())?;

@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 
 use anyhow::Result;
 use machine::{Machine, scenario};
-use scenarios::{directives, etcd, exec, foreign, hooks, httpd, many, refuse};
+use scenarios::{directives, etcd, exec, foreign, hooks, httpd, many, refuse, update};
 
 /// What the machines are made of, made once for all tests of this run.
 struct Parts {
@@ -86,6 +86,8 @@ scenarios! {
     a_container_is_under_a_directive_as_a_plain_unit_is: super::directives::a_container_is_under_them_as_a_plain_unit_is;
     systemd_comes_to_the_same_end_as_with_a_plain_unit: super::directives::systemd_comes_to_the_same_end;
     a_drop_in_that_would_be_lost_is_told: super::directives::a_drop_in_that_would_be_lost_is_told;
+    an_update_is_kept_only_if_the_service_is_well: super::update::is_kept_only_if_well;
+    an_image_that_failed_is_not_tried_twice: super::update::is_not_tried_twice;
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
     a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;
     a_full_disk_changes_nothing: super::refuse::a_full_disk_changes_nothing;

@@ -29,7 +29,14 @@ pub fn images(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     compile(&folder.join("program"))?;
     image(folder, "tiny", &[])?;
-    image(folder, "tiny-socket", &[("exports/socket.hbs", SOCKET)])
+    image(folder, "tiny-socket", &[("exports/socket.hbs", SOCKET)])?;
+    // For updates: one that is as good, and one that ends before it is ready.
+    image(folder, "tiny-next", &[("exports/manifest.json", &MANIFEST.replace("as small as can be", "the next one"))])?;
+    image(
+        folder,
+        "tiny-broken",
+        &[("exports/manifest.json", &MANIFEST.replace("\"/bin/tiny\"]", "\"/bin/tiny\", \"end\"]"))],
+    )
 }
 
 fn image(folder: &Path, name: &str, more: &[(&str, &str)]) -> Result<()> {
@@ -45,7 +52,9 @@ fn image(folder: &Path, name: &str, more: &[(&str, &str)]) -> Result<()> {
         Ok(tar.append_data(&mut header, path, content)?)
     };
     add("bin/tiny", 0o755, &program)?;
-    add("exports/manifest.json", 0o644, MANIFEST.as_bytes())?;
+    if !more.iter().any(|(path, _)| *path == "exports/manifest.json") {
+        add("exports/manifest.json", 0o644, MANIFEST.as_bytes())?;
+    }
     for (path, text) in more {
         add(path, 0o644, text.as_bytes())?;
     }

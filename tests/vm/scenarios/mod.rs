@@ -8,6 +8,7 @@ pub mod hooks;
 pub mod httpd;
 pub mod many;
 pub mod refuse;
+pub mod update;
 
 use std::time::Duration;
 
