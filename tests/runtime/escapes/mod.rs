@@ -14,7 +14,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::{env, fs};
 
-use crate::support::{Bundle, RUNTIME};
+use crate::support::{Bundle, RUNTIME, copy_program};
 
 /// A launcher, whole or with something taken out.
 pub struct Launcher {
@@ -52,7 +52,7 @@ impl Launcher {
     /// The same launcher from a file of its own, which may be spoilt.
     pub fn copied(&self, folder: &Path) -> Self {
         let path = folder.join("sysctr-runtime");
-        fs::copy(&self.path, &path).unwrap();
+        copy_program(&self.path, &path);
         Self { path, without: self.without }
     }
 
@@ -90,7 +90,7 @@ pub fn probe(library: bool) -> &'static Path {
 /// A container whose `/bin/probe` is that program.
 pub fn probing(args: &[&str]) -> Bundle {
     let bundle = Bundle::running(args);
-    fs::copy(probe(false), bundle.root().join("bin/probe")).unwrap();
+    copy_program(probe(false), &bundle.root().join("bin/probe"));
     bundle
 }
 
@@ -98,7 +98,7 @@ pub fn probing(args: &[&str]) -> Bundle {
 pub fn install(bundle: &Bundle, place: &str, from: &Path, mode: u32) {
     let place = bundle.root().join(place.trim_start_matches('/'));
     fs::create_dir_all(place.parent().unwrap()).unwrap();
-    fs::copy(from, &place).unwrap();
+    copy_program(from, &place);
     fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
 }
 
