@@ -5,10 +5,12 @@
 
 mod container;
 mod escapes;
+mod exec;
 mod handover;
 mod hooks;
 mod hostile;
 mod manager;
 mod process;
+mod session;
 mod settings;
 mod support;

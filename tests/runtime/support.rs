@@ -11,9 +11,9 @@ use tempfile::TempDir;
 /// The launcher as built for this test run.
 pub const RUNTIME: &str = env!("CARGO_BIN_EXE_sysctr-runtime");
 
-const APPLETS: [&str; 16] = [
+const APPLETS: [&str; 20] = [
     "sh", "true", "false", "cat", "ls", "id", "mount", "env", "sleep", "touch", "grep", "stat", "hostname", "head",
-    "kill", "readlink",
+    "kill", "readlink", "cut", "stty", "tty", "test",
 ];
 
 /// A deployment folder in a temporary place.
@@ -59,6 +59,13 @@ impl Bundle {
             .as_array_mut()
             .unwrap()
             .push(json!({"destination": destination, "type": "bind", "source": source, "options": options}));
+        self
+    }
+
+    /// Leaves out what is mounted there.
+    pub fn without_mount(mut self, destination: &str) -> Self {
+        let mounts = self.spec["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| mount["destination"] != destination);
         self
     }
 
