@@ -68,6 +68,13 @@ impl Bundle {
         self
     }
 
+    /// Leaves out what is mounted there.
+    pub fn without_mount(mut self, destination: &str) -> Self {
+        let mounts = self.spec["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| mount["destination"] != destination);
+        self
+    }
+
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
