@@ -28,7 +28,7 @@ use super::namespaces::Namespaces;
 use super::session::{self, Outside};
 use super::sys::{self, Child};
 use super::time::TimeNamespace;
-use super::{cgroup, one_line, relay, seal};
+use super::{cgroup, lost, one_line, relay, seal};
 
 /// How long an init that failed may take to end by itself.
 const END_DEADLINE: Duration = Duration::from_secs(2);
@@ -141,6 +141,7 @@ struct Started {
 }
 
 fn clone(run: &Run, sibling: bool) -> Result<Started> {
+    lost::none()?;
     seal::from_own_executable()?;
     let deployment = Deployment::load(&run.dir)?;
     let process = deployment.spec.process().as_ref().context("process is missing")?;

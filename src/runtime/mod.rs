@@ -41,6 +41,7 @@ mod init;
 mod labels;
 mod launch;
 mod lenient;
+mod lost;
 mod mounts;
 mod namespaces;
 mod options;

@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 
 use anyhow::Result;
 use machine::{Machine, scenario};
-use scenarios::{etcd, exec, foreign, hooks, httpd, many, refuse};
+use scenarios::{directives, etcd, exec, foreign, hooks, httpd, many, refuse};
 
 /// What the machines are made of, made once for all tests of this run.
 struct Parts {
@@ -82,6 +82,10 @@ scenarios! {
     another_runtime_hands_on_what_systemd_passes: super::foreign::hands_on_what_systemd_passes;
     a_runtime_that_is_none_is_refused: super::foreign::what_is_none_is_refused;
     thirty_containers_start_at_once: super::many::thirty;
+    the_table_of_directives_is_whole: super::directives::the_table_is_whole;
+    a_container_is_under_a_directive_as_a_plain_unit_is: super::directives::a_container_is_under_them_as_a_plain_unit_is;
+    systemd_comes_to_the_same_end_as_with_a_plain_unit: super::directives::systemd_comes_to_the_same_end;
+    a_drop_in_that_would_be_lost_is_told: super::directives::a_drop_in_that_would_be_lost_is_told;
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
     a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;
     a_full_disk_changes_nothing: super::refuse::a_full_disk_changes_nothing;
