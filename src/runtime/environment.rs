@@ -17,7 +17,7 @@ use super::sys;
 const LISTEN_FDS_START: u32 = 3;
 
 /// What systemd passed to this process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Passed {
     listen: u32,
     listen_names: Option<OsString>,
@@ -32,20 +32,6 @@ pub struct Passed {
 }
 
 impl Passed {
-    /// As from an empty environment.
-    #[cfg(test)]
-    pub fn nothing() -> Self {
-        Self {
-            listen: 0,
-            listen_names: None,
-            watchdog: None,
-            plain: Vec::new(),
-            credentials: None,
-            notify_socket: None,
-            instance: None,
-        }
-    }
-
     /// Reads it from this process's environment. Descriptors that are meant for another process are not taken.
     pub fn from_env() -> Result<Self> {
         let own = env::var_os("LISTEN_PID").is_some_and(|pid| pid == OsStr::new(&std::process::id().to_string()));
