@@ -92,7 +92,6 @@ fn check_linux(linux: &Linux) -> Result<()> {
 
 fn check_process(process: &Process) -> Result<()> {
     ensure!(process.args().as_ref().is_some_and(|args| !args.is_empty()), "process.args is empty");
-    ensure!(process.terminal() != Some(true), "process.terminal must be false: a service has no terminal");
     ensure!(process.cwd().is_absolute(), "process.cwd {:?} is not absolute", process.cwd());
     let limits = process.rlimits().as_deref().unwrap_or_default();
     for (index, one) in limits.iter().enumerate() {
@@ -100,7 +99,6 @@ fn check_process(process: &Process) -> Result<()> {
         ensure!(!twice, "process.rlimits has {} twice", one.typ());
         ensure!(one.soft() <= one.hard(), "process.rlimits: the soft limit {} is above the hard one", one.typ());
     }
-    // Of what is executed in a running container, and by the specification not of its first process.
     Ok(())
 }
 
@@ -230,7 +228,6 @@ mod tests {
             ("", "hooks", json!({"poststop": [{"path": "/bin/x", "timeout": 0}]}), "no positive timeout"),
             ("", "ociVersion", json!("1.4.0"), "1.0 to 1.3"),
             ("", "hostname", json!("x"), "uts"),
-            ("/process", "terminal", json!(true), "terminal"),
             ("/process", "args", json!([]), "args"),
             ("/process", "cwd", json!("tmp"), "cwd"),
             ("/process", "scheduler", json!({"policy": "SCHED_OTHER", "priority": 5}), "scheduler.priority"),

@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::unistd::{execve, sethostname};
-use oci_spec::runtime::{Linux, Mount, Process};
+use oci_spec::runtime::{Linux, Mount, Process, User};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Signal};
 
+use super::console::Console;
 use super::controls::{Defence, without};
 use super::credentials::Credentials;
 use super::deployment::Deployment;
@@ -24,11 +25,12 @@ use super::hooks::{Runner, Stage};
 use super::labels::{self, Labels};
 use super::mounts::{self, Detached};
 use super::namespaces::Namespaces;
-use super::process::{self, Capable};
+use super::process::{self, Capable, NoProgram};
 use super::rootfs::{self, RootFs};
+use super::session::Inside;
 use super::{dev, one_line, protect, schedule, seccomp, sys, sysctl};
 
-/// Said on the report pipe when all is prepared; anything else there is an error's text.
+/// Said on the report pipe when all is prepared; anything else there is an exit code and an error's text.
 pub const PREPARED: u8 = b'+';
 /// Said before it where hooks of the host come in between: the new root is there and not entered yet.
 pub const BUILT: u8 = b'*';
@@ -57,6 +59,8 @@ pub struct Init {
     pub go: File,
     /// end with the launcher
     pub bound: bool,
+    /// the streams of a program that somebody waits for
+    pub session: Option<Inside>,
 }
 
 impl Init {
@@ -73,7 +77,8 @@ impl Init {
             Err(error) => (error, 1),
         };
         // Nobody to tell is no reason to stay. The launcher speaks first, then we end: systemd then shows the cause.
-        let _ = self.report.write_all(one_line(&failed.0).as_bytes());
+        let text = [&[NoProgram::code(&failed.0)], one_line(&failed.0).as_bytes()].concat();
+        let _ = self.report.write_all(&text);
         drop(self.report);
         let _ = self.go.read(&mut [0]);
         std::process::exit(failed.1)
@@ -110,6 +115,9 @@ impl Init {
             sys::set_domainname(name).with_context(|| format!("setting the domainname {name:?}"))?;
         }
         let notify = self.build_root(linux, umask)?;
+        if let Some(session) = self.session.as_ref().filter(|session| !session.terminal) {
+            session.place_pipes(process.user().uid())?;
+        }
 
         process::enter_folder(process.cwd())?;
         process::limit(process.rlimits().as_deref().unwrap_or_default())?;
@@ -186,6 +194,9 @@ impl Init {
             mounts::attach(&mut root, mounts::make(mount, dir, &writable, label)?.into_iter().collect())?;
         }
         dev::fill(&root, linux.devices().as_deref().unwrap_or_default())?;
+        if let Some(session) = self.session.as_ref().filter(|session| session.terminal) {
+            attach_console(&root, session, &user).context("making the terminal")?;
+        }
         if let Some(credentials) = credentials {
             credentials.attach(&mut root)?;
         }
@@ -215,7 +226,7 @@ impl Init {
 }
 
 /// A session keyring of the container's own: the launcher's holds what its user keeps there.
-fn leave_keyring() -> Result<()> {
+pub fn leave_keyring() -> Result<()> {
     match sys::new_session_keyring() {
         // Where the kernel has no keyrings, or a filter over us forbids them, the container has none either.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => Ok(()),
@@ -224,16 +235,22 @@ fn leave_keyring() -> Result<()> {
 }
 
 /// All that an exec needs.
-struct Ready {
-    program: CString,
-    args: Vec<CString>,
-    env: Vec<CString>,
-    filter: Option<seccomp::Filter>,
-    hooks: Option<Runner>,
+pub struct Ready {
+    /// its path
+    pub program: CString,
+    /// with its name
+    pub args: Vec<CString>,
+    /// `KEY=VALUE`
+    pub env: Vec<CString>,
+    /// not yet in force
+    pub filter: Option<seccomp::Filter>,
+    /// of a container's first process
+    pub hooks: Option<Runner>,
 }
 
 impl Ready {
-    fn exec(self) -> Result<Infallible> {
+    /// Becomes the program.
+    pub fn exec(self) -> Result<Infallible> {
         if let Some(hooks) = &self.hooks {
             hooks.run(Stage::StartContainer, std::process::id(), self.filter.as_ref())?;
         }
@@ -245,9 +262,11 @@ impl Ready {
         let executing = format!("executing {:?}", self.program);
         match error {
             // The file itself was looked at before: what is missing is what its first line or its header names.
-            Errno::ENOENT => bail!("{executing}: the interpreter that it names is missing in the image"),
-            Errno::ENOEXEC => bail!("{executing}: it is no program for this machine"),
-            error => Err(error).context(executing),
+            Errno::ENOENT => {
+                bail!(NoProgram::Missing(format!("{executing}: the interpreter that it names is missing in the image")))
+            }
+            Errno::ENOEXEC => bail!(NoProgram::Unfit(format!("{executing}: it is no program for this machine"))),
+            error => bail!(NoProgram::Unfit(format!("{executing}: {}", error.desc()))),
         }
     }
 }
@@ -257,6 +276,16 @@ fn default_dev() -> Mount {
     let mut mount = Mount::default();
     mount.set_destination("/dev".into()).set_typ(Some("tmpfs".into())).set_options(Some(options));
     mount
+}
+
+/// The program's terminal, which is /dev/console too.
+fn attach_console(root: &RootFs, session: &Inside, user: &User) -> Result<()> {
+    let devpts = root.open(Path::new("/dev/pts"), OFlags::DIRECTORY).context("opening /dev/pts")?;
+    let console = Console::open(&devpts)?;
+    let place = root.mount_point(Path::new("/dev/console"), false)?;
+    root.attach_over(&mounts::copy(console.file(&devpts)?)?, &place).context("mounting /dev/console")?;
+    session.place_console(console, user.uid())?;
+    sys::control_terminal(std::io::stdin()).context("taking the terminal")
 }
 
 fn attach_notify(root: &mut RootFs, path: PathBuf, mount: OwnedFd) -> Result<OsString> {
