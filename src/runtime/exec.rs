@@ -164,6 +164,8 @@ impl Joining {
         let settle = || -> Result<CString> {
             process::become_user(process.user())?;
             capable.apply()?;
+            // A change of user takes it back where fs.suid_dumpable says so.
+            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
             process::find_program(&process)
         };
         // A filter that could be loaded by nobody but root comes first, and would stand in the way of what follows here.

@@ -88,12 +88,24 @@ const OWN_FAILURE: u8 = 125;
 /// Starts the container; the exit code is its own where the launcher waits for it.
 pub fn run(run: &Run) -> u8 {
     let code = run_to_end(run);
-    if run.session.as_ref().is_some_and(|session| session.remove)
-        && let Err(error) = std::fs::remove_dir_all(&run.dir)
-    {
-        eprintln!("warning: removing {}: {error}", run.dir.display());
+    if run.session.as_ref().is_some_and(|session| session.remove) {
+        // No unit has an ExecStopPost= for it. What could not be read was not started either.
+        for error in after_stop(run).unwrap_or_default() {
+            eprintln!("warning: {}", one_line(&error));
+        }
+        if let Err(error) = std::fs::remove_dir_all(&run.dir) {
+            eprintln!("warning: removing {}: {error}", run.dir.display());
+        }
     }
     code
+}
+
+/// Runs hooks.poststop, each of them whatever becomes of the others, and gives what failed.
+pub fn after_stop(run: &Run) -> Result<Vec<anyhow::Error>> {
+    let deployment = Deployment::load(&run.dir)?;
+    let name = deployment::name_of(&deployment.dir, run.instance.as_deref())?;
+    let hooks = Runner::of(&deployment.spec, &name, &deployment.dir);
+    Ok(hooks.map(|hooks| hooks.after_stop()).unwrap_or_default())
 }
 
 /// Reports a failure itself, since init is held until that is done: once init has ended, systemd may end the launcher too.

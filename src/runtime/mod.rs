@@ -128,13 +128,7 @@ fn prepare(dir: &Path) -> Result<()> {
 
 /// After the unit has stopped: runs hooks.poststop, each of them whatever becomes of the others.
 fn after_stop(run: &launch::Run) -> ExitCode {
-    let failed = || -> Result<Vec<anyhow::Error>> {
-        let deployment = Deployment::load(&run.dir)?;
-        let name = deployment::name_of(&deployment.dir, run.instance.as_deref())?;
-        let hooks = hooks::Runner::of(&deployment.spec, &name, &deployment.dir);
-        Ok(hooks.map(|hooks| hooks.after_stop()).unwrap_or_default())
-    };
-    let failed = failed().unwrap_or_else(|error| vec![error]);
+    let failed = launch::after_stop(run).unwrap_or_else(|error| vec![error]);
     for error in &failed {
         eprintln!("error: {}", one_line(error));
     }
