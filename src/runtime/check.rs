@@ -97,6 +97,10 @@ fn check_linux(linux: &Linux) -> Result<()> {
 fn check_process(process: &Process) -> Result<()> {
     ensure!(process.args().as_ref().is_some_and(|args| !args.is_empty()), "process.args is empty");
     ensure!(process.terminal() != Some(true), "process.terminal must be false: a service has no terminal");
+    let user = process.user();
+    let ids = [user.uid(), user.gid()].into_iter().chain(user.additional_gids().iter().flatten().copied());
+    // To the kernel this number says "leave it as it is", and it is root's.
+    ensure!(ids.into_iter().all(|id| id != u32::MAX), "process.user: {} is nobody's number", u32::MAX);
     ensure!(process.cwd().is_absolute(), "process.cwd {:?} is not absolute", process.cwd());
     refuse(process.scheduler(), "process.scheduler")?;
     refuse(process.io_priority(), "process.ioPriority")?;
@@ -210,6 +214,9 @@ mod tests {
             ("/process", "terminal", json!(true), "terminal"),
             ("/process", "args", json!([]), "args"),
             ("/process", "cwd", json!("tmp"), "cwd"),
+            ("/process", "user", json!({"uid": 4294967295_u32, "gid": 0}), "nobody's number"),
+            ("/process", "user", json!({"uid": 0, "gid": 4294967295_u32}), "nobody's number"),
+            ("/process", "user", json!({"uid": 5, "gid": 5, "additionalGids": [4294967295_u32]}), "nobody's number"),
             ("/process", "selinuxLabel", json!("a:b:c:s0"), "selinuxLabel"),
             ("/linux", "namespaces", json!([{"type": "pid"}]), "mount namespace"),
             ("/linux", "namespaces", json!([{"type": "mount"}, {"type": "user"}]), "user"),

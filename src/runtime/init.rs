@@ -2,6 +2,7 @@
 //!
 //! It prepares everything that can fail, says so, and is held until the launcher lets it go: by then systemd watches it.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -9,8 +10,8 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
-use nix::errno::Errno;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::sys::signal::SigSet;
 use nix::unistd::{execve, sethostname};
 use oci_spec::runtime::{Linux, Mount, Process};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -18,17 +19,15 @@ use rustix::process::{DumpableBehavior, Signal};
 
 use super::credentials::Credentials;
 use super::deployment::Deployment;
-use super::environment::Passed;
+use super::environment::{Passed, Places};
 use super::mounts::{self, Detached};
 use super::namespaces::Namespaces;
 use super::process::{self, Capable};
 use super::rootfs::{self, RootFs};
-use super::{dev, one_line, protect, seccomp, sys};
+use super::{dev, exit, one_line, pressure, protect, seccomp, sys, unfit};
 
-/// Said on the report pipe when all is prepared; anything else there is an error's text.
+/// Said on the report pipe when all is prepared; anything else there is an exit code and an error's text.
 pub const PREPARED: u8 = b'+';
-/// Ends an init whose program could not be executed, as systemd's own EXIT_EXEC does.
-const EXIT_EXEC: i32 = 203;
 /// config.json: the program speaks to systemd itself.
 pub const NOTIFY: &str = "org.sysctr.notify";
 /// config.json: set-user-ID and file capabilities of the image count.
@@ -50,6 +49,10 @@ pub struct Init {
     pub go: File,
     /// end with the launcher
     pub bound: bool,
+    /// the signals that were blocked when the launcher was executed
+    pub mask: SigSet,
+    /// what an end here and now would be called
+    pub stage: Cell<u8>,
 }
 
 impl Init {
@@ -60,16 +63,18 @@ impl Init {
                 if self.report.write_all(&[PREPARED]).is_err() || !self.let_go() {
                     std::process::exit(1); // the launcher is gone, and with it whoever wanted this container
                 }
-                let Err(error) = ready.exec();
-                (error, EXIT_EXEC)
+                self.stage.set(exit::EXEC);
+                let Err(error) = ready.exec(&self.stage);
+                error
             }
-            Err(error) => (error, 1),
+            Err(error) => error,
         };
         // Nobody to tell is no reason to stay. The launcher speaks first, then we end: systemd then shows the cause.
-        let _ = self.report.write_all(one_line(&failed.0).as_bytes());
+        let text = [&[self.stage.get()], one_line(&failed).as_bytes()].concat();
+        let _ = self.report.write_all(&text);
         drop(self.report);
         let _ = self.go.read(&mut [0]);
-        std::process::exit(failed.1)
+        std::process::exit(self.stage.get().into())
     }
 
     fn let_go(&mut self) -> bool {
@@ -80,19 +85,25 @@ impl Init {
         // Nothing in the container's namespaces may look into this process while it is still ours.
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
         let _ = rustix::process::setsid(); // fails only where we lead a session already
-        rustix::process::umask(Mode::empty());
+        let umask = rustix::process::umask(Mode::empty());
         let spec = &self.deployment.spec;
         let (Some(process), Some(linux)) = (spec.process(), spec.linux()) else { bail!("config.json is not whole") };
+        self.stage.set(exit::NAMESPACE);
         self.namespaces.join()?;
+        self.stage.set(exit::OOM_ADJUST);
         if let Some(score) = process.oom_score_adj() {
             let path = "/proc/self/oom_score_adj";
             std::fs::write(path, score.to_string()).with_context(|| format!("setting oomScoreAdj to {score}"))?;
         }
+        self.stage.set(exit::SECCOMP);
         let filter =
             linux.seccomp().as_ref().map(|seccomp| seccomp::Filter::of(seccomp, &self.deployment.dir)).transpose()?;
+        self.stage.set(exit::CAPABILITIES);
         let capable = Capable::of(process.capabilities().as_ref())?;
+        self.stage.set(exit::APPARMOR);
         let profile = apparmor(process)?;
-        let notify = self.build_root(linux)?;
+        self.stage.set(exit::NAMESPACE);
+        let places = self.build_root(linux)?;
 
         if let Some(name) = spec.hostname() {
             sethostname(name).with_context(|| format!("setting the hostname {name:?}"))?;
@@ -100,37 +111,49 @@ impl Init {
         if let Some(name) = spec.domainname() {
             sys::set_domainname(name).with_context(|| format!("setting the domainname {name:?}"))?;
         }
+        self.stage.set(exit::CHDIR);
         process::enter_folder(process.cwd())?;
+        self.stage.set(exit::LIMITS);
         process::limit(process.rlimits().as_deref().unwrap_or_default())?;
+        self.stage.set(exit::APPARMOR);
         if let Some((mut file, profile)) = profile {
             file.write_all(format!("exec {profile}").as_bytes())
                 .with_context(|| format!("setting the AppArmor profile {profile:?}"))?;
         }
+        self.stage.set(exit::CAPABILITIES);
         capable.bound()?;
+        self.stage.set(exit::NO_NEW_PRIVILEGES);
         let sealed = process.no_new_privileges() == Some(true);
         if sealed {
             rustix::thread::set_no_new_privs(true)?;
         } else if let Some(filter) = &filter {
+            self.stage.set(exit::SECCOMP);
             filter.load()?; // needs CAP_SYS_ADMIN, which goes next
         }
-        process::become_user(process.user())?;
+        self.stage.set(exit::USER);
+        process::become_user(process.user(), umask)?;
+        self.stage.set(exit::CAPABILITIES);
         capable.apply()?;
-        let program = process::find_program(process)?;
+        self.stage.set(exit::EXEC);
+        let own = process.env().as_deref().unwrap_or_default();
+        let env = self.passed.of_program(own, std::process::id(), &places)?;
+        let program = process::find_program(process, &env)?;
+        self.stage.set(exit::FAILURE);
         self.passed.keep_descriptors()?;
         if self.bound {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         }
-        let own = process.env().as_deref().unwrap_or_default();
         Ok(Ready {
             program,
             args: process.args().iter().flatten().map(|arg| CString::new(arg.as_str())).collect::<Result<_, _>>()?,
-            env: self.passed.of_program(own, std::process::id(), notify.as_deref())?,
+            env,
             filter: filter.filter(|_| sealed),
+            mask: self.mask,
         })
     }
 
-    /// Puts the root together and enters it. Gives the notification socket's path in it, where the program may have it.
-    fn build_root(&self, linux: &Linux) -> Result<Option<OsString>> {
+    /// Puts the root together and enters it. Gives what lies elsewhere in it than on the host.
+    fn build_root(&self, linux: &Linux) -> Result<Places> {
         let Deployment { dir, spec, .. } = &self.deployment;
         let path = spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path());
         let null = protect::null()?;
@@ -142,12 +165,20 @@ impl Init {
         };
         let user = spec.process().as_ref().map(Process::user).cloned().unwrap_or_default();
         let credentials = match &self.passed.credentials {
-            Some(path) => Some(Credentials::of_host(path, &user).context("taking the unit's credentials")?),
+            Some(path) => {
+                self.stage.set(exit::CREDENTIALS);
+                Some(Credentials::of_host(path, &user).context("taking the unit's credentials")?)
+            }
             None => None,
         };
+        self.stage.set(exit::NAMESPACE);
         let own = RootFs::detached(dir, path, self.deployment.annotated(SETUID))?;
         let mut detached = Vec::new();
-        let wanted = spec.mounts().as_deref().unwrap_or_default();
+        let wanted = self.passed.directories.among(spec.mounts().as_deref().unwrap_or_default(), &own);
+        let wanted = &wanted.map_err(|(code, error)| {
+            self.stage.set(code);
+            error
+        })?;
         if !wanted.iter().any(|mount| mount.destination() == Path::new("/dev")) {
             detached.extend(mounts::make(&default_dev(), dir, &[])?);
         }
@@ -161,14 +192,18 @@ impl Init {
         mounts::attach(&mut root, detached)?;
         dev::fill(&root, linux.devices().as_deref().unwrap_or_default())?;
         if let Some(credentials) = credentials {
+            self.stage.set(exit::CREDENTIALS);
             credentials.attach(&mut root)?;
+            self.stage.set(exit::NAMESPACE);
         }
+        let ids = (user.uid(), user.gid());
+        let pressure = self.passed.pressure.as_ref().and_then(|file| pressure::watch(&root, file, ids));
         let notify = socket.map(|(path, mount)| attach_notify(&mut root, path, mount)).transpose()?;
         set_sysctls(linux)?;
         protect::read_only(&root, linux.readonly_paths().as_deref().unwrap_or_default())?;
         protect::mask(&root, linux.masked_paths().as_deref().unwrap_or_default(), &null)?;
         root.enter(linux.rootfs_propagation().as_deref())?;
-        Ok(notify)
+        Ok(Places { notify, pressure })
     }
 }
 
@@ -178,22 +213,22 @@ struct Ready {
     args: Vec<CString>,
     env: Vec<CString>,
     filter: Option<seccomp::Filter>,
+    mask: SigSet,
 }
 
 impl Ready {
-    fn exec(self) -> Result<Infallible> {
-        sys::reset_signals();
+    fn exec(self, stage: &Cell<u8>) -> Result<Infallible> {
+        // As systemd gave them: a plain program has SIGPIPE ignored unless its unit says IgnoreSIGPIPE=no.
+        sys::restore_pipe_signal();
+        self.mask.thread_set_mask()?;
         if let Some(filter) = &self.filter {
+            stage.set(exit::SECCOMP);
             filter.load()?;
+            stage.set(exit::EXEC);
         }
         let Err(error) = execve(&self.program, &self.args, &self.env);
-        let executing = format!("executing {:?}", self.program);
-        match error {
-            // The file itself was looked at before: what is missing is what its first line or its header names.
-            Errno::ENOENT => bail!("{executing}: the interpreter that it names is missing in the image"),
-            Errno::ENOEXEC => bail!("{executing}: it is no program for this machine"),
-            error => Err(error).context(executing),
-        }
+        // The file itself was looked at before: what is missing is what its first line or its header names.
+        Err(anyhow!("executing {:?}: {}", self.program, unfit::why(&self.program, error)))
     }
 }
 

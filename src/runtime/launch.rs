@@ -4,13 +4,14 @@
 //! Type=simple, Type=oneshot) systemd holds the process that it started for the main one and has no way to be told another:
 //! then the launcher stays, passes signals on, and ends as the container does. `--wait` asks for that in any case.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,11 +21,12 @@ use rustix::process::pidfd_send_signal;
 
 use super::deployment::{self, Deployment};
 use super::environment::Passed;
-use super::handover::Manager;
+use super::exit::{self, Failed};
+use super::handover::{self, Manager};
 use super::init::{Init, NOTIFY, PREPARED};
 use super::namespaces::Namespaces;
 use super::sys::{self, Child};
-use super::{one_line, seal};
+use super::{given, one_line, seal};
 
 /// How long an init that failed may take to end by itself.
 const END_DEADLINE: Duration = Duration::from_secs(2);
@@ -67,12 +69,16 @@ pub fn run(run: &Run) -> u8 {
 
 fn failed(error: &anyhow::Error, manager: Option<&Manager>) -> u8 {
     let line = one_line(error);
-    eprintln!("error: {line}");
+    let level = if handover::stderr_is_journal() { "<3>" } else { "" };
+    eprintln!("{level}error: {line}");
     if let Some(manager) = manager {
         // The message on standard error is what counts; systemd not hearing it must not hide that one.
         let _ = manager.status(&line).and_then(|()| manager.barrier());
     }
-    1
+    match given::by_systemd(|name| std::env::var_os(name)) {
+        true => Failed::code_of(error),
+        false => exit::FAILURE,
+    }
 }
 
 /// Init as the launcher holds it.
@@ -92,9 +98,11 @@ fn clone(run: &Run, sibling: bool) -> Result<Started> {
     let speaks_itself = deployment.annotated(NOTIFY);
     let (report, report_of_init) = pipe_with(PipeFlags::CLOEXEC)?;
     let (go_of_init, go) = pipe_with(PipeFlags::CLOEXEC)?;
+    passed.directories.give(&deployment.spec)?;
     namespaces.join_for_children()?;
+    let mut mask = SigSet::thread_get_mask()?;
     if !sibling {
-        forwarded().thread_block()?;
+        mask = forwarded().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         sys::default_action(libc::SIGCHLD);
     }
     match sys::clone(namespaces.new, sibling).context("making the container's namespaces")? {
@@ -102,7 +110,8 @@ fn clone(run: &Run, sibling: bool) -> Result<Started> {
         None => {
             drop((report, go));
             let (report, go) = (report_of_init.into(), go_of_init.into());
-            Init { deployment, passed, namespaces, report, go, bound: !sibling }.main()
+            let stage = Cell::new(exit::FAILURE);
+            Init { deployment, passed, namespaces, report, go, bound: !sibling, mask, stage }.main()
         }
     }
 }
@@ -142,7 +151,7 @@ impl Started {
         match self.report.read(&mut first).context("hearing from the container's init")? {
             0 => bail!("the container's init ended before it was prepared"),
             _ if first == [PREPARED] => Ok(()),
-            _ => Err(self.cause(&first)),
+            _ => Err(self.cause(first)),
         }
     }
 
@@ -153,14 +162,14 @@ impl Started {
         let mut first = [0];
         match self.report.read(&mut first).context("hearing from the container's init")? {
             0 => Ok(()),
-            _ => Err(self.cause(&first)),
+            _ => Err(self.cause(first)),
         }
     }
 
-    fn cause(&mut self, first: &[u8]) -> anyhow::Error {
-        let mut text = first.to_vec();
+    fn cause(&mut self, first: [u8; 1]) -> anyhow::Error {
+        let mut text = Vec::new();
         match self.report.read_to_end(&mut text) {
-            Ok(_) => anyhow!("{}", String::from_utf8_lossy(&text)),
+            Ok(_) => Failed::new(first[0], &text).into(),
             Err(error) => anyhow!(error).context("hearing why the container's init failed"),
         }
     }

@@ -27,19 +27,24 @@ mod check;
 mod credentials;
 mod deployment;
 mod dev;
+mod directories;
 mod environment;
+mod exit;
+mod given;
 mod handover;
 mod init;
 mod launch;
 mod mounts;
 mod namespaces;
 mod options;
+mod pressure;
 mod process;
 mod protect;
 mod rootfs;
 mod seal;
 mod seccomp;
 mod sys;
+mod unfit;
 
 const USAGE: &str =
     "usage: sysctr-runtime run DEPLOYMENT_DIR [--instance NAME] [--wait]\n       sysctr-runtime --version";

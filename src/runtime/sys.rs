@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // raw system calls; every argument is owned by the function or borrowed for its length
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// What a mount's attributes become, as mount_setattr(2) takes them.
@@ -111,18 +112,29 @@ pub fn keep_on_exec(fd: i32) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }.into()).map(drop)
 }
 
-/// Every signal as it is by default, none blocked.
-pub fn reset_signals() {
-    // The kernel's struct sigaction and a signal set are no longer than this; all zero is SIG_DFL, and nothing blocked.
-    let zero = [0u64; 16];
-    // SAFETY: past libc, which keeps two signals to itself that an ignoring parent hands on all the same. `zero` outlives the
-    // calls, the old values are not asked for, and 8 is the kernel's size of a signal set.
-    unsafe {
-        for signal in 1..=64 {
-            libc::syscall(libc::SYS_rt_sigaction, signal, &zero, std::ptr::null_mut::<u64>(), 8);
+/// Whether this process was given SIGPIPE ignored, as systemd does unless IgnoreSIGPIPE=no.
+static PIPE_IGNORED: AtomicBool = AtomicBool::new(false);
+
+/// Runs before Rust's own start, which ignores SIGPIPE whatever it was.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static REMEMBER: extern "C" fn() = {
+    extern "C" fn remember() {
+        // SAFETY: an all-zero sigaction is a valid one; the call only reads the disposition into it.
+        unsafe {
+            let mut given: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(libc::SIGPIPE, std::ptr::null(), &mut given);
+            PIPE_IGNORED.store(given.sa_sigaction == libc::SIG_IGN, Ordering::Relaxed);
         }
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &zero, std::ptr::null_mut::<u64>(), 8);
     }
+    remember
+};
+
+/// SIGPIPE as this process was given it. No other disposition was changed.
+pub fn restore_pipe_signal() {
+    let action = if PIPE_IGNORED.load(Ordering::Relaxed) { libc::SIG_IGN } else { libc::SIG_DFL };
+    // SAFETY: neither is a handler of ours.
+    unsafe { libc::signal(libc::SIGPIPE, action) };
 }
 
 /// One signal as it is by default.
