@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
-use sysctr::model::{name::ContainerName, reference::ImageSource, values::Setting};
+use sysctr::model::{name::ContainerName, other_runtime::RuntimePath, reference::ImageSource, values::Setting};
 
 /// The heading of the options that every verb has.
 const EVERYWHERE: &str = "With every command";
@@ -102,6 +102,9 @@ pub struct InstallArgs {
     /// Give a value that the image asks for; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub settings: Vec<Setting>,
+    /// Let this OCI runtime start it (crun, runc, youki) instead of the bundled one
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
+    pub runtime: Option<RuntimePath>,
     /// Accept what the image requests of the host without asking
     #[arg(short, long)]
     pub yes: bool,

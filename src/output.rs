@@ -38,6 +38,13 @@ impl Output {
         }
     }
 
+    /// A word of advice with what was done.
+    pub fn hint(&self, line: impl AsRef<str>) {
+        if !self.quiet && !self.json {
+            eprintln!("hint: {}", one_line(line.as_ref()));
+        }
+    }
+
     /// Something that a person should know though nothing failed.
     pub fn warn(&self, line: impl AsRef<str>) {
         // With --json standard error is for the one document of a failure.

@@ -16,7 +16,7 @@ if command -v apt-get >/dev/null; then
     install="apt-get install -y --no-install-recommends"
     refresh="apt-get update"
 elif command -v dnf >/dev/null; then
-    wanted="gcc make pkgconf-pkg-config ostree-devel libseccomp-devel ostree
+    wanted="gcc glibc-static make pkgconf-pkg-config ostree-devel libseccomp-devel ostree
         mmdebstrap debian-keyring qemu-system-x86-core qemu-img e2fsprogs systemd-container
         docker-distribution buildah umoci skopeo podman crun runc httpd-tools jq openssl util-linux util-linux-script curl strace binutils procps-ng systemd busybox"
     missing=

@@ -4,45 +4,27 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Context, image, uninstall};
-use crate::{cli::InstallArgs, output::one_line};
+use super::{Context, candidate::Candidate, image, uninstall};
+use crate::cli::InstallArgs;
 use sysctr::{
     host::{
-        apply,
-        dir::Folder,
-        lock::StoreLock,
-        ostree::{Store, StoredImage},
-        owned, policy, settings, state,
-        systemd::Manager,
-        transaction::{self, Parts, Staged},
-        units,
+        apply, dir::Folder, lock::StoreLock, ostree::Store, other_runtime, owned, policy, settings, state,
+        systemd::Manager, transaction, units,
     },
     model::{
-        deployment::{Deployment, Record},
+        deployment::Deployment,
         fault::{Code, Fault},
         name::ContainerName,
-        render::{self, Rendered},
+        other_runtime::hints,
         request::Requests,
-        spec,
         values::Values,
     },
 };
 
-/// Bytes of a passwd(5) or group(5) that are still believed.
-const ACCOUNTS_LIMIT: u64 = 1 << 20;
-
 /// What there is to do.
 enum Plan {
     NothingToDo,
-    Ready(Box<Ready>),
-}
-
-/// Everything decided and asked; nothing written but the image in the store.
-struct Ready {
-    name: ContainerName,
-    id: u32,
-    image: StoredImage,
-    rendered: Rendered,
+    Ready(Box<Candidate>),
 }
 
 /// Installs an image.
@@ -51,7 +33,7 @@ pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
     let (root, lock) = context.begin("install")?;
     let manager = context.manager()?;
     let store = Store::open_or_create(&lock)?;
-    let ready = match plan(context, args, &name, &root, &lock, &store)? {
+    let candidate = match plan(context, args, &name, &root, &lock, &store)? {
         Plan::NothingToDo => {
             context.output.result(&serde_json::json!({"name": name, "changed": false}), || {
                 let text = format!("{name} is installed with this image and these values; nothing to do");
@@ -59,13 +41,16 @@ pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
             })?;
             return if args.now { start(manager.as_ref(), &root, &name) } else { Ok(()) };
         }
-        Plan::Ready(ready) => ready,
+        Plan::Ready(candidate) => candidate,
     };
     if args.dry_run {
-        return show(context, &ready);
+        return show(context, &candidate);
     }
-    accept(context, args, &root, &ready)?;
-    let deployment = ready.apply(context, args, &root, &lock, &store, manager.as_ref())?;
+    candidate.accept(context, &root, &Requests::new(), args.yes, "installing")?;
+    for hint in args.runtime.iter().flat_map(|runtime| hints(runtime, &name, &candidate.rendered.spec)) {
+        context.output.hint(hint);
+    }
+    let deployment = apply(context, args, *candidate, &root, &lock, &store, manager.as_ref())?;
     let started = match (args.now, &manager) {
         (true, Some(_)) => " and started".to_owned(),
         (_, Some(_)) => format!("; `systemctl start {name}` starts it"),
@@ -102,6 +87,7 @@ fn plan(
 ) -> Result<Plan> {
     // Asked again by a pull; an image that is there already was perhaps pulled under another policy.
     policy::check(&context.root, &args.image)?;
+    args.runtime.as_ref().map_or(Ok(()), |runtime| other_runtime::check(root, runtime))?;
     let container = state::container(root, name)?;
     container.as_ref().map_or(Ok(()), transaction::refuse_pending)?;
     let installed = container.and_then(|container| container.active);
@@ -114,26 +100,9 @@ fn plan(
         Some(image) => image,
         None => image::pull(context, lock, store, &args.image, &settings::load(root)?)?,
     };
-    let exports = store.read_exports(&image)?;
-    let exports = exports.into_iter().map(|(path, bytes)| (path.to_string_lossy().into_owned(), bytes)).collect();
-    let account = |path| -> Result<String> {
-        let bytes = store.read_file(&image, Path::new(path), ACCOUNTS_LIMIT)?.unwrap_or_default();
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    };
     let id = transaction::next_id(root, name)?;
-    let reference = args.image.to_string();
-    let inputs = render::Inputs {
-        name,
-        id,
-        image: &reference,
-        digest: &image.digest,
-        config: &image.config,
-        exports: &exports,
-        passwd: &account("etc/passwd")?,
-        group: &account("etc/group")?,
-        settings: &args.settings,
-    };
-    let rendered = render::render(&inputs).with_context(|| format!("rendering {}", args.image))?;
+    let candidate = Candidate::render(store, name, id, &args.image, image, &args.settings, args.runtime.as_ref())?;
+    let (image, rendered) = (&candidate.image, &candidate.rendered);
     if installed.is_none()
         && let Some(file) = units::conflict(root, name, &rendered.files)?
     {
@@ -143,15 +112,16 @@ fn plan(
         let current = state::deployment(root, name, id)?;
         // Who gave a value does not matter, as long as it is the same.
         let plain = |values: &Values| values.values().map(|value| value.value.clone()).collect::<Vec<_>>();
-        if current.digest == image.digest && plain(&current.values) == plain(&rendered.values) {
+        let same_runtime = current.runtime == args.runtime;
+        if same_runtime && current.digest == image.digest && plain(&current.values) == plain(&rendered.values) {
             return Ok(Plan::NothingToDo);
         }
-        let message = format!("{name} is installed already, with another image or other values");
+        let message = format!("{name} is installed already, with another image, other values or another runtime");
         bail!(Fault::new(Code::Failed, message).hint(format!(
             "uninstall it first, or choose another name with --name; `sysctr show {name}` tells what is there"
         )));
     }
-    Ok(Plan::Ready(Box::new(Ready { name: name.clone(), id, image, rendered })))
+    Ok(Plan::Ready(Box::new(candidate)))
 }
 
 /// The failure that says who has the name.
@@ -160,57 +130,17 @@ fn taken(name: &ContainerName, file: &Path) -> Fault {
     Fault::new(Code::Failed, message).hint("choose another one with --name")
 }
 
-/// Shows the image's requests, and asks unless they are accepted already.
-fn accept(context: &Context, args: &InstallArgs, root: &Folder, ready: &Ready) -> Result<()> {
-    let accepted = settings::load(root)?.requests.accept;
-    let requests = requests(root, ready)?;
-    let open: Vec<&String> = requests.iter().filter(|request| !accepted.contains(request)).collect();
-    if open.is_empty() {
-        return Ok(());
-    }
-    // Who is not asked finds them in the error, or has accepted them.
-    if context.output.can_ask() || (args.yes && !context.output.quiet && !context.output.json) {
-        eprintln!("{} requests what an image may not do unasked:", args.image);
-        open.iter().for_each(|request| eprintln!("  {}", one_line(request)));
-    }
-    if args.yes || context.output.confirm("Accept?")? {
-        return Ok(());
-    }
-    let message = format!("installing {}: its requests were not accepted: {}", ready.name, list(&open));
-    bail!(Fault::new(Code::Refused, message).hint("--yes accepts them"))
-}
-
-fn list(requests: &[&String]) -> String {
-    requests.iter().map(|request| request.as_str()).collect::<Vec<_>>().join("; ")
-}
-
-/// The requests of the texts, and those that depend on what lies on this host.
-fn requests(root: &Folder, ready: &Ready) -> Result<Requests> {
-    let Ready { name, rendered, .. } = ready;
-    let mut requests = rendered.requests.clone();
-    let homes = rendered.homes(name);
-    for source in rendered.spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_ref()?.to_str()) {
-        owned::refuse_links(root, name, source)?;
-    }
-    for folder in rendered.state.iter().map(|folder| &folder.path).chain(&homes) {
-        if owned::is_foreign(root, name, folder)? {
-            requests.insert(format!("take over {folder} of the host, which is there already"));
-        }
-    }
-    Ok(requests)
-}
-
-fn show(context: &Context, ready: &Ready) -> Result<()> {
+fn show(context: &Context, candidate: &Candidate) -> Result<()> {
     let root = context.folder()?;
-    let requests = requests(&root, ready)?;
-    let config = serde_json::to_value(&ready.rendered.spec).context("writing config.json")?;
+    let requests = candidate.requests(&root)?;
+    let config = serde_json::to_value(&candidate.rendered.spec).context("writing config.json")?;
     let document = serde_json::json!({
-        "name": ready.name, "image": ready.image.name(), "digest": ready.image.digest, "values": ready.rendered.values,
-        "requests": requests, "files": ready.rendered.files, "config": config,
+        "name": candidate.name, "image": candidate.image.name(), "digest": candidate.image.digest, "values": candidate.rendered.values,
+        "requests": requests, "files": candidate.rendered.files, "config": config,
     });
     context.output.result(&document, || {
-        let mut text = format!("would install {} (deployment {})\n", ready.name, ready.id);
-        for (file, content) in &ready.rendered.files {
+        let mut text = format!("would install {} (deployment {})\n", candidate.name, candidate.id);
+        for (file, content) in &candidate.rendered.files {
             text.push_str(&format!("\n--- {file}\n{content}"));
         }
         for request in &requests {
@@ -220,61 +150,34 @@ fn show(context: &Context, ready: &Ready) -> Result<()> {
     })
 }
 
-impl Ready {
-    /// Stages, commits and activates. A failure before the commit leaves nothing; one after it is undone.
-    fn apply(
-        self,
-        context: &Context,
-        args: &InstallArgs,
-        root: &Folder,
-        lock: &StoreLock,
-        store: &Store,
-        manager: Option<&Manager>,
-    ) -> Result<Deployment> {
-        let accepted = requests(root, &self)?;
-        let Ready { name, id, image, rendered } = self;
-        let is_file = |source: &str| context.root.join(source.trim_start_matches('/')).is_file();
-        let mount_points = spec::mount_points(&rendered.spec, is_file);
-        let labels = image.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
-        let record = Deployment {
-            version: Deployment::VERSION,
-            name: name.clone(),
-            id,
-            image: args.image.to_string(),
-            digest: image.digest.clone(),
-            commit: image.commit.clone(),
-            image_version: labels.get("org.opencontainers.image.version").cloned(),
-            created: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-            values: rendered.values,
-            accepted,
-            units: rendered.files.keys().filter(|file| sysctr::model::layout::is_unit(file)).cloned().collect(),
-            state: rendered.state,
-            mount_points: Vec::new(),
-        };
-        let config_json = spec::to_text(&rendered.spec)?;
-        let parts = Parts { image: &image, record: record.clone(), config_json, files: rendered.files, mount_points };
-        let staging = || format!("staging {name}");
-        let staged = Staged::write(root, lock, store, parts).with_context(staging)?;
-        if manager.is_some() {
-            units::verify(root, &name, id).with_context(staging)?;
-        }
-        let enable = !args.no_enable;
-        let made = staged.commit(lock, enable).with_context(|| format!("installing {name}"))?;
+/// Stages, commits and activates. A failure before the commit leaves nothing; one after it is undone.
+fn apply(
+    context: &Context,
+    args: &InstallArgs,
+    candidate: Candidate,
+    root: &Folder,
+    lock: &StoreLock,
+    store: &Store,
+    manager: Option<&Manager>,
+) -> Result<Deployment> {
+    let (staged, record) = candidate.stage(context, root, lock, store, manager)?;
+    let name = record.name.clone();
+    let enable = !args.no_enable;
+    let made = staged.commit(lock, enable).with_context(|| format!("installing {name}"))?;
 
-        let activated = activate(root, manager, &record).and_then(|()| match args.now {
-            true => start(manager, root, &name),
-            false => Ok(()),
-        });
-        let Err(error) = activated else {
-            transaction::finish(root, lock, &name)?;
-            return Ok(record);
-        };
-        undo(root, lock, manager, &record, &made).map_err(|undoing| {
-            let message = format!("installing {name}: {error:#}; and undoing it: {undoing:#}");
-            Fault::new(Code::NeedsYou, message).hint(format!("`sysctr uninstall {name}` removes what is left"))
-        })?;
-        Err(error.context(format!("installing {name}, which is undone")))
-    }
+    let activated = activate(root, manager, &record).and_then(|()| match args.now {
+        true => start(manager, root, &name),
+        false => Ok(()),
+    });
+    let Err(error) = activated else {
+        transaction::finish(root, lock, &name)?;
+        return Ok(record);
+    };
+    undo(root, lock, manager, &record, &made).map_err(|undoing| {
+        let message = format!("installing {name}: {error:#}; and undoing it: {undoing:#}");
+        Fault::new(Code::NeedsYou, message).hint(format!("`sysctr uninstall {name}` removes what is left"))
+    })?;
+    Err(error.context(format!("installing {name}, which is undone")))
 }
 
 /// Everything behind the commit that is more than our own files.

@@ -1,5 +1,6 @@
 //! One verb a file: choose, apply, report.
 
+pub mod candidate;
 pub mod image;
 pub mod images;
 pub mod inspect;

@@ -16,6 +16,7 @@ use sysctr::{
         digest::Digest,
         layout,
         name::ContainerName,
+        other_runtime::RuntimePath,
         values::Values,
     },
 };
@@ -29,6 +30,8 @@ struct Shown<'a> {
     units: &'a [String],
     host_files: Vec<HostFile>,
     state_folders: &'a [OwnedFolder],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runtime: Option<&'a RuntimePath>,
     accepted: Vec<&'a String>,
     deployments: Vec<Version>,
 }
@@ -61,6 +64,7 @@ pub fn run(context: &Context, name: &ContainerName) -> Result<()> {
         units: &deployment.units,
         host_files: host_files(&root, &deployment)?,
         state_folders: &deployment.state,
+        runtime: deployment.runtime.as_ref(),
         accepted: deployment.accepted.iter().collect(),
         deployments: deployments.into_iter().map(Version::of).collect(),
     };
@@ -99,6 +103,9 @@ impl Shown<'_> {
         }
         line("State", &format!("{}{}", row.state, if row.pending { " (an operation is pending)" } else { "" }));
         line("Enabled", if row.enabled { "yes" } else { "no" });
+        if let Some(runtime) = self.runtime {
+            line("Runtime", runtime.as_str());
+        }
         for (name, value) in self.values {
             let given = if value.source == sysctr::model::values::Source::Admin { " (given)" } else { "" };
             line("Value", &format!("{name} = {}{given}", value.value));

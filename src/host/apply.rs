@@ -9,6 +9,7 @@ use super::dir::Folder;
 use crate::model::{
     layout::{self, SYSUSERS, TMPFILES},
     name::ContainerName,
+    other_runtime::RuntimePath,
 };
 
 /// Makes the system users that the image ships (systemd-sysusers(8)).
@@ -23,8 +24,14 @@ pub fn tmpfiles(running: bool, name: &ContainerName, root: &Folder) -> Result<()
 
 /// Lets the runtime check a deployment's config.json, so that what it refuses is refused at install and not at the first start; it
 /// also leaves there what makes the start quicker. Where it is not installed there is nothing to ask.
-pub fn prepare(deployment: &Folder) -> Result<()> {
-    let output = match Command::new(layout::RUNTIME).arg("prepare").arg(deployment.path()).output() {
+/// `other` is the runtime that starts it in the bundled one's place.
+pub fn prepare(deployment: &Folder, other: Option<&RuntimePath>) -> Result<()> {
+    let mut command = Command::new(layout::RUNTIME);
+    match other {
+        None => command.arg("prepare"),
+        Some(other) => command.args(["prepare-with", other.as_str()]),
+    };
+    let output = match command.arg(deployment.path()).output() {
         Ok(output) => output,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).with_context(|| format!("running {}", layout::RUNTIME)),

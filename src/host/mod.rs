@@ -11,6 +11,7 @@ pub mod import;
 pub mod layer;
 pub mod lock;
 pub mod ostree;
+pub mod other_runtime;
 pub mod owned;
 mod paths;
 pub mod policy;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{digest::Digest, name::ContainerName, values::Values};
+use super::{digest::Digest, name::ContainerName, other_runtime::RuntimePath, values::Values};
 
 /// `deployment.json`: one numbered version of a container, written once.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -37,6 +37,9 @@ pub struct Deployment {
     pub state: Vec<OwnedFolder>,
     /// Files and folders that were added to the checkout to mount upon.
     pub mount_points: Vec<String>,
+    /// The runtime that starts it, where it is not the bundled one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<RuntimePath>,
 }
 
 /// A host folder of the container.

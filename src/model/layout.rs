@@ -10,7 +10,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::{name::ContainerName, unit::UnitFile};
+use super::{name::ContainerName, other_runtime::RuntimePath, unit::UnitFile};
 
 /// One folder for each container.
 pub const CONTAINERS: &str = "etc/sysctr/containers";
@@ -61,9 +61,22 @@ pub fn deployment(name: &ContainerName, id: u32) -> String {
 /// The bundled runtime.
 pub const RUNTIME: &str = "/usr/libexec/sysctr/sysctr-runtime";
 
-/// The command that starts a deployment.
-pub fn launch(name: &ContainerName, id: u32) -> String {
-    format!("{RUNTIME} run /{}", deployment(name, id))
+/// The command that starts a deployment, by another runtime where one was chosen.
+pub fn launch(name: &ContainerName, id: u32, other: Option<&RuntimePath>) -> String {
+    match other {
+        None => format!("{RUNTIME} run /{}", deployment(name, id)),
+        Some(other) => format!("{RUNTIME} run-with {other} /{}", deployment(name, id)),
+    }
+}
+
+/// What the unit runs after a stop: another runtime keeps files of its own, and does not see systemd end its container.
+pub fn clean_up(name: &ContainerName, id: u32, other: &RuntimePath) -> String {
+    format!("-{RUNTIME} delete-with {other} /{}", deployment(name, id))
+}
+
+/// The command that runs what a deployment wants run after a stop.
+pub fn poststop(name: &ContainerName, id: u32) -> String {
+    format!("{RUNTIME} poststop /{}", deployment(name, id))
 }
 
 /// Folder and file name where a file of the rendered set is placed.

@@ -105,7 +105,7 @@ pub struct Container {
     pub tmpfs: Vec<String>,
     /// The program speaks sd_notify(3) itself.
     pub notify: bool,
-    /// Only `true` so far: the root file system is read-only.
+    /// With `false` the root file system may be written to, and forgets it at each stop.
     pub readonly: Option<bool>,
 }
 
@@ -202,10 +202,6 @@ impl Manifest {
 
     fn check(&self) -> Result<()> {
         let container = &self.container;
-        ensure!(
-            container.readonly != Some(false),
-            "container.readonly: a writable root is not supported yet; list folders in container.tmpfs or state.folders"
-        );
         ensure!(self.host_files.is_empty(), "hostFiles: not supported yet");
         ensure!(container.args.as_ref().is_none_or(|args| !args.is_empty()), "container.args: empty");
         for (name, value) in &self.values {

@@ -7,6 +7,7 @@ pub mod host_lines;
 pub mod layout;
 pub mod manifest;
 pub mod name;
+pub mod other_runtime;
 pub mod reference;
 pub mod render;
 pub mod request;

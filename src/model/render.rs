@@ -13,6 +13,7 @@ use super::{
     host_lines, layout,
     manifest::Manifest,
     name::ContainerName,
+    other_runtime::RuntimePath,
     request::{self, RECOVER_UNIT, Requests},
     spec,
     template::{self, Kind},
@@ -26,6 +27,11 @@ const DEFAULT_SERVICE: &str = include_str!("../../templates/service.hbs");
 
 /// The unit templates that an image may ship.
 const UNIT_TEMPLATES: [&str; 4] = ["service", "socket", "timer", "path"];
+
+/// What ld.so(8) and malloc obey. An admin who sets one for the program would set it for the launcher, as root on the host.
+const LOADERS_VARIABLES: &str = "LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT LD_BIND_NOW LD_BIND_NOT LD_DEBUG LD_DEBUG_OUTPUT \
+    LD_DYNAMIC_WEAK LD_HWCAP_MASK LD_ORIGIN_PATH LD_POINTER_GUARD LD_PREFER_MAP_32BIT_EXEC LD_PROFILE LD_PROFILE_OUTPUT \
+    LD_SHOW_AUXV LD_TRACE_LOADED_OBJECTS LD_TRACE_PRELINKING LD_USE_LOAD_BIAS LD_VERBOSE LD_WARN GLIBC_TUNABLES MALLOC_PERTURB_";
 
 /// What is rendered.
 #[allow(missing_docs)]
@@ -42,6 +48,8 @@ pub struct Inputs<'a> {
     pub passwd: &'a str,
     pub group: &'a str,
     pub settings: &'a [Setting],
+    /// What starts it in the bundled runtime's place.
+    pub runtime: Option<&'a RuntimePath>,
 }
 
 /// The files of a deployment, and what they ask of the host.
@@ -79,7 +87,7 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
     }
     let values = values::resolve(&manifest, inputs.settings)?;
     let data = data(inputs, &manifest, &values);
-    let raw = [("exec_start", layout::launch(inputs.name, inputs.id))];
+    let raw = [("exec_start", layout::launch(inputs.name, inputs.id, inputs.runtime))];
     let fill = |kind, file: &str, text: &str| template::render(kind, &format!("/exports/{file}"), text, &data, &raw);
 
     let image_user = inputs.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
@@ -111,6 +119,9 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
     };
     let state: Vec<OwnedFolder> = state.into_iter().map(|(folder, _)| folder).collect();
 
+    let poststop = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()).is_some_and(|all| !all.is_empty());
+    let after_stop = layout::poststop(inputs.name, inputs.id);
+    let program = spec.process().as_ref().and_then(|process| Some(process.args().as_ref()?.first()?.as_str()));
     let mut files = BTreeMap::new();
     for kind in UNIT_TEMPLATES {
         let file = format!("{kind}.hbs");
@@ -120,8 +131,19 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
             None => continue,
         };
         let unit = format!("{}.{kind}", inputs.name);
-        files.insert(unit.clone(), complete(inputs, &manifest, &unit, &text)?);
+        let mut text = complete(inputs, &manifest, &unit, &text, program)?;
+        // Our launcher is gone by then, so systemd calls it again; another runtime stays and runs them itself.
+        if poststop && inputs.runtime.is_none() && kind == "service" {
+            let mut service = UnitFile::parse(&unit, &text)?;
+            service.add("Service", "ExecStopPost", &after_stop);
+            text = service.to_text();
+        }
+        files.insert(unit.clone(), text);
     }
+    let mut launcher = vec![raw[0].1.clone()];
+    launcher.extend(inputs.runtime.map(|other| layout::clean_up(inputs.name, inputs.id, other)));
+    launcher.push(after_stop.clone());
+    let launcher: Vec<&str> = launcher.iter().map(String::as_str).collect();
     let mut requests = Requests::new();
     let own: Vec<String> = own_folders(inputs.name).into_iter().collect();
     let places: Vec<String> = state.iter().map(|folder| folder.path.clone()).collect();
@@ -129,7 +151,7 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
     for (file, text) in &files {
         let unit = UnitFile::parse(file, text)?;
         layout::links(file, &unit)?;
-        requests.extend(request::of_unit(file, &unit, inputs.name, &raw[0].1));
+        requests.extend(request::of_unit(file, &unit, inputs.name, &launcher));
     }
     for folder in &state {
         if let Some(place) = host_lines::forbidden(&folder.path) {
@@ -258,7 +280,7 @@ fn tmpfiles_line(folder: &OwnedFolder) -> String {
 }
 
 /// Adds what each unit of ours has and the template left out.
-fn complete(inputs: &Inputs, manifest: &Manifest, file: &str, text: &str) -> Result<String> {
+fn complete(inputs: &Inputs, manifest: &Manifest, file: &str, text: &str, program: Option<&str>) -> Result<String> {
     let mut unit = UnitFile::parse(file, text)?;
     unit.add("Unit", "After", RECOVER_UNIT);
     unit.add("Unit", "Requires", RECOVER_UNIT);
@@ -267,6 +289,10 @@ fn complete(inputs: &Inputs, manifest: &Manifest, file: &str, text: &str) -> Res
     }
     ensure!(unit.values("Service", "ExecStart").any(|line| !line.is_empty()), "{file}: it has no ExecStart=");
     unit.add("Unit", "RequiresMountsFor", &format!("/{}", layout::deployment(inputs.name, inputs.id)));
+    if let Some(other) = inputs.runtime {
+        unit.add("Unit", "RequiresMountsFor", other.as_str());
+        unit.add("Service", "ExecStopPost", &layout::clean_up(inputs.name, inputs.id, other));
+    }
     for (key, units) in [
         ("After", &manifest.after),
         ("Before", &manifest.before),
@@ -286,6 +312,12 @@ fn complete(inputs: &Inputs, manifest: &Manifest, file: &str, text: &str) -> Res
     unit.add_missing("Service", "Delegate", "yes");
     unit.add_missing("Service", "KillMode", "mixed");
     unit.add_missing("Service", "OOMPolicy", "stop");
+    // The launcher is dynamically linked: what its loader obeys would act on the host, before the program is there.
+    unit.add("Service", "UnsetEnvironment", LOADERS_VARIABLES);
+    if let Some(program) = program.filter(|_| unit.values("Service", "SyslogIdentifier").next().is_none()) {
+        let own = program.rsplit('/').next().unwrap_or(program);
+        unit.add("Service", "SyslogIdentifier", &template::unit_argument(own));
+    }
     if let Some(signal) = inputs.config.config().as_ref().and_then(|config| config.stop_signal().clone()) {
         let name = signal_name(&signal).with_context(|| format!("the image's StopSignal {signal:?}"))?;
         unit.add_missing("Service", "KillSignal", &name);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
-use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{Hook, Hooks, IOPriorityClass, LinuxNamespaceType, LinuxSchedulerPolicy, Mount, Spec};
 
 use super::{
     name::ContainerName,
@@ -26,7 +26,7 @@ const FREE: [(&str, &str); 6] = [
         "Service",
         "Type Restart Restart* Timeout* WatchdogSec RuntimeMaxSec RemainAfterExit SuccessExitStatus NotifyAccess GuessMainPID KillMode \
          KillSignal RestartKillSignal FinalKillSignal SendSIGKILL SendSIGHUP Delegate Limit* Memory* CPU* IO* Tasks* OOM* Nice \
-         IPAddressDeny LogExtraFields LogRateLimit* LogLevelMax SyslogIdentifier SyslogLevel SyslogLevelPrefix FileDescriptorStoreMax",
+         IPAddressDeny LogExtraFields LogRateLimit* LogLevelMax UnsetEnvironment UMask IgnoreSIGPIPE SyslogIdentifier SyslogLevel SyslogLevelPrefix FileDescriptorStoreMax",
     ),
     (
         "Socket",
@@ -62,11 +62,20 @@ pub fn of_spec(spec: &Spec, own: &[String], state: &[String]) -> Result<Requests
     if process.and_then(|process| process.no_new_privileges()) != Some(true) {
         requests.insert("gain privileges through setuid programs".to_owned());
     }
-    if spec.root().as_ref().and_then(|root| root.readonly()) != Some(true) {
-        bail!("root.readonly: a writable root is not supported yet");
+    if let Some(hooks) = spec.hooks() {
+        requests.extend(of_hooks(hooks));
     }
-    if spec.hooks().is_some() {
-        bail!("hooks: not supported yet");
+    if let Some(policy) = process.and_then(|process| process.scheduler().as_ref()).map(|scheduler| *scheduler.policy())
+        && matches!(
+            policy,
+            LinuxSchedulerPolicy::SchedFifo | LinuxSchedulerPolicy::SchedRr | LinuxSchedulerPolicy::SchedDeadline
+        )
+    {
+        requests.insert(format!("run before everything else on its processor ({policy})"));
+    }
+    let io = process.and_then(|process| process.io_priority().as_ref());
+    if io.is_some_and(|io| io.class() == IOPriorityClass::IoprioClassRt) {
+        requests.insert("read and write disks before everything else (IOPRIO_CLASS_RT)".to_owned());
     }
     let uid = process.map_or(0, |process| process.user().uid());
     let annotated = |key| spec.annotations().as_ref().and_then(|all| all.get(key)).is_some_and(|value| value == "true");
@@ -121,13 +130,36 @@ pub fn of_spec(spec: &Spec, own: &[String], state: &[String]) -> Result<Requests
     if process.is_some_and(|process| process.apparmor_profile().is_some() || process.selinux_label().is_some()) {
         requests.insert("choose its own security profile (AppArmor, SELinux)".to_owned());
     }
-    if linux.is_some_and(|linux| linux.rootfs_propagation().is_some()) {
-        bail!("linux.rootfsPropagation: not supported");
+    let propagation = linux.and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or_default();
+    if !matches!(propagation, "" | "private" | "rprivate") {
+        requests.insert(format!("choose how mounts of its root spread ({propagation})"));
     }
     if linux.is_some_and(|linux| linux.sysctl().as_ref().is_some_and(|all| !all.is_empty())) {
         requests.insert("set kernel parameters (sysctl)".to_owned());
     }
     Ok(requests)
+}
+
+/// Hooks are commands on the host, as root; but for startContainer, which runs what the image has, as the program does.
+fn of_hooks(hooks: &Hooks) -> Requests {
+    #[allow(deprecated)]
+    let stages = [
+        ("prestart", hooks.prestart()),
+        ("createRuntime", hooks.create_runtime()),
+        ("createContainer", hooks.create_container()),
+        ("poststart", hooks.poststart()),
+        ("poststop", hooks.poststop()),
+    ];
+    let words = |(stage, hooks): (&str, &Option<Vec<Hook>>)| -> Vec<String> {
+        let hooks = hooks.iter().flatten();
+        let line = |hook: &Hook| {
+            let args = hook.args().iter().flatten().skip(1).map(|arg| format!(" {arg:?}")).collect::<String>();
+            let env = hook.env().iter().flatten().map(|variable| format!("{variable:?} ")).collect::<String>();
+            format!("run on the host: {env}{}{args} ({stage} hook)", hook.path().display().to_string().escape_debug())
+        };
+        hooks.map(line).collect()
+    };
+    stages.into_iter().flat_map(words).collect()
 }
 
 /// A place of the container's own inside another one that it can write to is refused: a symbolic link put there would be followed, as
@@ -175,6 +207,7 @@ fn of_mount(mount: &Mount, own: &[String]) -> Result<Option<String>> {
             None => Ok(()),
         }
     };
+    super::manifest::absolute(&destination).context("mounts: destination")?;
     if is_bind(mount) {
         super::manifest::absolute(&source).context("mounts")?;
         only(BIND_OPTIONS)?;
@@ -205,12 +238,12 @@ fn of_mount(mount: &Mount, own: &[String]) -> Result<Option<String>> {
     Ok((kind != "proc" && !is_read_only(mount)).then(|| format!("write to {destination}")))
 }
 
-/// What a unit asks beyond the defaults. `launch` is the launcher's command line.
-pub fn of_unit(file: &str, unit: &UnitFile, name: &ContainerName, launch: &str) -> Requests {
+/// What a unit asks beyond the defaults. `launch` are the launcher's command lines.
+pub fn of_unit(file: &str, unit: &UnitFile, name: &ContainerName, launch: &[&str]) -> Requests {
     unit.entries().filter_map(|entry| of_entry(entry, name, launch)).map(|words| format!("{words} ({file})")).collect()
 }
 
-fn of_entry(entry: Entry, name: &ContainerName, launch: &str) -> Option<String> {
+fn of_entry(entry: Entry, name: &ContainerName, launch: &[&str]) -> Option<String> {
     let Entry { section, key, value } = entry;
     let words = || Some(format!("{key}={value}"));
     // Not every unit that begins so: a container may be called `reboot`.
@@ -221,9 +254,9 @@ fn of_entry(entry: Entry, name: &ContainerName, launch: &str) -> Option<String> 
     let run_dir = format!("/run/{name}");
     match (section, key) {
         ("Service", key) if key.starts_with("Exec") => {
-            (value != launch && !value.is_empty()).then(|| format!("run on the host: {key}={value}"))
+            (!launch.contains(&value) && !value.is_empty()).then(|| format!("run on the host: {key}={value}"))
         }
-        ("Service", "Type") => (!matches!(value, "notify" | "oneshot")).then(words).flatten(),
+        ("Service", "Type") => (!matches!(value, "notify" | "notify-reload" | "oneshot")).then(words).flatten(),
         ("Service", "RuntimeDirectory" | "StateDirectory" | "LogsDirectory" | "CacheDirectory") => {
             (value != name.as_str()).then(words).flatten()
         }
@@ -274,7 +307,7 @@ mod tests {
 
     fn unit(text: &str) -> Vec<String> {
         let unit = UnitFile::parse("a.service", text).expect("a unit");
-        of_unit("a.service", &unit, &"a".parse().expect("a name"), "/launch a").into_iter().collect()
+        of_unit("a.service", &unit, &"a".parse().expect("a name"), &["/launch a"]).into_iter().collect()
     }
 
     #[test]

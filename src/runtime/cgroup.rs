@@ -7,11 +7,11 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
 
 use super::mounts;
+use super::sys::{self, MountAttr};
 
 /// A mount of the cgroup that this process is in, and of nothing above it.
 pub fn own() -> Result<OwnedFd> {
-    let text = std::fs::read_to_string("/proc/self/cgroup").context("reading /proc/self/cgroup")?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::")).context("the host has no cgroup v2")?;
+    let path = path()?;
     // In a cgroup namespace the path is "/", and the root of a new mount is the unit's own cgroup.
     if path == "/" {
         return mounts::fresh("cgroup2", "cgroup2", &[]);
@@ -19,7 +19,34 @@ pub fn own() -> Result<OwnedFd> {
     let folder = hierarchy()?.join(path.trim_start_matches('/'));
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = openat(CWD, &folder, flags, Mode::empty()).with_context(|| format!("opening {}", folder.display()))?;
-    Ok(mounts::copy(folder)?)
+    let mount = mounts::copy(folder)?;
+    // What the container mounts in it is nothing to the host's.
+    sys::mount_setattr(&mount, MountAttr::of(0, 0, libc::MS_PRIVATE), false)?;
+    Ok(mount)
+}
+
+fn path() -> Result<String> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").context("reading /proc/self/cgroup")?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::")).context("the host has no cgroup v2")?;
+    Ok(path.to_owned())
+}
+
+/// The path of a control group below this process's own, for a runtime to make. This process makes room: a group that hands its
+/// controllers on may have no process beside the groups in it.
+pub fn below_own() -> Result<String> {
+    let own = path()?;
+    let own = own.trim_end_matches('/');
+    let aside = hierarchy()?.join(own.trim_start_matches('/')).join("launcher");
+    let step = || -> std::io::Result<()> {
+        if !aside.exists() {
+            std::fs::create_dir(&aside)?;
+        }
+        std::fs::write(aside.join("cgroup.procs"), "0")
+    };
+    step().with_context(|| {
+        format!("moving to the control group {}: does the unit have Delegate=yes?", aside.display())
+    })?;
+    Ok(format!("{own}/container"))
 }
 
 /// Where the host has cgroup v2 mounted.

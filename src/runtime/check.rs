@@ -7,19 +7,19 @@ use anyhow::{Result, bail, ensure};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, LinuxSeccompAction, Mount, Process, Spec};
 use serde_json::Value;
 
+use super::{hooks, schedule, sysctl};
+
 /// Refuses a spec that this runtime cannot carry out whole, naming the field.
 ///
 /// Fields: <https://github.com/opencontainers/runtime-spec/blob/main/config.md>
 pub fn supported(spec: &Spec) -> Result<()> {
-    ensure!(spec.version().starts_with("1."), "ociVersion {:?} is not known, only 1.x is", spec.version());
-    let Some(root) = spec.root() else { bail!("root is missing") };
-    ensure!(
-        root.readonly() == Some(true),
-        "root.readonly must be true: the root file system shares its files with the store; mount a folder or a tmpfs where it writes"
-    );
+    ensure!(is_known(spec.version()), "ociVersion {:?} is not known: 1.0 to 1.3 are", spec.version());
+    ensure!(spec.root().is_some(), "root is missing");
     ensure!(spec.windows().is_none() && spec.solaris().is_none() && spec.vm().is_none(), "it is for another platform");
     ensure!(spec.zos().is_none(), "it is for another platform");
-    refuse(spec.hooks(), "hooks")?;
+    if let Some(hooks) = spec.hooks() {
+        hooks::check(hooks)?;
+    }
     let Some(linux) = spec.linux() else { bail!("linux is missing") };
     check_linux(linux)?;
     let has = |kind| namespace(linux, kind);
@@ -27,10 +27,11 @@ pub fn supported(spec: &Spec) -> Result<()> {
     ensure!(spec.domainname().is_none() || has(LinuxNamespaceType::Uts), "domainname needs a uts namespace");
     let Some(process) = spec.process() else { bail!("process is missing") };
     check_process(process)?;
+    schedule::check(process.scheduler().as_ref(), process.io_priority().as_ref(), linux.personality().as_ref())?;
     for mount in spec.mounts().iter().flatten() {
         check_inside(mount.destination(), "mount destination")?;
-        refuse(mount.uid_mappings(), "mounts.uidMappings")?;
-        refuse(mount.gid_mappings(), "mounts.gidMappings")?;
+        refuse(mount.uid_mappings(), "mounts.uidMappings", "there is no user namespace")?;
+        refuse(mount.gid_mappings(), "mounts.gidMappings", "there is no user namespace")?;
         let shared = spec.mounts().iter().flatten().filter(|other| is_shared(other)).map(|other| other.destination());
         if let Some(above) = shared.into_iter().find(|above| below(mount.destination(), above)) {
             bail!(
@@ -53,23 +54,18 @@ fn check_linux(linux: &Linux) -> Result<()> {
         let kind = one.typ();
         ensure!(namespaces[..index].iter().all(|other| other.typ() != kind), "namespace {kind} is there twice");
         ensure!(kind != LinuxNamespaceType::User, "user namespaces are not supported yet");
-        ensure!(kind != LinuxNamespaceType::Time, "time namespaces are not supported");
         ensure!(
             kind != LinuxNamespaceType::Mount || one.path().is_none(),
             "joining a mount namespace is not supported"
         );
     }
     ensure!(namespace(linux, LinuxNamespaceType::Mount), "linux.namespaces must have a mount namespace");
-    refuse(linux.uid_mappings(), "linux.uidMappings")?;
-    refuse(linux.gid_mappings(), "linux.gidMappings")?;
-    refuse(linux.net_devices(), "linux.netDevices")?;
-    refuse(linux.intel_rdt(), "linux.intelRdt")?;
-    refuse(linux.memory_policy(), "linux.memoryPolicy")?;
-    refuse(linux.personality(), "linux.personality")?;
-    refuse(linux.time_offsets(), "linux.timeOffsets")?;
-    if linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) {
-        bail!("linux.mountLabel is not supported yet");
-    }
+    refuse(linux.uid_mappings(), "linux.uidMappings", "there is no user namespace")?;
+    refuse(linux.gid_mappings(), "linux.gidMappings", "there is no user namespace")?;
+    refuse(linux.net_devices(), "linux.netDevices", "a device of the host's would be gone from it after the stop")?;
+    refuse(linux.intel_rdt(), "linux.intelRdt", "it is a group of resctrl, which would have to be made and removed")?;
+    refuse(linux.memory_policy(), "linux.memoryPolicy", "use NUMAPolicy= and NUMAMask= in the unit")?;
+    check_time(linux)?;
     if let Some(resources) = linux.resources() {
         check_resources(resources)?;
     }
@@ -80,7 +76,7 @@ fn check_linux(linux: &Linux) -> Result<()> {
         ensure!(!any && !notifies(seccomp.default_action()), "the seccomp action SCMP_ACT_NOTIFY is not supported");
     }
     for (key, value) in linux.sysctl().iter().flatten() {
-        check_sysctl(linux, key, value)?;
+        sysctl::check(linux, key, value)?;
     }
     for path in linux.masked_paths().iter().chain(linux.readonly_paths()).flatten() {
         check_inside(Path::new(path), "masked or read-only path")?;
@@ -102,11 +98,41 @@ fn check_process(process: &Process) -> Result<()> {
     // To the kernel this number says "leave it as it is", and it is root's.
     ensure!(ids.into_iter().all(|id| id != u32::MAX), "process.user: {} is nobody's number", u32::MAX);
     ensure!(process.cwd().is_absolute(), "process.cwd {:?} is not absolute", process.cwd());
-    refuse(process.scheduler(), "process.scheduler")?;
-    refuse(process.io_priority(), "process.ioPriority")?;
-    refuse(process.exec_cpu_affinity(), "process.execCPUAffinity")?;
-    if process.selinux_label().as_ref().is_some_and(|label| !label.is_empty()) {
-        bail!("process.selinuxLabel is not supported yet");
+    let limits = process.rlimits().as_deref().unwrap_or_default();
+    for (index, one) in limits.iter().enumerate() {
+        let twice = limits[..index].iter().any(|other| other.typ() == one.typ());
+        ensure!(!twice, "process.rlimits has {} twice", one.typ());
+        ensure!(one.soft() <= one.hard(), "process.rlimits: the soft limit {} is above the hard one", one.typ());
+    }
+    // Of what is executed in a running container, and by the specification not of its first process.
+    Ok(())
+}
+
+/// The versions of the specification, with what follows a patch number: "1.0.2", "1.3.0-rc.1".
+fn is_known(version: &str) -> bool {
+    let mut parts = version.split('.');
+    parts.next() == Some("1")
+        && parts.next().is_some_and(|minor| matches!(minor, "0" | "1" | "2" | "3"))
+        && parts.next().is_some()
+}
+
+fn check_time(linux: &Linux) -> Result<()> {
+    let Some(offsets) = linux.time_offsets().as_ref().filter(|offsets| !offsets.is_empty()) else { return Ok(()) };
+    let mut namespaces = linux.namespaces().iter().flatten();
+    ensure!(
+        namespaces.any(|one| one.typ() == LinuxNamespaceType::Time && one.path().is_none()),
+        "linux.timeOffsets needs a time namespace of the container's own"
+    );
+    for (clock, offset) in offsets {
+        ensure!(
+            matches!(clock.as_str(), "monotonic" | "boottime"),
+            "linux.timeOffsets: the clock {clock:?} is neither monotonic nor boottime"
+        );
+        let nanoseconds = offset.nanosecs().unwrap_or_default();
+        ensure!(
+            nanoseconds < 1_000_000_000,
+            "linux.timeOffsets: {nanoseconds} nanoseconds of {clock} are a second or more"
+        );
     }
     Ok(())
 }
@@ -116,27 +142,10 @@ fn check_resources(resources: &LinuxResources) -> Result<()> {
     let Value::Object(fields) = serde_json::to_value(resources)? else { return Ok(()) };
     for (name, value) in fields {
         ensure!(
-            name == "devices" || is_blank(&value),
+            name == "devices" || is_unset(&value),
             "linux.resources.{name} is not applied here: set it in the unit (MemoryMax=, CPUQuota=, TasksMax=, ...)"
         );
     }
-    Ok(())
-}
-
-/// Only what belongs to a namespace that the container has of its own: anything else would set the host's.
-fn check_sysctl(linux: &Linux, key: &str, value: &str) -> Result<()> {
-    let name = key.replace('.', "/");
-    let clean = !name.split('/').any(|part| part.is_empty() || part == "..") && !value.contains('\0');
-    let kind = match name.as_str() {
-        "kernel/domainname" | "kernel/hostname" => LinuxNamespaceType::Uts,
-        "kernel/sem" => LinuxNamespaceType::Ipc,
-        _ if name.starts_with("kernel/shm") || name.starts_with("kernel/msg") => LinuxNamespaceType::Ipc,
-        _ if name.starts_with("fs/mqueue/") => LinuxNamespaceType::Ipc,
-        _ if name.starts_with("net/") => LinuxNamespaceType::Network,
-        _ => bail!("sysctl {key:?} is the host's, not the container's"),
-    };
-    ensure!(clean, "sysctl {key:?} is no name of one");
-    ensure!(namespace(linux, kind), "sysctl {key:?} needs a {kind} namespace of the container's own");
     Ok(())
 }
 
@@ -155,9 +164,22 @@ fn check_inside(path: &Path, what: &str) -> Result<()> {
 }
 
 /// Refuses a field that says something.
-fn refuse<T: serde::Serialize>(field: &Option<T>, name: &str) -> Result<()> {
-    ensure!(is_blank(&serde_json::to_value(field)?), "{name} is not supported");
+fn refuse<T: serde::Serialize>(field: &Option<T>, name: &str, why: &str) -> Result<()> {
+    ensure!(is_blank(&serde_json::to_value(field)?), "{name} is not supported: {why}");
     Ok(())
+}
+
+/// As [`is_blank`], of limits: other tools write 0 and -1 where they set none.
+fn is_unset(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => matches!(number.as_i64(), Some(0 | -1)),
+        Value::Array(items) => items.is_empty(),
+        // A swappiness of 0 is a wish like any other.
+        Value::Object(fields) => {
+            fields.iter().all(|(key, value)| is_unset(value) && (key != "swappiness" || value.is_null()))
+        }
+        other => is_blank(other),
+    }
 }
 
 /// True for what other tools write where they mean nothing: null, false, "", [], {} and objects of only these.
@@ -208,16 +230,31 @@ mod tests {
     fn what_cannot_be_carried_out_is_refused_by_name() {
         for (pointer, key, value, word) in [
             ("", "ociVersion", json!("2.0.0"), "ociVersion"),
-            ("", "hooks", json!({"prestart": [{"path": "/bin/x"}]}), "hooks"),
+            ("", "hooks", json!({"prestart": [{"path": "bin/x"}]}), "prestart hook"),
+            ("", "hooks", json!({"poststop": [{"path": "/bin/x", "timeout": 0}]}), "no positive timeout"),
+            ("", "ociVersion", json!("1.4.0"), "1.0 to 1.3"),
             ("", "hostname", json!("x"), "uts"),
-            ("/root", "readonly", json!(false), "readonly"),
             ("/process", "terminal", json!(true), "terminal"),
             ("/process", "args", json!([]), "args"),
             ("/process", "cwd", json!("tmp"), "cwd"),
             ("/process", "user", json!({"uid": 4294967295_u32, "gid": 0}), "nobody's number"),
             ("/process", "user", json!({"uid": 0, "gid": 4294967295_u32}), "nobody's number"),
             ("/process", "user", json!({"uid": 5, "gid": 5, "additionalGids": [4294967295_u32]}), "nobody's number"),
-            ("/process", "selinuxLabel", json!("a:b:c:s0"), "selinuxLabel"),
+            ("/process", "scheduler", json!({"policy": "SCHED_OTHER", "priority": 5}), "scheduler.priority"),
+            ("/process", "scheduler", json!({"policy": "SCHED_BATCH", "nice": 20}), "scheduler.nice"),
+            ("/process", "scheduler", json!({"policy": "SCHED_FIFO", "runtime": 5}), "SCHED_DEADLINE"),
+            ("/process", "ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 8}), "ioPriority"),
+            ("/process", "rlimits", json!([{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}]), "above the hard one"),
+            (
+                "/process",
+                "rlimits",
+                json!([{"type": "RLIMIT_CPU", "soft": 1, "hard": 1}, {"type": "RLIMIT_CPU", "soft": 1, "hard": 1}]),
+                "twice",
+            ),
+            ("/linux", "personality", json!({"domain": "LINUX", "flags": ["X"]}), "personality.flags"),
+            ("/linux", "timeOffsets", json!({"monotonic": {"secs": 1}}), "time namespace"),
+            ("/linux", "intelRdt", json!({"closID": "x"}), "resctrl"),
+            ("/linux", "netDevices", json!({"eth1": {"name": "eth0"}}), "netDevices"),
             ("/linux", "namespaces", json!([{"type": "pid"}]), "mount namespace"),
             ("/linux", "namespaces", json!([{"type": "mount"}, {"type": "user"}]), "user"),
             ("/linux", "resources", json!({"pids": {"limit": 5}}), "resources.pids"),

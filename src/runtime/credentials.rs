@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use oci_spec::runtime::User;
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chmodat, chownat, openat};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chmodat, chownat, openat};
 
 use super::mounts::{self, Detached};
 use super::options::MASK;
-use super::rootfs::RootFs;
+use super::rootfs::{self, RootFs};
 use super::sys;
 
 /// Credentials as a mount that hangs nowhere yet.
@@ -30,6 +30,13 @@ impl Credentials {
         Ok(Self { path: path.to_owned(), mount })
     }
 
+    /// Attaches them at a folder of this process's own mount namespace.
+    pub fn attach_at(self, place: &Path) -> Result<()> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = openat(CWD, place, flags, Mode::empty())?;
+        rootfs::move_here(&self.mount, &folder).with_context(|| format!("mounting {}", place.display()))
+    }
+
     /// Attaches them. An image cannot know its unit's name, so a folder /run/credentials will do: the rest is made on a file
     /// system over it.
     pub fn attach(self, root: &mut RootFs) -> Result<()> {
@@ -40,9 +47,10 @@ impl Credentials {
             && root.open(parent, OFlags::DIRECTORY).is_ok_and(of_image)
         {
             let over = mounts::fresh("tmpfs", "tmpfs", &["mode=755".into(), "size=4k".into()])?;
-            root.attach(Detached { mount: over, destination: parent.into(), ours: true, seal: true })?;
+            root.attach(Detached { mount: over, destination: parent.into(), ours: true, seal: true, copy_up: false })?;
         }
-        let attached = root.attach(Detached { mount, destination: path.clone(), ours: false, seal: false });
+        let attached =
+            root.attach(Detached { mount, destination: path.clone(), ours: false, seal: false, copy_up: false });
         attached.with_context(|| format!("mounting {}", path.display()))
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
 
-use super::check;
+use super::{check, lenient};
 
 /// A deployment whose config.json this runtime can carry out whole.
 #[derive(Debug)]
@@ -22,7 +22,8 @@ impl Deployment {
         let dir = dir.canonicalize().with_context(|| format!("finding the deployment {}", dir.display()))?;
         let path = dir.join("config.json");
         let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        let spec = serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))?;
+        let mut spec = lenient::parse(&text).with_context(|| format!("reading {}", path.display()))?;
+        lenient::from_the_root(&mut spec);
         check::supported(&spec).with_context(|| format!("checking {}", path.display()))?;
         Ok(Self { dir, spec })
     }

@@ -6,12 +6,15 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fstat, makedev, mknodat, openat, symlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, StatVfsMountFlags, Uid, chmodat, chownat, fstat, fstatvfs, makedev,
+    mknodat, openat, symlinkat,
 };
 use rustix::io::Errno;
 
 use super::mounts;
+use super::options::DEVICE;
 use super::rootfs::RootFs;
+use super::sys;
 
 /// A device file.
 #[derive(Debug, Clone)]
@@ -48,6 +51,10 @@ pub fn fill(root: &RootFs, extra: &[LinuxDevice]) -> Result<()> {
         for (path, major, minor) in DEFAULT {
             let number = makedev(major, minor);
             let path = Path::new(path);
+            // One that is also asked for has the mode and owner of the request.
+            if extra.iter().any(|device| wanted(device).is_ok_and(|own| own.path == path && own.number == number)) {
+                continue;
+            }
             let device = Device { path, kind: FileType::CharacterDevice, number, mode: 0o666, owner: (0, 0) };
             make(root, &device).with_context(|| format!("making {}", path.display()))?;
         }
@@ -94,6 +101,10 @@ fn make(root: &RootFs, device: &Device) -> Result<()> {
     let (Some(parent), Some(name)) = (device.path.parent(), device.path.file_name()) else { bail!("it has no name") };
     let parent = root.mount_point(parent, true)?;
     ensure!(root.is_ours(&parent)?, "it is missing in the image, and {} is not ours", device.path.display());
+    // Where devices do not count (a root that is written to), one that is made would be of no use.
+    if device.kind != FileType::Fifo && fstatvfs(&parent)?.f_flag.contains(StatVfsMountFlags::NODEV) {
+        return bind(root, device);
+    }
     match mknodat(&parent, name, device.kind, Mode::from_raw_mode(device.mode), device.number) {
         Ok(()) => {
             chmodat(&parent, name, Mode::from_raw_mode(device.mode), AtFlags::empty())?;
@@ -111,7 +122,10 @@ fn bind(root: &RootFs, device: &Device) -> Result<()> {
     let host = openat(CWD, device.path, flags, Mode::empty()).context("it may not be made, and the host has none")?;
     ensure_same(&host, device)?;
     let place = root.mount_point(device.path, false)?;
-    root.attach_over(&mounts::copy(host)?, &place)
+    let mount = mounts::copy(host)?;
+    // Read-only: a device can still be written to, but its owner and mode, which are the host's, stay as they are.
+    sys::mount_setattr(&mount, DEVICE, false)?;
+    root.attach_over(&mount, &place)
 }
 
 fn ensure_same(file: &OwnedFd, device: &Device) -> Result<()> {

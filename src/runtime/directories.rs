@@ -42,6 +42,11 @@ impl Directories {
         Self(KINDS.into_iter().filter_map(kind).collect())
     }
 
+    /// Whether the unit has none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Their variables, for the program.
     pub fn variables(&self) -> impl Iterator<Item = (&'static str, &OsStr)> {
         self.0.iter().map(|kind| (kind.variable, kind.value.as_os_str()))

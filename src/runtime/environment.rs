@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
+use super::controls::{Defence, without};
 use super::directories::Directories;
 use super::{given, sys};
 
@@ -48,6 +49,12 @@ pub struct Places {
 }
 
 impl Passed {
+    /// As from an empty environment.
+    #[cfg(test)]
+    pub fn nothing() -> Self {
+        Self::default()
+    }
+
     /// Reads it from this process's environment. Descriptors that are meant for another process are not taken.
     pub fn from_env() -> Result<Self> {
         let own = env::var_os("LISTEN_PID").is_some_and(|pid| pid == OsStr::new(&std::process::id().to_string()));
@@ -81,10 +88,17 @@ impl Passed {
         })
     }
 
+    /// How many descriptors of socket activation there are.
+    pub fn sockets(&self) -> u32 {
+        self.listen
+    }
+
     /// Leaves open across an exec: standard input, output and error, and the passed sockets.
     pub fn keep_descriptors(&self) -> Result<()> {
         let end = LISTEN_FDS_START.checked_add(self.listen).context("LISTEN_FDS is too large")?;
-        sys::close_on_exec_from(end).context("closing other descriptors")?;
+        if !without(Defence::Descriptors) {
+            sys::close_on_exec_from(end).context("closing other descriptors")?;
+        }
         for fd in LISTEN_FDS_START..end {
             ensure!(
                 sys::keep_on_exec(fd as i32).is_ok(),
@@ -133,7 +147,10 @@ impl Passed {
             pass("NOTIFY_SOCKET", path.clone());
         }
         let named = |text: &str| passed.iter().any(|(name, _)| text.split('=').next().map(OsStr::new) == Some(name));
-        let own = own.iter().filter(|text| !named(text)).map(|text| text.clone().into_bytes());
+        // Of several with one name programs would see the first or the last, each as it likes: it is the last.
+        let again = |at: usize| own[at + 1..].iter().any(|later| later.split('=').next() == own[at].split('=').next());
+        let own = own.iter().enumerate().filter(|(at, text)| !named(text) && !again(*at)).map(|(_, text)| text);
+        let own = own.map(|text| text.clone().into_bytes());
         let passed = passed.iter().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
         own.chain(passed)
             .map(|text| {

@@ -10,30 +10,35 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::SigSet;
 use nix::unistd::{execve, sethostname};
 use oci_spec::runtime::{Linux, Mount, Process};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Signal};
 
+use super::controls::{Defence, without};
 use super::credentials::Credentials;
 use super::deployment::Deployment;
 use super::environment::{Passed, Places};
+use super::hooks::{Runner, Stage};
+use super::labels::{self, Labels};
 use super::mounts::{self, Detached};
 use super::namespaces::Namespaces;
 use super::process::{self, Capable};
 use super::rootfs::{self, RootFs};
-use super::{dev, exit, one_line, pressure, protect, seccomp, sys, unfit};
+use super::{dev, exit, one_line, pressure, protect, schedule, seccomp, sys, sysctl, unfit};
 
 /// Said on the report pipe when all is prepared; anything else there is an exit code and an error's text.
 pub const PREPARED: u8 = b'+';
+/// Said before it where hooks of the host come in between: the new root is there and not entered yet.
+pub const BUILT: u8 = b'*';
 /// config.json: the program speaks to systemd itself.
 pub const NOTIFY: &str = "org.sysctr.notify";
 /// config.json: set-user-ID and file capabilities of the image count.
-const SETUID: &str = "org.sysctr.setuid";
+pub const SETUID: &str = "org.sysctr.setuid";
 /// Where the notification socket is in the container: /dev is ours in nearly every one.
-const NOTIFY_PLACE: &str = "/dev/notify";
+pub const NOTIFY_PLACE: &str = "/dev/notify";
 
 /// Everything init needs of the launcher.
 pub struct Init {
@@ -43,6 +48,8 @@ pub struct Init {
     pub passed: Passed,
     /// what to join
     pub namespaces: Namespaces,
+    /// the hooks of config.json
+    pub hooks: Option<Runner>,
     /// the launcher reads here; closed by a successful exec
     pub report: File,
     /// the launcher writes one byte to let go, and closes it when it is done
@@ -77,14 +84,19 @@ impl Init {
         std::process::exit(self.stage.get().into())
     }
 
-    fn let_go(&mut self) -> bool {
-        matches!(self.go.read(&mut [0]), Ok(1))
+    fn let_go(&self) -> bool {
+        matches!((&self.go).read(&mut [0]), Ok(1))
     }
 
     fn prepare(&self) -> Result<Ready> {
         // Nothing in the container's namespaces may look into this process while it is still ours.
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+        if !without(Defence::Dumpable) {
+            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+        }
         let _ = rustix::process::setsid(); // fails only where we lead a session already
+        if !without(Defence::Keyring) {
+            leave_keyring()?;
+        }
         let umask = rustix::process::umask(Mode::empty());
         let spec = &self.deployment.spec;
         let (Some(process), Some(linux)) = (spec.process(), spec.linux()) else { bail!("config.json is not whole") };
@@ -92,8 +104,7 @@ impl Init {
         self.namespaces.join()?;
         self.stage.set(exit::OOM_ADJUST);
         if let Some(score) = process.oom_score_adj() {
-            let path = "/proc/self/oom_score_adj";
-            std::fs::write(path, score.to_string()).with_context(|| format!("setting oomScoreAdj to {score}"))?;
+            process::set_oom_score(score)?;
         }
         self.stage.set(exit::SECCOMP);
         let filter =
@@ -101,31 +112,33 @@ impl Init {
         self.stage.set(exit::CAPABILITIES);
         let capable = Capable::of(process.capabilities().as_ref())?;
         self.stage.set(exit::APPARMOR);
-        let profile = apparmor(process)?;
+        let labels = Labels::of(process)?;
         self.stage.set(exit::NAMESPACE);
-        let places = self.build_root(linux)?;
-
         if let Some(name) = spec.hostname() {
             sethostname(name).with_context(|| format!("setting the hostname {name:?}"))?;
         }
         if let Some(name) = spec.domainname() {
             sys::set_domainname(name).with_context(|| format!("setting the domainname {name:?}"))?;
         }
+        let places = self.build_root(linux)?;
+
         self.stage.set(exit::CHDIR);
         process::enter_folder(process.cwd())?;
         self.stage.set(exit::LIMITS);
         process::limit(process.rlimits().as_deref().unwrap_or_default())?;
+        schedule::apply(process.scheduler().as_ref(), process.io_priority().as_ref(), linux.personality().as_ref())?;
         self.stage.set(exit::APPARMOR);
-        if let Some((mut file, profile)) = profile {
-            file.write_all(format!("exec {profile}").as_bytes())
-                .with_context(|| format!("setting the AppArmor profile {profile:?}"))?;
-        }
+        labels.apply()?;
         self.stage.set(exit::CAPABILITIES);
         capable.bound()?;
+        self.stage.set(exit::FAILURE);
+        super::streams::own_null()?;
         self.stage.set(exit::NO_NEW_PRIVILEGES);
         let sealed = process.no_new_privileges() == Some(true);
         if sealed {
-            rustix::thread::set_no_new_privs(true)?;
+            if !without(Defence::NoNewPrivileges) {
+                rustix::thread::set_no_new_privs(true)?;
+            }
         } else if let Some(filter) = &filter {
             self.stage.set(exit::SECCOMP);
             filter.load()?; // needs CAP_SYS_ADMIN, which goes next
@@ -148,6 +161,7 @@ impl Init {
             args: process.args().iter().flatten().map(|arg| CString::new(arg.as_str())).collect::<Result<_, _>>()?,
             env,
             filter: filter.filter(|_| sealed),
+            hooks: self.hooks.clone(),
             mask: self.mask,
         })
     }
@@ -172,7 +186,10 @@ impl Init {
             None => None,
         };
         self.stage.set(exit::NAMESPACE);
-        let own = RootFs::detached(dir, path, self.deployment.annotated(SETUID))?;
+        let label = labels::of_mounts(linux)?;
+        let label = label.as_deref();
+        let setuid = self.deployment.annotated(SETUID);
+        let own = RootFs::detached(dir, path, setuid)?;
         let mut detached = Vec::new();
         let wanted = self.passed.directories.among(spec.mounts().as_deref().unwrap_or_default(), &own);
         let wanted = &wanted.map_err(|(code, error)| {
@@ -180,16 +197,22 @@ impl Init {
             error
         })?;
         if !wanted.iter().any(|mount| mount.destination() == Path::new("/dev")) {
-            detached.extend(mounts::make(&default_dev(), dir, &[])?);
+            detached.extend(mounts::make(&default_dev(), dir, &[], label)?);
         }
         let writable = mounts::writable_sources(wanted, dir);
-        for mount in wanted {
-            detached.extend(mounts::make(mount, dir, &writable)?);
+        for mount in wanted.iter().filter(|_| !without(Defence::Destinations)) {
+            detached.extend(mounts::make(mount, dir, &writable, label)?);
         }
         rootfs::cut_off()?;
 
         let mut root = RootFs::attached(own, dir, path)?;
+        if spec.root().as_ref().and_then(|root| root.readonly()) != Some(true) {
+            root.make_writable(setuid, label)?;
+        }
         mounts::attach(&mut root, detached)?;
+        for mount in wanted.iter().filter(|_| without(Defence::Destinations)) {
+            mounts::attach(&mut root, mounts::make(mount, dir, &writable, label)?.into_iter().collect())?;
+        }
         dev::fill(&root, linux.devices().as_deref().unwrap_or_default())?;
         if let Some(credentials) = credentials {
             self.stage.set(exit::CREDENTIALS);
@@ -199,11 +222,32 @@ impl Init {
         let ids = (user.uid(), user.gid());
         let pressure = self.passed.pressure.as_ref().and_then(|file| pressure::watch(&root, file, ids));
         let notify = socket.map(|(path, mount)| attach_notify(&mut root, path, mount)).transpose()?;
-        set_sysctls(linux)?;
+        sysctl::set(linux, &root)?;
         protect::read_only(&root, linux.readonly_paths().as_deref().unwrap_or_default())?;
         protect::mask(&root, linux.masked_paths().as_deref().unwrap_or_default(), &null)?;
+        self.run_hooks_before_entry()?;
         root.enter(linux.rootfs_propagation().as_deref())?;
         Ok(Places { notify, pressure })
+    }
+
+    fn run_hooks_before_entry(&self) -> Result<()> {
+        let Some(hooks) = &self.hooks else { return Ok(()) };
+        if hooks.any_before_entry() {
+            (&self.report).write_all(&[BUILT])?;
+            if !self.let_go() {
+                std::process::exit(1); // the launcher is gone, or one of its hooks failed, and it has said so
+            }
+        }
+        hooks.run(Stage::CreateContainer, std::process::id(), None)
+    }
+}
+
+/// A session keyring of the container's own: the launcher's holds what its user keeps there.
+fn leave_keyring() -> Result<()> {
+    match sys::new_session_keyring() {
+        // Where the kernel has no keyrings, or a filter over us forbids them, the container has none either.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => Ok(()),
+        made => made.context("making a session keyring"),
     }
 }
 
@@ -213,11 +257,15 @@ struct Ready {
     args: Vec<CString>,
     env: Vec<CString>,
     filter: Option<seccomp::Filter>,
+    hooks: Option<Runner>,
     mask: SigSet,
 }
 
 impl Ready {
     fn exec(self, stage: &Cell<u8>) -> Result<Infallible> {
+        if let Some(hooks) = &self.hooks {
+            hooks.run(Stage::StartContainer, std::process::id(), self.filter.as_ref())?;
+        }
         // As systemd gave them: a plain program has SIGPIPE ignored unless its unit says IgnoreSIGPIPE=no.
         sys::restore_pipe_signal();
         self.mask.thread_set_mask()?;
@@ -243,33 +291,7 @@ fn attach_notify(root: &mut RootFs, path: PathBuf, mount: OwnedFd) -> Result<OsS
     let dev = root.open(Path::new("/dev"), OFlags::DIRECTORY)?;
     let destination = if root.is_ours(&dev)? { PathBuf::from(NOTIFY_PLACE) } else { path };
     let place = destination.clone().into_os_string();
-    root.attach(Detached { mount, destination, ours: false, seal: false })
+    root.attach(Detached { mount, destination, ours: false, seal: false, copy_up: false })
         .context("mounting the notification socket")?;
     Ok(place)
-}
-
-/// Writes them through a /proc of this process's own, which no image and no other mount can have changed.
-fn set_sysctls(linux: &Linux) -> Result<()> {
-    let Some(all) = linux.sysctl().as_ref().filter(|all| !all.is_empty()) else { return Ok(()) };
-    let proc = mounts::fresh("proc", "proc", &[])?;
-    for (key, value) in all {
-        let path = format!("sys/{}", key.replace('.', "/"));
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = openat2(&proc, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS);
-        let write = || -> Result<()> { Ok(File::from(file?).write_all(value.as_bytes())?) };
-        write().with_context(|| format!("setting the sysctl {key} to {value:?}"))?;
-    }
-    Ok(())
-}
-
-/// The file to name the AppArmor profile in, opened while the host's /proc is there.
-fn apparmor(process: &Process) -> Result<Option<(File, String)>> {
-    let Some(profile) = process.apparmor_profile().clone().filter(|profile| !profile.is_empty()) else {
-        return Ok(None);
-    };
-    let enabled = std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"));
-    ensure!(enabled, "process.apparmorProfile is {profile:?}, but this kernel runs without AppArmor");
-    let open = |path| File::options().write(true).open(path);
-    let file = open("/proc/thread-self/attr/apparmor/exec").or_else(|_| open("/proc/thread-self/attr/exec"));
-    Ok(Some((file.context("opening the process's AppArmor attribute")?, profile)))
 }

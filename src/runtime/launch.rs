@@ -23,9 +23,11 @@ use super::deployment::{self, Deployment};
 use super::environment::Passed;
 use super::exit::{self, Failed};
 use super::handover::{self, Manager};
-use super::init::{Init, NOTIFY, PREPARED};
+use super::hooks::{Runner, Stage};
+use super::init::{BUILT, Init, NOTIFY, PREPARED};
 use super::namespaces::Namespaces;
 use super::sys::{self, Child};
+use super::time::TimeNamespace;
 use super::{given, one_line, seal};
 
 /// How long an init that failed may take to end by itself.
@@ -87,6 +89,7 @@ struct Started {
     report: File,
     go: Option<File>,
     speaks_itself: bool,
+    hooks: Option<Runner>,
 }
 
 fn clone(run: &Run, sibling: bool) -> Result<Started> {
@@ -94,7 +97,10 @@ fn clone(run: &Run, sibling: bool) -> Result<Started> {
     let deployment = Deployment::load(&run.dir)?;
     let mut passed = Passed::from_env()?;
     passed.instance.clone_from(&run.instance);
-    let namespaces = Namespaces::of(deployment.spec.linux().as_ref().context("linux is missing")?);
+    let linux = deployment.spec.linux().as_ref().context("linux is missing")?;
+    let namespaces = Namespaces::of(linux);
+    let name = deployment::name_of(&deployment.dir, run.instance.as_deref())?;
+    let hooks = Runner::of(&deployment.spec, &name, &deployment.dir);
     let speaks_itself = deployment.annotated(NOTIFY);
     let (report, report_of_init) = pipe_with(PipeFlags::CLOEXEC)?;
     let (go_of_init, go) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -105,13 +111,17 @@ fn clone(run: &Run, sibling: bool) -> Result<Started> {
         mask = forwarded().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         sys::default_action(libc::SIGCHLD);
     }
+    let time = TimeNamespace::for_children(linux)?;
     match sys::clone(namespaces.new, sibling).context("making the container's namespaces")? {
-        Some(child) => Ok(Started { child, report: report.into(), go: Some(go.into()), speaks_itself }),
+        Some(child) => {
+            time.map_or(Ok(()), TimeNamespace::leave)?;
+            Ok(Started { child, report: report.into(), go: Some(go.into()), speaks_itself, hooks })
+        }
         None => {
             drop((report, go));
             let (report, go) = (report_of_init.into(), go_of_init.into());
             let stage = Cell::new(exit::FAILURE);
-            Init { deployment, passed, namespaces, report, go, bound: !sibling, mask, stage }.main()
+            Init { deployment, passed, namespaces, hooks, report, go, bound: !sibling, mask, stage }.main()
         }
     }
 }
@@ -147,23 +157,43 @@ impl Started {
     }
 
     fn until_prepared(&mut self) -> Result<()> {
+        if let Some(hooks) = self.hooks.clone().filter(Runner::any_before_entry) {
+            self.until(BUILT)?;
+            hooks.run(Stage::Prestart, self.child.pid as u32, None)?;
+            hooks.run(Stage::CreateRuntime, self.child.pid as u32, None)?;
+            self.let_go()?;
+        }
+        self.until(PREPARED)
+    }
+
+    /// Returns once init has said so.
+    fn until(&mut self, word: u8) -> Result<()> {
         let mut first = [0];
         match self.report.read(&mut first).context("hearing from the container's init")? {
             0 => bail!("the container's init ended before it was prepared"),
-            _ if first == [PREPARED] => Ok(()),
+            _ if first == [word] => Ok(()),
             _ => Err(self.cause(first)),
         }
     }
 
     /// Lets init go and returns once it has become the program: exec closes its end of the pipe.
     fn until_executed(&mut self) -> Result<()> {
-        let go = self.go.as_mut().context("init was let go before")?;
-        go.write_all(b"+").context("letting the container's init go")?;
+        self.let_go()?;
         let mut first = [0];
         match self.report.read(&mut first).context("hearing from the container's init")? {
-            0 => Ok(()),
-            _ => Err(self.cause(first)),
+            0 => {}
+            _ => return Err(self.cause(first)),
         }
+        let Some(hooks) = &self.hooks else { return Ok(()) };
+        hooks.run(Stage::Poststart, self.child.pid as u32, None).inspect_err(|_| {
+            // The program runs: no pipe that closes would end it.
+            let _ = pidfd_send_signal(&self.child.pidfd, rustix::process::Signal::KILL);
+        })
+    }
+
+    fn let_go(&mut self) -> Result<()> {
+        let go = self.go.as_mut().context("init was let go before")?;
+        go.write_all(b"+").context("letting the container's init go")
     }
 
     fn cause(&mut self, first: [u8; 1]) -> anyhow::Error {

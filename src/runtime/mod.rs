@@ -22,18 +22,25 @@ use std::process::ExitCode;
 use anyhow::Result;
 use deployment::Deployment;
 
+mod bundle;
 mod cgroup;
 mod check;
+mod controls;
+mod copyup;
 mod credentials;
 mod deployment;
 mod dev;
 mod directories;
 mod environment;
 mod exit;
+mod foreign;
 mod given;
 mod handover;
+mod hooks;
 mod init;
+mod labels;
 mod launch;
+mod lenient;
 mod mounts;
 mod namespaces;
 mod options;
@@ -41,18 +48,23 @@ mod pressure;
 mod process;
 mod protect;
 mod rootfs;
+mod schedule;
 mod seal;
 mod seccomp;
+mod streams;
 mod sys;
+mod sysctl;
+mod time;
 mod unfit;
+mod writable;
 
-const USAGE: &str =
-    "usage: sysctr-runtime run DEPLOYMENT_DIR [--instance NAME] [--wait]\n       sysctr-runtime --version";
+const USAGE: &str = "usage: sysctr-runtime run DEPLOYMENT_DIR [--instance NAME] [--wait]\n       sysctr-runtime poststop DEPLOYMENT_DIR [--instance NAME]\n       sysctr-runtime --version";
 
 /// What the command line asks for.
 enum Request {
     Run(launch::Run),
     Prepare(PathBuf),
+    Poststop(launch::Run),
     Version,
     Help,
 }
@@ -60,6 +72,9 @@ enum Request {
 /// Runs the program with the process's own arguments. Exit codes: the container's own where it waits for it, else 0 done,
 /// 1 failed, 2 usage.
 pub fn main() -> ExitCode {
+    if let Some(code) = foreign::command(std::env::args_os().skip(1)) {
+        return ExitCode::from(code);
+    }
     let run = match parse(std::env::args_os().skip(1)) {
         Some(Request::Run(run)) => run,
         Some(Request::Prepare(dir)) => {
@@ -71,6 +86,7 @@ pub fn main() -> ExitCode {
                 }
             };
         }
+        Some(Request::Poststop(run)) => return after_stop(&run),
         Some(Request::Version) => {
             println!("sysctr-runtime {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
@@ -96,20 +112,36 @@ fn prepare(dir: &Path) -> Result<()> {
     }
 }
 
+/// After the unit has stopped: runs hooks.poststop, each of them whatever becomes of the others.
+fn after_stop(run: &launch::Run) -> ExitCode {
+    let failed = || -> Result<Vec<anyhow::Error>> {
+        let deployment = Deployment::load(&run.dir)?;
+        let name = deployment::name_of(&deployment.dir, run.instance.as_deref())?;
+        let hooks = hooks::Runner::of(&deployment.spec, &name, &deployment.dir);
+        Ok(hooks.map(|hooks| hooks.after_stop()).unwrap_or_default())
+    };
+    let failed = failed().unwrap_or_else(|error| vec![error]);
+    for error in &failed {
+        eprintln!("error: {}", one_line(error));
+    }
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 /// An error and its causes on one line, `a: b: c`.
 fn one_line(error: &anyhow::Error) -> String {
     format!("{error:#}").replace('\n', "; ")
 }
 
 fn parse(mut args: impl Iterator<Item = OsString>) -> Option<Request> {
-    match args.next()?.to_str()? {
+    let verb = args.next()?;
+    match verb.to_str()? {
         "--version" => return Some(Request::Version),
         "--help" | "-h" => return Some(Request::Help),
         "prepare" => {
             let dir = args.next()?.into();
             return args.next().is_none().then_some(Request::Prepare(dir));
         }
-        "run" => {}
+        "run" | "poststop" => {}
         _ => return None,
     }
     let (mut dir, mut instance, mut wait) = (None, None, false);
@@ -122,5 +154,6 @@ fn parse(mut args: impl Iterator<Item = OsString>) -> Option<Request> {
             _ => return None,
         }
     }
-    Some(Request::Run(launch::Run { dir: dir?, instance, wait }))
+    let run = launch::Run { dir: dir?, instance, wait };
+    Some(if verb == "poststop" { Request::Poststop(run) } else { Request::Run(run) })
 }

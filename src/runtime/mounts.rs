@@ -13,6 +13,7 @@ use rustix::mount::{
     fsmount, fsopen, open_tree,
 };
 
+use super::controls::{Defence, without};
 use super::options::{Options, READ_ONLY};
 use super::sys::{self, MountAttr};
 use super::{cgroup, rootfs};
@@ -32,37 +33,52 @@ pub struct Detached {
     pub ours: bool,
     /// to be made read-only once everything is in it
     pub seal: bool,
+    /// begins with what the image has there
+    pub copy_up: bool,
 }
 
 /// Makes one mount of config.json. Must run before the namespace's mounts are cut off from the host's, so that a `shared`
 /// bind mount still has its peers. A relative source is taken from `dir`. Sources that the container may write are in
 /// `writable`: below them no symbolic link is followed, or what ran there yesterday would choose what is mounted today.
-/// None where the source is missing and may be (nofail).
-pub fn make(mount: &Mount, dir: &Path, writable: &[PathBuf]) -> Result<Option<Detached>> {
+/// `label` is the SELinux label of what a new file system holds. None where the source is missing and may be (nofail).
+pub fn make(mount: &Mount, dir: &Path, writable: &[PathBuf], label: Option<&str>) -> Result<Option<Detached>> {
     let destination = mount.destination();
-    prepare(mount, dir, writable).with_context(|| format!("mounting {}", destination.display()))
+    prepare(mount, dir, writable, label).with_context(|| format!("mounting {}", destination.display()))
 }
 
-fn prepare(mount: &Mount, dir: &Path, writable: &[PathBuf]) -> Result<Option<Detached>> {
+fn prepare(mount: &Mount, dir: &Path, writable: &[PathBuf], label: Option<&str>) -> Result<Option<Detached>> {
     let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
     let destination = mount.destination().clone();
     let kind = mount.typ().as_deref().unwrap_or_default();
     if let Some(recursive) = options.bind.or((kind == "bind").then_some(false)) {
+        let of_file_system = ["sync", "dirsync", "iversion", "lazytime", "mand"];
+        if let Some(fixed) = options.parameters.iter().find(|option| of_file_system.contains(&option.as_str())) {
+            bail!("the option {fixed:?} is its file system's, which a bind mount cannot change");
+        }
         if let Some(unknown) = options.parameters.first() {
             bail!("unknown option {unknown:?} of a bind mount");
         }
+        ensure!(!options.copy_up, "tmpcopyup is an option of a tmpfs, not of a bind mount");
         let source = dir.join(mount.source().as_ref().context("a bind mount without a source")?);
         if options.nofail && !source.exists() {
             return Ok(None);
         }
         let above = writable.iter().filter(|above| source.starts_with(above) && source != **above);
+        let above = above.filter(|_| !without(Defence::Sources));
         let within = above.min_by_key(|above| above.as_os_str().len());
         let mount =
             bind(&source, recursive, within).with_context(|| format!("opening the source {}", source.display()))?;
+        // The mounts below came as peers of the host's. Only where the container is to share do they stay so.
+        if recursive && options.propagation.is_some_and(|(kind, below)| !below && kind != libc::MS_SHARED) {
+            sys::mount_setattr(&mount, MountAttr::of(0, 0, libc::MS_SLAVE), true)
+                .context("cutting off what is below")?;
+        }
         // As other runtimes do: the container sees what the host mounts below later, and not the other way round.
         let (propagation, below) = options.propagation.unwrap_or((libc::MS_SLAVE, true));
-        sys::mount_setattr(&mount, MountAttr::of(0, 0, propagation), below && recursive)
-            .context("setting propagation")?;
+        if !without(Defence::Propagation) {
+            sys::mount_setattr(&mount, MountAttr::of(0, 0, propagation), below && recursive)
+                .context("setting propagation")?;
+        }
         return finish(mount, options, destination, false).map(Some);
     }
     if kind == "cgroup" || kind == "cgroup2" {
@@ -70,11 +86,17 @@ fn prepare(mount: &Mount, dir: &Path, writable: &[PathBuf]) -> Result<Option<Det
         if !options.read_write {
             options.own.set |= READ_ONLY.set;
         }
+        if without(Defence::Cgroup) {
+            options.own.set &= !READ_ONLY.set;
+        }
         return finish(cgroup::own()?, options, destination, false).map(Some);
     }
     ensure!(FRESH.contains(&kind), "the type {kind:?} is not supported");
     let source = mount.source().as_deref().and_then(Path::to_str).unwrap_or(kind);
-    let mount = fresh(kind, source, &options.parameters)?;
+    ensure!(!options.copy_up || kind == "tmpfs", "tmpcopyup is an option of a tmpfs, not of a {kind}");
+    // The kernel gives /proc and /sys labels of their own, and refuses others there and on message queues.
+    let label = label.filter(|_| !matches!(kind, "proc" | "sysfs" | "mqueue"));
+    let mount = labelled(kind, source, &options.parameters, label)?;
     if let Some((propagation, _)) = options.propagation {
         sys::mount_setattr(&mount, MountAttr::of(0, 0, propagation), false).context("setting propagation")?;
     }
@@ -89,7 +111,7 @@ fn finish(mount: OwnedFd, options: Options, destination: PathBuf, ours: bool) ->
     }
     sys::mount_setattr(&mount, own, false).context("setting its options")?;
     sys::mount_setattr(&mount, options.all, true).context("setting the options of it and all below")?;
-    Ok(Detached { mount, destination, ours, seal })
+    Ok(Detached { mount, destination, ours, seal, copy_up: options.copy_up })
 }
 
 /// The sources of bind mounts that the container may write to.
@@ -167,6 +189,12 @@ pub fn fresh(kind: &str, source: &str, parameters: &[String]) -> Result<OwnedFd>
             }
         }
     }
+}
+
+/// The same, with an SELinux label for all its files.
+pub fn labelled(kind: &str, source: &str, parameters: &[String], label: Option<&str>) -> Result<OwnedFd> {
+    let context = label.map(|label| format!("context={label}"));
+    fresh(kind, source, &parameters.iter().cloned().chain(context).collect::<Vec<_>>())
 }
 
 /// An empty folder, to hide another with.

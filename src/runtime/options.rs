@@ -16,14 +16,22 @@ const NOSYMFOLLOW: u64 = 0x0020_0000;
 
 /// MOUNT_ATTR_RDONLY
 pub const READ_ONLY: MountAttr = setting(RDONLY);
+/// MOUNT_ATTR_NOSUID
+pub const NO_SUID: MountAttr = setting(NOSUID);
+/// MOUNT_ATTR_NODEV
+pub const NO_DEV: MountAttr = setting(NODEV);
 /// Read-only, no devices: how an image's files are mounted where setuid was accepted.
 pub const IMAGE_SETUID: MountAttr = setting(RDONLY | NODEV);
 /// Read-only, no set-user-ID, no devices: how an image's files are mounted.
 pub const IMAGE: MountAttr = setting(RDONLY | NODEV | NOSUID);
+/// As [`IMAGE`], for a root that is written to.
+pub const WRITABLE_IMAGE: MountAttr = setting(NODEV | NOSUID);
+/// As [`IMAGE_SETUID`], for a root that is written to.
+pub const WRITABLE_IMAGE_SETUID: MountAttr = setting(NODEV);
 /// The empty folder that hides another.
-pub const MASK: MountAttr = setting(RDONLY | NODEV | NOSUID | NOEXEC);
+pub const MASK: MountAttr = MountAttr::of(RDONLY | NODEV | NOSUID | NOEXEC, 0, libc::MS_PRIVATE);
 /// A device on its own: /dev/null where it hides a file.
-pub const DEVICE: MountAttr = setting(RDONLY | NOSUID | NOEXEC);
+pub const DEVICE: MountAttr = MountAttr::of(RDONLY | NOSUID | NOEXEC, 0, libc::MS_PRIVATE);
 
 const fn setting(set: u64) -> MountAttr {
     MountAttr::of(set, 0, 0)
@@ -44,6 +52,8 @@ pub struct Options {
     pub read_write: bool,
     /// the source of a bind mount may be missing, as in fstab(5)
     pub nofail: bool,
+    /// a tmpfs begins with what the image has there
+    pub copy_up: bool,
     /// parameters for the file system itself, `key` or `key=value`
     pub parameters: Vec<String>,
 }
@@ -66,12 +76,16 @@ impl Options {
             "bind" => self.bind = Some(false),
             "rbind" => self.bind = Some(true),
             "defaults" | "async" | "norelatime" | "nostrictatime" | "loud" | "silent" | "nolazytime" | "nomand"
-            | "" => {}
+            | "noiversion" | "rnorelatime" | "rnostrictatime" | "" => {}
             "private" | "slave" | "shared" | "unbindable" => self.propagation = Some((propagation(option), false)),
             "rprivate" | "rslave" | "rshared" | "runbindable" => {
                 self.propagation = Some((propagation(&option[1..]), true));
             }
-            "remount" | "tmpcopyup" | "idmap" | "ridmap" | "rrw" => {
+            "tmpcopyup" => self.copy_up = true,
+            "remount" => {
+                bail!("the mount option \"remount\" is not supported: name all options where the mount is made")
+            }
+            "idmap" | "ridmap" => {
                 bail!("the mount option {option:?} is not supported")
             }
             _ => match (attribute(option), option.strip_prefix('r').and_then(attribute)) {

@@ -1,16 +1,19 @@
 //! The process that becomes the program: limits, user, capabilities, working directory, and where the program is.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use caps::{CapSet, CapsHashSet};
-use nix::sys::resource::{Resource, setrlimit};
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{AccessFlags, Gid, Uid, eaccess, setgroups, setresgid, setresuid};
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, PosixRlimit, PosixRlimitType, Process, User};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+
+use super::controls::{Defence, without};
 
 /// What exec(3) looks in where the environment has no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -18,15 +21,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// Enters the working directory, resolved in the image without /proc's magic links: those could lead to a folder of the
 /// host's that is still open here.
 pub fn enter_folder(cwd: &Path) -> Result<()> {
-    let open = || {
-        openat2(
-            CWD,
-            cwd,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::NO_MAGICLINKS,
-        )
-    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = || openat2(CWD, cwd, flags, Mode::empty(), no_magic_links(Defence::Folder));
     let folder = match open() {
         Err(rustix::io::Errno::NOENT) => bail!("the working directory {cwd:?} is missing in the image"),
         Err(rustix::io::Errno::NOTDIR) => bail!("the working directory {cwd:?} is no folder"),
@@ -35,13 +31,44 @@ pub fn enter_folder(cwd: &Path) -> Result<()> {
     rustix::process::fchdir(folder.as_fd()).with_context(|| format!("entering the working directory {cwd:?}"))
 }
 
+fn no_magic_links(defence: Defence) -> ResolveFlags {
+    if without(defence) { ResolveFlags::empty() } else { ResolveFlags::NO_MAGICLINKS }
+}
+
 /// Sets the resource limits.
 pub fn limit(limits: &[PosixRlimit]) -> Result<()> {
     for one in limits {
-        setrlimit(resource(one.typ()), one.soft(), one.hard())
-            .with_context(|| format!("setting the limit {} to {}:{}", one.typ(), one.soft(), one.hard()))?;
+        setrlimit(resource(one.typ()), one.soft(), one.hard()).with_context(|| {
+            format!("setting the limit {} to {}:{}{}", one.typ(), one.soft(), one.hard(), above(one))
+        })?;
     }
     Ok(())
+}
+
+/// Why a limit cannot be set, where that is so: nobody raises a hard limit without CAP_SYS_RESOURCE.
+fn above(limit: &PosixRlimit) -> String {
+    match getrlimit(resource(limit.typ())) {
+        Ok((_, hard)) if limit.hard() > hard && !has_sys_resource() => format!(
+            ", above the unit's own {hard}: that needs CAP_SYS_RESOURCE, which the unit does not have, or a higher Limit...= in the unit"
+        ),
+        _ => String::new(),
+    }
+}
+
+/// Sets how ready the kernel is to end this process when memory is short, see proc(5), oom_score_adj.
+pub fn set_oom_score(score: i32) -> Result<()> {
+    std::fs::write("/proc/self/oom_score_adj", score.to_string()).with_context(|| {
+        let why = if has_sys_resource() {
+            ""
+        } else {
+            ": lower than the unit's own needs CAP_SYS_RESOURCE, which the unit does not have, or OOMScoreAdjust= in the unit"
+        };
+        format!("setting oomScoreAdj to {score}{why}")
+    })
+}
+
+fn has_sys_resource() -> bool {
+    caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_RESOURCE).unwrap_or(false)
 }
 
 fn resource(kind: PosixRlimitType) -> Resource {
@@ -79,25 +106,35 @@ impl Capable {
     /// The sets of config.json; without any, none.
     pub fn of(wanted: Option<&LinuxCapabilities>) -> Result<Self> {
         let ours = caps::read(None, CapSet::Bounding)?;
-        let pick = |set: fn(&LinuxCapabilities) -> &Option<Capabilities>| -> Result<CapsHashSet> {
+        let mut lacking = BTreeSet::new();
+        let mut pick = |set: fn(&LinuxCapabilities) -> &Option<Capabilities>| -> Result<CapsHashSet> {
             let mut picked = CapsHashSet::new();
             for one in wanted.and_then(|all| set(all).as_ref()).into_iter().flatten() {
                 let one = format!("CAP_{one}").parse().map_err(|_| anyhow!("the capability {one} is not known"))?;
                 picked.insert(one);
             }
+            lacking.extend(picked.difference(&ours).map(ToString::to_string));
             Ok(picked.intersection(&ours).copied().collect())
         };
-        Ok(Self {
+        let all = Self {
             bounding: pick(LinuxCapabilities::bounding)?,
             effective: pick(LinuxCapabilities::effective)?,
             permitted: pick(LinuxCapabilities::permitted)?,
             inheritable: pick(LinuxCapabilities::inheritable)?,
             ambient: pick(LinuxCapabilities::ambient)?,
-        })
+        };
+        if !lacking.is_empty() {
+            let names = lacking.into_iter().collect::<Vec<_>>().join(", ");
+            eprintln!("warning: the container does not get {names}: the unit does not have it to give");
+        }
+        Ok(all)
     }
 
     /// Takes what is in no set from the bounding set; must come before the user changes.
     pub fn bound(&self) -> Result<()> {
+        if without(Defence::Bounding) {
+            return Ok(());
+        }
         for one in caps::read(None, CapSet::Bounding)?.difference(&self.bounding) {
             caps::drop(None, CapSet::Bounding, *one).with_context(|| format!("dropping {one}"))?;
         }
@@ -106,7 +143,9 @@ impl Capable {
 
     /// Sets the others; must come after the user changed.
     pub fn apply(&self) -> Result<()> {
-        caps::set(None, CapSet::Inheritable, &self.inheritable).context("setting inheritable capabilities")?;
+        if !without(Defence::Inheritable) {
+            caps::set(None, CapSet::Inheritable, &self.inheritable).context("setting inheritable capabilities")?;
+        }
         caps::set(None, CapSet::Effective, &self.effective).context("setting effective capabilities")?;
         caps::set(None, CapSet::Permitted, &self.permitted).context("setting permitted capabilities")?;
         // An ambient capability must be permitted and inheritable; what the unit took away cannot be.
@@ -120,7 +159,9 @@ pub fn become_user(user: &User, umask: Mode) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(user.uid()), Gid::from_raw(user.gid()));
     let groups: Vec<Gid> = user.additional_gids().iter().flatten().map(|gid| Gid::from_raw(*gid)).collect();
     rustix::thread::set_keep_capabilities(true)?;
-    setgroups(&groups).context("setting the groups")?;
+    if !without(Defence::Groups) {
+        setgroups(&groups).context("setting the groups")?;
+    }
     setresgid(gid, gid, gid).with_context(|| format!("becoming group {gid}"))?;
     setresuid(uid, uid, uid).with_context(|| format!("becoming user {uid}"))?;
     rustix::thread::set_keep_capabilities(false)?;
@@ -160,7 +201,8 @@ fn program_at(path: &Path) -> Result<CString, Unfit> {
     use rustix::io::Errno;
     let because = |why: &str| Unfit::Because(why.to_owned());
     // Without /proc's magic links: /proc/self/exe is still the runtime itself.
-    let file = match openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
+    let file = match openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), no_magic_links(Defence::Program))
+    {
         Ok(file) => file,
         Err(Errno::NOENT | Errno::NOTDIR) => return Err(Unfit::Missing),
         Err(Errno::LOOP) => return Err(because("is a link of /proc, or links in a circle: refused")),

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, major, minor, openat};
 use rustix::io::Errno;
 
+use super::controls::{Defence, without};
 use super::mounts;
 use super::options::{DEVICE, MASK, READ_ONLY};
 use super::rootfs::RootFs;
@@ -26,11 +27,22 @@ pub fn null() -> Result<OwnedFd> {
 
 /// Hides each path that is there: a folder behind an empty one, a file behind /dev/null.
 pub fn mask(root: &RootFs, paths: &[String], null: &OwnedFd) -> Result<()> {
-    for path in paths {
+    let of_image = null_of_image(root)?;
+    let null = of_image.as_ref().unwrap_or(null);
+    for path in paths.iter().filter(|_| !without(Defence::Masks)) {
         let Some(place) = present(root, path).with_context(|| format!("masking {path}"))? else { continue };
         mask_one(root, &place, null).with_context(|| format!("masking {path}"))?;
     }
     Ok(())
+}
+
+/// What a mask must not be made of.
+fn null_of_image(root: &RootFs) -> Result<Option<OwnedFd>> {
+    if !without(Defence::Null) {
+        return Ok(None);
+    }
+    let dev = root.open(Path::new("/dev"), OFlags::DIRECTORY)?;
+    Ok(Some(openat(dev, "null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?))
 }
 
 fn mask_one(root: &RootFs, place: &OwnedFd, null: &OwnedFd) -> Result<()> {
@@ -42,7 +54,7 @@ fn mask_one(root: &RootFs, place: &OwnedFd, null: &OwnedFd) -> Result<()> {
 
 /// Makes each path that is there read-only, and all below it.
 pub fn read_only(root: &RootFs, paths: &[String]) -> Result<()> {
-    for path in paths {
+    for path in paths.iter().filter(|_| !without(Defence::ReadOnlyPaths)) {
         let Some(place) = present(root, path).with_context(|| format!("protecting {path}"))? else { continue };
         let protect = || -> Result<()> {
             let mount = mounts::copy_all(&place)?;

@@ -1,6 +1,6 @@
 //! The container's root: every path of it is resolved inside it, and mounts are attached by descriptor.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,9 +11,11 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount};
 use rustix::process::{fchdir, pivot_root};
 
+use super::controls::{Defence, without};
 use super::mounts::{self, Detached};
-use super::options::{IMAGE, IMAGE_SETUID, READ_ONLY};
+use super::options::{IMAGE, IMAGE_SETUID, NO_DEV, NO_SUID, READ_ONLY, WRITABLE_IMAGE, WRITABLE_IMAGE_SETUID};
 use super::sys::{self, MountAttr};
+use super::{copyup, writable};
 
 /// The new root while it is put together.
 #[derive(Debug)]
@@ -32,6 +34,11 @@ impl RootFs {
         let mount = mounts::copy(folder)?;
         let mut attr = if setuid { IMAGE_SETUID } else { IMAGE };
         attr.propagation = libc::MS_PRIVATE;
+        for (defence, bit) in
+            [(Defence::ReadOnlyRoot, READ_ONLY.set), (Defence::NoSuid, NO_SUID.set), (Defence::NoDev, NO_DEV.set)]
+        {
+            attr.set &= if without(defence) { !bit } else { u64::MAX };
+        }
         sys::mount_setattr(&mount, attr, false).context("mounting the root file system read-only")?;
         Ok(mount)
     }
@@ -42,11 +49,26 @@ impl RootFs {
         Ok(Self { root: mount, ours: Vec::new(), seal: Vec::new() })
     }
 
+    /// Puts an overlay over it, on which everything may be written to.
+    pub fn make_writable(&mut self, setuid: bool, label: Option<&str>) -> Result<()> {
+        let (overlay, scratch) = writable::over(&self.root, label)?;
+        let attr = if setuid { WRITABLE_IMAGE_SETUID } else { WRITABLE_IMAGE };
+        sys::mount_setattr(&overlay, attr, false)?;
+        move_here(&overlay, &scratch).context("mounting the writable root")?;
+        self.ours.push(mount_id(&overlay)?);
+        self.root = overlay;
+        Ok(())
+    }
+
     /// Opens a path inside the root. No symbolic link leads out of it; below /proc, /sys and /dev none is followed at all,
     /// since there a link of the image would lead to another file of the kernel than the one meant.
     pub fn open(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        if is_kernels(path) {
+        if without(Defence::Destinations) {
+            let joined = format!("/proc/self/fd/{}/{}", self.root.as_raw_fd(), path.display());
+            return openat(CWD, joined, flags | OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        }
+        if is_kernels(path) && !without(Defence::KernelLinks) {
             resolve |= ResolveFlags::NO_SYMLINKS;
         }
         let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
@@ -63,6 +85,9 @@ impl RootFs {
     pub fn attach(&mut self, detached: Detached) -> Result<()> {
         let folder = is_folder(&detached.mount)?;
         let place = self.mount_point(&detached.destination, folder)?;
+        if detached.copy_up {
+            copyup::copy(&place, &detached.mount).context("copying what the image has there (tmpcopyup)")?;
+        }
         move_here(&detached.mount, &place)?;
         if detached.ours {
             self.ours.push(mount_id(&detached.mount)?);
@@ -106,7 +131,7 @@ impl RootFs {
             Err(Errno::NOENT) => self.make(parent, true).ok().with_context(missing)?,
             parent => parent.with_context(missing)?,
         };
-        ensure!(self.is_ours(&parent)?, missing());
+        ensure!(without(Defence::Destinations) || self.is_ours(&parent)?, missing());
         if folder {
             mkdirat(&parent, name, Mode::from_raw_mode(0o755)).with_context(missing)?;
         } else {
@@ -122,9 +147,15 @@ impl RootFs {
             sys::mount_setattr(mount, READ_ONLY, false).context("making a file system read-only")?;
         }
         fchdir(&self.root)?;
+        if without(Defence::Pivot) {
+            rustix::process::chroot(".")?;
+            return Ok(rustix::process::chdir("/")?);
+        }
         // Old and new root both on ".": the old one is then on top, and goes.
         pivot_root(".", ".").context("changing the root")?;
-        unmount(".", UnmountFlags::DETACH).context("letting the host's files go")?;
+        if !without(Defence::OldRoot) {
+            unmount(".", UnmountFlags::DETACH).context("letting the host's files go")?;
+        }
         rustix::process::chdir("/")?;
         let flags = match propagation.unwrap_or_default() {
             "shared" | "rshared" => libc::MS_SHARED,
@@ -138,18 +169,26 @@ impl RootFs {
 
 /// Cuts this namespace's mounts off from the host's: nothing mounted here reaches the host.
 pub fn cut_off() -> Result<()> {
+    if without(Defence::CutOff) {
+        return Ok(());
+    }
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .context("leaving the host's mounts")
 }
 
 fn open_below(dir: &Path, path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let path = path.strip_prefix(dir).unwrap_or(path);
+    ensure!(path.is_relative(), "it does not lie in {}", dir.display());
     let dir = openat(CWD, dir, flags, Mode::empty())?;
     // config.json may come from an image: "/" or "../.." as root would be the host's files.
-    Ok(openat2(dir, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?)
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let resolve = if without(Defence::RootPath) { ResolveFlags::empty() } else { beneath };
+    Ok(openat2(dir, path, flags, Mode::empty(), resolve)?)
 }
 
-fn move_here(mount: &OwnedFd, place: &OwnedFd) -> Result<()> {
+/// Attaches a mount over an open file or folder.
+pub fn move_here(mount: &OwnedFd, place: &OwnedFd) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(move_mount(mount, "", place, "", flags)?)
 }

@@ -15,6 +15,7 @@ use nix::fcntl::AtFlags;
 use nix::unistd::execveat;
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstatvfs, openat};
 
+use super::controls::{Defence, without};
 use super::mounts;
 use super::options::READ_ONLY;
 use super::sys;
@@ -22,7 +23,7 @@ use super::sys;
 /// Returns once this process runs from a read-only mount.
 pub fn from_own_executable() -> Result<()> {
     let file = openat(CWD, "/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    if fstatvfs(&file)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+    if fstatvfs(&file)?.f_flag.contains(StatVfsMountFlags::RDONLY) || without(Defence::Seal) {
         // The kernel took the name from a descriptor's number.
         rustix::thread::set_name(c"sysctr-runtime")?;
         return Ok(());

@@ -29,6 +29,7 @@ const FILE: &str = "seccomp.bpf";
 const INSTRUCTION: usize = 8;
 
 /// A filter that is whole and not yet in force.
+#[derive(Clone)]
 pub struct Filter {
     program: Vec<u8>,
     flags: u64,

@@ -2,8 +2,10 @@
 #![allow(unsafe_code)] // raw system calls; every argument is owned by the function or borrowed for its length
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a mount's attributes become, as mount_setattr(2) takes them.
 #[repr(C)]
@@ -112,6 +114,20 @@ pub fn keep_on_exec(fd: i32) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }.into()).map(drop)
 }
 
+/// Every signal as it is by default, none blocked.
+pub fn reset_signals() {
+    // The kernel's struct sigaction and a signal set are no longer than this; all zero is SIG_DFL, and nothing blocked.
+    let zero = [0u64; 16];
+    // SAFETY: past libc, which keeps two signals to itself that an ignoring parent hands on all the same. `zero` outlives the
+    // calls, the old values are not asked for, and 8 is the kernel's size of a signal set.
+    unsafe {
+        for signal in 1..=64 {
+            libc::syscall(libc::SYS_rt_sigaction, signal, &zero, std::ptr::null_mut::<u64>(), 8);
+        }
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &zero, std::ptr::null_mut::<u64>(), 8);
+    }
+}
+
 /// Whether this process was given SIGPIPE ignored, as systemd does unless IgnoreSIGPIPE=no.
 static PIPE_IGNORED: AtomicBool = AtomicBool::new(false);
 
@@ -179,5 +195,59 @@ pub fn loopback_up() -> io::Result<()> {
         check(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &mut request).into())?;
         request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
         check(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request).into()).map(drop)
+    }
+}
+
+/// struct sched_attr of sched_setattr(2), the size that every kernel since 3.14 knows.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // the kernel's names
+pub struct SchedAttr {
+    pub size: u32,
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+/// sched_setattr(2) of the calling thread.
+pub fn sched_setattr(attr: &SchedAttr) -> io::Result<()> {
+    let attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..*attr };
+    // SAFETY: `attr` is the kernel's struct of the size that it names, and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attr, 0) }).map(drop)
+}
+
+/// ioprio_set(2) of the calling thread.
+pub fn ioprio_set(class: u32, priority: u32) -> io::Result<()> {
+    const WHO_PROCESS: libc::c_int = 1;
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, (class << 13) | priority) }).map(drop)
+}
+
+/// personality(2)
+pub fn personality(persona: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: takes a number only.
+    check(unsafe { libc::personality(persona) }.into()).map(drop)
+}
+
+/// keyctl(2), KEYCTL_JOIN_SESSION_KEYRING without a name: a new and empty session keyring.
+pub fn new_session_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for a keyring without one.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<u8>()) }).map(drop)
+}
+
+/// Starts the command, at its exec, with no descriptor but the first three, every signal as by default, and after `first`.
+pub fn before_exec(command: &mut Command, first: impl Fn() -> io::Result<()> + Send + Sync + 'static) {
+    // SAFETY: this process has one thread, so that the child may do whatever this one may.
+    unsafe {
+        command.pre_exec(move || {
+            reset_signals();
+            close_on_exec_from(3)?;
+            first()
+        });
     }
 }

@@ -159,9 +159,9 @@ fn an_install_can_ask_whether_a_start_could_work() {
     };
     let bundle = Bundle::running(&["true"]);
     assert!(prepare(&bundle).status.success());
-    let refused = prepare(&bundle.with("/root", "readonly", json!(false)));
+    let refused = prepare(&bundle.with("/linux", "intelRdt", json!({"closID": "x"})));
     let text = String::from_utf8(refused.stderr).unwrap();
-    assert!(refused.status.code() == Some(1) && text.contains("root.readonly") && text.lines().count() == 1, "{text}");
+    assert!(refused.status.code() == Some(1) && text.contains("linux.intelRdt") && text.lines().count() == 1, "{text}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use serde_json::json;
@@ -22,6 +22,33 @@ fn kernel_file_systems_are_not_mounted_through_links_of_the_image() {
             assert!(error.contains(&format!("/{place} of the image is a symbolic link: refused")), "{error}");
         }
     }
+}
+
+/// As StandardInput=null gives it: a device of the host's, owned by root, and so by the container's root too.
+#[test]
+fn a_device_of_the_hosts_keeps_its_mode_whatever_root_in_the_container_does_to_its_standard_input() {
+    let host = tempfile::tempdir().unwrap();
+    let null = host.path().join("null");
+    assert!(Command::new("mknod").args(["-m", "666"]).arg(&null).args(["c", "1", "3"]).status().unwrap().success());
+    let bundle = Bundle::script("exec /bin/busybox chmod 600 /proc/self/fd/0");
+    let output = bundle.command().stdin(fs::File::open(&null).unwrap()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(fs::metadata(&null).unwrap().permissions().mode() & 0o777, 0o666);
+}
+
+#[test]
+fn a_device_that_had_to_be_the_hosts_works_and_keeps_its_mode() {
+    let mode = || fs::metadata("/dev/null").unwrap().permissions().mode() & 0o777;
+    let before = mode();
+    let bundle = Bundle::script("echo x >/dev/null && /bin/busybox chmod 644 /dev/null");
+    let mut command = Command::new("setpriv");
+    bundle.command(); // writes config.json
+    let output = command.args(["--bounding-set", "-mknod", RUNTIME, "run"]).arg(bundle.path()).output().unwrap();
+    let after = mode();
+    fs::set_permissions("/dev/null", PermissionsExt::from_mode(before)).unwrap();
+    assert_eq!(after, before, "{output:?}");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("Read-only file system"), "{output:?}");
 }
 
 #[test]

@@ -4,8 +4,11 @@
 #![allow(clippy::unwrap_used)] // a test that panics has said enough
 
 mod container;
+mod escapes;
 mod handover;
+mod hooks;
 mod hostile;
 mod manager;
 mod process;
+mod settings;
 mod support;

@@ -72,9 +72,14 @@ impl Bundle {
 
     /// The launcher on this deployment, without anything of systemd's in its environment.
     pub fn command(&self) -> Command {
+        self.started_by(&[RUNTIME])
+    }
+
+    /// The same by another command line, which gets `run DIR` at its end.
+    pub fn started_by(&self, line: &[&str]) -> Command {
         fs::write(self.path().join("config.json"), self.spec.to_string()).unwrap();
-        let mut command = Command::new(RUNTIME);
-        command.arg("run").arg(self.path()).stdin(Stdio::null());
+        let mut command = Command::new(line[0]);
+        command.args(&line[1..]).arg("run").arg(self.path()).stdin(Stdio::null());
         for name in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "CREDENTIALS_DIRECTORY"] {
             command.env_remove(name);
         }

@@ -20,6 +20,10 @@ use sha2::{Digest, Sha256};
 
 use crate::process::{Guarded, run};
 
+// Named here, so that whoever takes this file in by its path has it too.
+#[path = "tiny.rs"]
+pub mod tiny;
+
 const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
 /// The images that the machine's registry has.
 const IMAGES: [&str; 2] = ["etcd", "httpd"];
@@ -95,7 +99,8 @@ impl Tree {
     }
 }
 
-/// What is laid over a machine: the programs under test (`root/`) and a registry with images (`registry/`).
+/// What is laid over a machine: the programs under test (`root/`), a registry with images (`registry/`) and small ones
+/// as folders (`images/`).
 pub struct Payload {
     folder: PathBuf,
     _lock: File,
@@ -119,6 +124,7 @@ impl Payload {
             .arg(format!("PROGRAMS={}", programs.display()))
             .arg(format!("DESTDIR={}", payload.folder.join("root").display())))?;
         run(Command::new("cp").arg("-a").args([images.join("registry"), payload.folder.join("registry")]))?;
+        tiny::images(&payload.folder.join("images"))?;
         let disk = payload.disk();
         run(Command::new("mkfs.ext4")
             .args(["-q", "-F", "-L", "payload", "-d"])

@@ -1,6 +1,7 @@
 //! Scenarios on a booted Debian: real systemd, D-Bus, cgroups, a real registry, etcd and httpd. Needs root; `make test` calls it.
 
 mod agent;
+mod differential;
 mod image;
 mod logs;
 mod machine;
@@ -15,7 +16,7 @@ use std::sync::OnceLock;
 
 use anyhow::Result;
 use machine::{Machine, scenario};
-use scenarios::{etcd, httpd, refuse};
+use scenarios::{etcd, failures, foreign, handover, hooks, httpd, many, refuse, trace};
 
 /// What the machines are made of, made once for all tests of this run.
 struct Parts {
@@ -70,9 +71,34 @@ scenarios! {
     an_install_that_was_cut_is_finished_by_the_boot: super::etcd::is_finished_by_the_boot_after_a_cut;
     httpd_serves_the_hosts_pages: super::httpd::serves_the_hosts_pages;
     httpd_leaves_nothing_behind: super::httpd::leaves_nothing_behind;
+    hooks_run_around_a_service: super::hooks::hooks_run_around_a_service_with_a_root_to_write_on;
+    crun_in_place_of_the_bundled_runtime_leaves_a_service_a_service: super::foreign::crun_runs_etcd;
+    runc_in_place_of_the_bundled_runtime_leaves_a_service_a_service: super::foreign::runc_runs_etcd;
+    another_runtime_hands_on_what_systemd_passes: super::foreign::hands_on_what_systemd_passes;
+    a_runtime_that_is_none_is_refused: super::foreign::what_is_none_is_refused;
+    a_drop_in_reaches_the_program: super::handover::a_drop_in_reaches_the_program;
+    the_journal_shows_the_programs_own_name: super::handover::the_journal_shows_the_programs_own_name;
+    each_cause_of_a_failed_start_is_told: super::failures::each_cause_is_told_and_the_next_start_works;
+    root_inside_names_no_main_process: super::handover::root_inside_names_no_main_process;
+    a_start_needs_nothing: super::trace::a_start_needs_nothing;
+    thirty_containers_start_at_once: super::many::thirty;
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
     a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;
     a_full_disk_changes_nothing: super::refuse::a_full_disk_changes_nothing;
+    runtimes_agree: super::differential::runtimes_agree;
+    a_lost_capability_is_seen: super::differential::a_lost_capability_is_seen;
+}
+
+#[test]
+#[ignore = "minutes: `make test-long`"]
+fn two_hundred_containers_start_at_once() -> Result<()> {
+    on_nspawn("two-hundred", |machine| many::two_hundred(machine))
+}
+
+#[test]
+#[ignore = "minutes: `make test-long`"]
+fn two_hundred_containers_start_at_once_in_qemu() -> Result<()> {
+    on_qemu("two-hundred", |machine| many::two_hundred(machine))
 }
 
 #[test]

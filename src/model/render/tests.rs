@@ -6,6 +6,11 @@ const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"typ
     "config": {"Entrypoint": ["/usr/bin/etcd"], "User": "etcd", "StopSignal": "SIGQUIT", "Volumes": {"/data": {}}}}"#;
 
 fn rendered(exports: &[(&str, &str)], settings: &[&str]) -> Result<Rendered> {
+    rendered_for(exports, settings, None)
+}
+
+fn rendered_for(exports: &[(&str, &str)], settings: &[&str], runtime: Option<&str>) -> Result<Rendered> {
+    let runtime: Option<RuntimePath> = runtime.map(|path| path.parse().expect("a path"));
     let exports = exports.iter().map(|(file, text)| ((*file).to_owned(), text.as_bytes().to_vec())).collect();
     let settings: Vec<Setting> = settings.iter().map(|text| text.parse().expect("a setting")).collect();
     render(&Inputs {
@@ -18,7 +23,26 @@ fn rendered(exports: &[(&str, &str)], settings: &[&str]) -> Result<Rendered> {
         passwd: "etcd:x:2379:2379::/var/lib/etcd:/bin/false\n",
         group: "",
         settings: &settings,
+        runtime: runtime.as_ref(),
     })
+}
+
+#[test]
+fn the_admins_choice_of_a_runtime_is_no_request_and_is_cleaned_up_after() {
+    let rendered = rendered_for(&[], &[], Some("/usr/bin/crun")).expect("files");
+    let unit = &rendered.files["etcd.service"];
+    for line in [
+        "ExecStart=/usr/libexec/sysctr/sysctr-runtime run-with /usr/bin/crun /var/lib/sysctr/containers/etcd/deployments/1",
+        "ExecStopPost=-/usr/libexec/sysctr/sysctr-runtime delete-with /usr/bin/crun /var/lib/sysctr/containers/etcd/deployments/1",
+        "RequiresMountsFor=/usr/bin/crun",
+    ] {
+        assert!(unit.lines().any(|known| known == line), "{line} is missing in\n{unit}");
+    }
+    assert_eq!(rendered.requests, Requests::new());
+    // The image's choice is one: it names the bundled launcher with another program.
+    let service = "[Service]\nExecStart=/usr/libexec/sysctr/sysctr-runtime run-with /bin/sh /var/lib/sysctr/containers/etcd/deployments/1\n";
+    let rendered = rendered_for(&[("service.hbs", service)], &[], Some("/usr/bin/crun")).expect("files");
+    assert_eq!(rendered.requests.len(), 1);
 }
 
 #[test]
@@ -40,6 +64,8 @@ NotifyAccess=all
 Delegate=yes
 KillMode=mixed
 OOMPolicy=stop
+UnsetEnvironment={LOADERS_VARIABLES}
+SyslogIdentifier=etcd
 KillSignal=SIGQUIT
 LogExtraFields=SYSCTR_IMAGE=registry.example/etcd:3.5
 LogExtraFields=SYSCTR_DIGEST=sha256:{digest}
@@ -163,4 +189,36 @@ fn a_mistake_is_named_with_its_file_and_place() {
         let message = format!("{:#}", rendered(&exports, &settings).expect_err(expected));
         assert!(message.contains(expected), "{message:?} does not say {expected:?}");
     }
+}
+
+#[test]
+fn hooks_are_requested_in_full_and_those_after_a_stop_are_the_units() {
+    let config = r#"{"ociVersion": "1.2.0", "root": {"path": "rootfs", "readonly": false},
+        "process": {"user": {"uid": 5, "gid": 5}, "args": ["/a"], "cwd": "/", "noNewPrivileges": true},
+        "hooks": {"createRuntime": [{"path": "/usr/bin/net", "args": ["net", "up"], "env": ["A=b"]}],
+            "startContainer": [{"path": "/bin/inside"}], "poststop": [{"path": "/usr/bin/net", "args": ["net", "down"]}]},
+        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "cgroup"}],
+            "maskedPaths": MASKED, "readonlyPaths": READ_ONLY}}"#;
+    let list = |paths: &[&str]| serde_json::to_string(paths).expect("a list");
+    let config = config.replace("MASKED", &list(&spec::MASKED)).replace("READ_ONLY", &list(&spec::READ_ONLY));
+    let rendered = rendered(&[("config.json.hbs", &config)], &[]).expect("files");
+    let requests: Vec<&str> = rendered.requests.iter().map(String::as_str).collect();
+    assert_eq!(
+        requests,
+        [
+            "run on the host: \"A=b\" /usr/bin/net \"up\" (createRuntime hook)",
+            "run on the host: /usr/bin/net \"down\" (poststop hook)"
+        ]
+    );
+    let line =
+        "ExecStopPost=/usr/libexec/sysctr/sysctr-runtime poststop /var/lib/sysctr/containers/etcd/deployments/1\n";
+    assert!(rendered.files["etcd.service"].contains(line), "{}", rendered.files["etcd.service"]);
+}
+
+#[test]
+fn a_root_to_write_on_needs_no_request() {
+    let manifest = r#"{"version": "2.0", "container": {"readonly": false}}"#;
+    let rendered = rendered(&[("manifest.json", manifest)], &[]).expect("files");
+    assert_eq!(rendered.spec.root().as_ref().and_then(|root| root.readonly()), Some(false));
+    assert_eq!(rendered.requests, Requests::new());
 }

@@ -1,8 +1,14 @@
 //! What sysctr promises, on any booted machine. `main.rs` says which machine each of them runs on.
 
 pub mod etcd;
+pub mod failures;
+pub mod foreign;
+pub mod handover;
+pub mod hooks;
 pub mod httpd;
+pub mod many;
 pub mod refuse;
+pub mod trace;
 
 use std::time::Duration;
 

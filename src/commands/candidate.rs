@@ -1,0 +1,161 @@
+//! A deployment that may come: an image rendered for a container, what it requests of the host, and how it is staged. The part of
+//! `install` and `update` that changes nothing.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::Context;
+use crate::output::one_line;
+use sysctr::{
+    host::{
+        dir::Folder,
+        lock::StoreLock,
+        ostree::{Store, StoredImage},
+        owned, settings,
+        systemd::Manager,
+        transaction::{Parts, Staged},
+        units,
+    },
+    model::{
+        deployment::{Deployment, Record},
+        fault::{Code, Fault},
+        layout,
+        name::ContainerName,
+        other_runtime::RuntimePath,
+        reference::ImageSource,
+        render::{self, Rendered},
+        request::Requests,
+        spec,
+        values::Setting,
+    },
+};
+
+/// Bytes of a passwd(5) or group(5) that are still believed.
+const ACCOUNTS_LIMIT: u64 = 1 << 20;
+
+/// Everything decided; nothing written but the image in the store.
+pub struct Candidate {
+    pub name: ContainerName,
+    pub id: u32,
+    /// As it was named, and as it will be resolved again by an update.
+    pub reference: String,
+    pub image: StoredImage,
+    pub rendered: Rendered,
+    /// What starts it in the bundled runtime's place.
+    pub runtime: Option<RuntimePath>,
+}
+
+impl Candidate {
+    /// Renders an image of the store as deployment `id` of a container.
+    pub fn render(
+        store: &Store,
+        name: &ContainerName,
+        id: u32,
+        source: &ImageSource,
+        image: StoredImage,
+        settings: &[Setting],
+        runtime: Option<&RuntimePath>,
+    ) -> Result<Candidate> {
+        let exports = store.read_exports(&image)?;
+        let exports = exports.into_iter().map(|(path, bytes)| (path.to_string_lossy().into_owned(), bytes)).collect();
+        let account = |path| -> Result<String> {
+            let bytes = store.read_file(&image, Path::new(path), ACCOUNTS_LIMIT)?.unwrap_or_default();
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let reference = source.to_string();
+        let inputs = render::Inputs {
+            name,
+            id,
+            image: &reference,
+            digest: &image.digest,
+            config: &image.config,
+            exports: &exports,
+            passwd: &account("etc/passwd")?,
+            group: &account("etc/group")?,
+            settings,
+            runtime,
+        };
+        let rendered = render::render(&inputs).with_context(|| format!("rendering {source}"))?;
+        Ok(Candidate { name: name.clone(), id, reference, image, rendered, runtime: runtime.cloned() })
+    }
+
+    /// The requests of the texts, and those that depend on what lies on this host.
+    pub fn requests(&self, root: &Folder) -> Result<Requests> {
+        let Candidate { name, rendered, .. } = self;
+        let mut requests = rendered.requests.clone();
+        let homes = rendered.homes(name);
+        for source in rendered.spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_ref()?.to_str()) {
+            owned::refuse_links(root, name, source)?;
+        }
+        for folder in rendered.state.iter().map(|folder| &folder.path).chain(&homes) {
+            if owned::is_foreign(root, name, folder)? {
+                requests.insert(format!("take over {folder} of the host, which is there already"));
+            }
+        }
+        Ok(requests)
+    }
+
+    /// Shows the requests, and asks unless they are accepted already: by the settings, by `--yes`, or `before` by an earlier
+    /// deployment. `doing` is what is refused where they are not.
+    pub fn accept(&self, context: &Context, root: &Folder, before: &Requests, yes: bool, doing: &str) -> Result<()> {
+        let accepted = settings::load(root)?.requests.accept;
+        let requests = self.requests(root)?;
+        let known = |request: &&String| accepted.contains(*request) || before.contains(*request);
+        let open: Vec<&String> = requests.iter().filter(|request| !known(request)).collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        // Who is not asked finds them in the error, or has accepted them.
+        if context.output.can_ask() || (yes && !context.output.quiet && !context.output.json) {
+            eprintln!("{} requests what an image may not do unasked:", self.reference);
+            open.iter().for_each(|request| eprintln!("  {}", one_line(request)));
+        }
+        if yes || context.output.confirm("Accept?")? {
+            return Ok(());
+        }
+        let list = open.iter().map(|request| request.as_str()).collect::<Vec<_>>().join("; ");
+        let message = format!("{doing} {}: its requests were not accepted: {list}", self.name);
+        bail!(Fault::new(Code::Refused, message).hint("--yes accepts them"))
+    }
+
+    /// Writes the deployment beside what is in force, and lets systemd read its units.
+    pub fn stage<'a>(
+        self,
+        context: &Context,
+        root: &'a Folder,
+        lock: &StoreLock,
+        store: &Store,
+        manager: Option<&Manager>,
+    ) -> Result<(Staged<'a>, Deployment)> {
+        let accepted = self.requests(root)?;
+        let Candidate { name, id, reference, image, rendered, runtime } = self;
+        let staging = || format!("staging {name}");
+        let is_file = |source: &str| context.root.join(source.trim_start_matches('/')).is_file();
+        let mount_points = spec::mount_points(&name, &rendered.spec, is_file);
+        let labels = image.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
+        let record = Deployment {
+            version: Deployment::VERSION,
+            name: name.clone(),
+            id,
+            image: reference,
+            digest: image.digest.clone(),
+            commit: image.commit.clone(),
+            image_version: labels.get("org.opencontainers.image.version").cloned(),
+            created: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+            values: rendered.values,
+            accepted,
+            units: rendered.files.keys().filter(|file| layout::is_unit(file)).cloned().collect(),
+            state: rendered.state,
+            mount_points: Vec::new(),
+            runtime,
+        };
+        let config_json = spec::to_text(&rendered.spec)?;
+        let parts = Parts { image: &image, record: record.clone(), config_json, files: rendered.files, mount_points };
+        let staged = Staged::write(root, lock, store, parts).with_context(staging)?;
+        if manager.is_some() {
+            units::verify(root, &name, id).with_context(staging)?;
+        }
+        Ok((staged, record))
+    }
+}
