@@ -11,8 +11,12 @@ PROGRAMS ?= target/release
 
 .PHONY: all bench check deps demo machine test test-long install
 
+# The runtime starts a quarter quicker without shared libraries to load. Where there is no static libc it goes without that.
+STATIC := $(if $(filter /%,$(shell cc -print-file-name=libc.a 2>/dev/null)),-C target-feature=+crt-static)
+
 all:
-	$(CARGO) build --release
+	$(CARGO) build --release --bin sysctr
+	$(CARGO) rustc --release --bin sysctr-runtime -- $(STATIC)
 
 deps:
 	@tests/deps.sh
@@ -38,7 +42,7 @@ demo: deps
 
 # Times sysctr beside its peers, on a machine that should be quiet. No test calls it. BENCH='--rounds 3' makes it shorter.
 bench: deps
-	$(CARGO) build --release --bins
+	$(MAKE) --no-print-directory all
 	$(CARGO) bench --profile dev --bench import -- $(BENCH)
 	$(CARGO) bench --profile dev --bench start -- $(BENCH)
 
@@ -47,7 +51,7 @@ machine: deps
 	@$(CARGO) test --quiet --test demo -- --shell
 
 $(PROGRAMS)/sysctr $(PROGRAMS)/sysctr-runtime:
-	$(CARGO) build --release
+	$(MAKE) --no-print-directory all
 
 SHARE = $(DESTDIR)$(PREFIX)/share
 install: $(PROGRAMS)/sysctr $(PROGRAMS)/sysctr-runtime

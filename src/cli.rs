@@ -70,6 +70,8 @@ pub enum Verb {
         #[arg(value_name = "NAME")]
         names: Vec<ContainerName>,
     },
+    /// Say what is wrong with an image's /exports, or with the unit of a container
+    Lint(LintArgs),
     /// Drop images and leftovers that nothing needs
     Prune {
         /// Only say what would go
@@ -117,6 +119,19 @@ pub struct InstallArgs {
     /// Say what would be done, and show the files, without doing it
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Args)]
+pub struct LintArgs {
+    /// A folder with exports in it, an image, or the name of a container
+    #[arg(value_name = "DIR|IMAGE|NAME", value_hint = ValueHint::DirPath)]
+    pub subject: String,
+    /// Name that the container would have [default: the folder's or the last part of the repository]
+    #[arg(long)]
+    pub name: Option<ContainerName>,
+    /// Give a value that the image asks for; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub settings: Vec<Setting>,
 }
 
 #[derive(Args)]

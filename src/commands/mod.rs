@@ -5,6 +5,7 @@ pub mod image;
 pub mod images;
 pub mod inspect;
 pub mod install;
+pub mod lint;
 pub mod list;
 pub mod man;
 pub mod prune;

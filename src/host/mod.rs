@@ -6,6 +6,7 @@ pub mod blob;
 pub mod content;
 pub mod credentials;
 pub mod dir;
+pub mod dropins;
 pub mod fsck;
 pub mod import;
 pub mod layer;

@@ -13,13 +13,14 @@ use crate::model::{
     unit::UnitFile,
 };
 
-/// Where systemd looks for units, but for our own folder (systemd.unit(5), "Unit File Load Path").
-const UNIT_PATH: [&str; 11] = [
+/// Where systemd looks for units, in this order (systemd.unit(5), "Unit File Load Path").
+pub const LOAD_PATH: [&str; 12] = [
     "etc/systemd/system.control",
     "run/systemd/system.control",
     "run/systemd/transient",
     "run/systemd/generator.early",
     "etc/systemd/system",
+    layout::UNITS,
     "run/systemd/system",
     "run/systemd/generator",
     "usr/local/lib/systemd/system",
@@ -30,7 +31,7 @@ const UNIT_PATH: [&str; 11] = [
 
 /// The file that makes a unit's name taken, where one does.
 pub fn taken(root: &Folder, unit: &str) -> Result<Option<PathBuf>> {
-    for place in UNIT_PATH.into_iter().chain([layout::UNITS]) {
+    for place in LOAD_PATH {
         if let Some(folder) = root.open(place)?
             && folder.kind(unit)?.is_some()
         {

@@ -107,6 +107,8 @@ pub struct Container {
     pub notify: bool,
     /// With `false` the root file system may be written to, and forgets it at each stop.
     pub readonly: Option<bool>,
+    /// Which system calls the program has: `default` (also where absent), `unconfined`, or a file of `/exports` with a profile.
+    pub seccomp: Option<String>,
 }
 
 /// Which network the container sees.

@@ -3,18 +3,24 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use oci_spec::{image::ImageConfiguration, runtime::Spec};
+use oci_spec::{
+    image::ImageConfiguration,
+    runtime::{LinuxSeccomp, Spec},
+};
 use serde_json::{Value as Json, json};
 
 use super::{
     deployment::OwnedFolder,
+    devices,
     digest::Digest,
+    directives::{self, Finding, Verdict},
     fault::{Code, Fault},
     host_lines, layout,
-    manifest::Manifest,
+    manifest::{Container, Manifest},
     name::ContainerName,
     other_runtime::RuntimePath,
     request::{self, RECOVER_UNIT, Requests},
+    seccomp::{self, Choice, Profile},
     spec,
     template::{self, Kind},
     unit::UnitFile,
@@ -64,8 +70,18 @@ pub struct Rendered {
     pub requests: Requests,
 }
 
-/// Renders everything; an error names the file, line or value.
+/// Renders everything and refuses what cannot work; an error names the file, line or value.
 pub fn render(inputs: &Inputs) -> Result<Rendered> {
+    let rendered = compose(inputs)?;
+    for (place, finding) in rendered.findings(inputs)? {
+        // What nobody knows is systemd's to refuse: it may be newer than the table.
+        ensure!(finding.verdict == Verdict::Unknown, "{place}: {}", finding.line());
+    }
+    Ok(rendered)
+}
+
+/// Renders everything, whether it can work or not.
+pub fn compose(inputs: &Inputs) -> Result<Rendered> {
     let manifest = match text(inputs, "manifest.json")? {
         Some(text) => Manifest::parse(text).context("/exports/manifest.json")?,
         None => {
@@ -86,7 +102,8 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
         }
     }
     let values = values::resolve(&manifest, inputs.settings)?;
-    let data = data(inputs, &manifest, &values);
+    let filter = filter(inputs, &manifest.container)?;
+    let data = data(inputs, &manifest, &values, filter.as_ref());
     let raw = [("exec_start", layout::launch(inputs.name, inputs.id, inputs.runtime))];
     let fill = |kind, file: &str, text: &str| template::render(kind, &format!("/exports/{file}"), text, &data, &raw);
 
@@ -114,6 +131,7 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
                     .map(|(key, value)| Ok((key.clone(), plain("container.env", value)?)))
                     .collect::<Result<_>>()?,
                 state: state.iter().map(|(folder, inside)| (folder.path.clone(), inside.clone())).collect(),
+                seccomp: filter.as_ref(),
             })?
         }
     };
@@ -153,6 +171,12 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
         layout::links(file, &unit)?;
         requests.extend(request::of_unit(file, &unit, inputs.name, &launcher));
     }
+    // Ours, so after the requests.
+    if let Some(text) = files.get_mut(&inputs.name.service_unit()) {
+        let mut service = UnitFile::parse("the service", text)?;
+        devices::confine(&spec, &mut service);
+        *text = service.to_text();
+    }
     for folder in &state {
         if let Some(place) = host_lines::forbidden(&folder.path) {
             bail!("state in {}: nothing of an image is written below {place}", folder.path);
@@ -180,6 +204,21 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
 }
 
 impl Rendered {
+    /// What is to be said about the directives of its service, each with the place in the image's template.
+    pub fn findings(&self, inputs: &Inputs) -> Result<Vec<(String, Finding)>> {
+        let file = inputs.name.service_unit();
+        let unit = UnitFile::parse(&file, self.files.get(&file).map_or("", String::as_str))?;
+        let template = text(inputs, "service.hbs")?.unwrap_or(DEFAULT_SERVICE);
+        // Filled in, it may have other lines; where the key itself is a value there is none to name.
+        let line = |key: &str| {
+            let is =
+                |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+            template.lines().position(is).map_or(String::new(), |number| format!(", line {}", number + 1))
+        };
+        let place = |finding: Finding| (format!("/exports/service.hbs{}", line(&finding.key)), finding);
+        Ok(directives::judge([&unit]).into_iter().map(|(_, finding)| place(finding)).collect())
+    }
+
     /// The host folders named after the container that it uses: its own only if nobody else has them.
     pub fn homes(&self, name: &ContainerName) -> Vec<String> {
         let directives = [("State", "lib"), ("Cache", "cache"), ("Logs", "log")]
@@ -219,8 +258,27 @@ fn text<'a>(inputs: &'a Inputs, file: &str) -> Result<Option<&'a str>> {
     bytes.map(|bytes| std::str::from_utf8(bytes).map_err(|_| anyhow!("/exports/{file}: not UTF-8"))).transpose()
 }
 
+/// The filter of system calls that the manifest chooses.
+fn filter(inputs: &Inputs, container: &Container) -> Result<Option<LinuxSeccomp>> {
+    let architecture = inputs.config.architecture().to_string();
+    let held = spec::bounding(container)?;
+    match Choice::of(container.seccomp.as_deref()) {
+        Choice::Default => seccomp::default(&architecture, &held).map(Some),
+        Choice::Unconfined => Ok(None),
+        Choice::File(file) => {
+            let text = text(inputs, &file)?.with_context(|| {
+                format!(
+                    "/exports/manifest.json: container.seccomp is \"default\", \"unconfined\" or a file of /exports, and there is no {file:?} in it"
+                )
+            })?;
+            let profile = Profile::parse(text).and_then(|profile| profile.resolve(&architecture, &held));
+            profile.with_context(|| format!("/exports/{file}")).map(Some)
+        }
+    }
+}
+
 /// What templates see.
-fn data(inputs: &Inputs, manifest: &Manifest, values: &Values) -> Json {
+fn data(inputs: &Inputs, manifest: &Manifest, values: &Values, filter: Option<&LinuxSeccomp>) -> Json {
     let values: serde_json::Map<String, Json> =
         values.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect();
     json!({
@@ -228,6 +286,7 @@ fn data(inputs: &Inputs, manifest: &Manifest, values: &Values) -> Json {
         "description": manifest.description.clone().unwrap_or_else(|| format!("{} ({})", inputs.name, inputs.image)),
         "image_name": inputs.image,
         "image_id": inputs.digest.hex(),
+        "seccomp": filter,
         "state_directory": "/var/lib",
         "run_directory": "/run",
         "conf_directory": "/etc",

@@ -7,7 +7,9 @@ use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Hook, Hooks, IOPriorityClass, LinuxNamespaceType, LinuxSchedulerPolicy, Mount, Spec};
 
 use super::{
+    directives,
     name::ContainerName,
+    seccomp,
     spec::{DEFAULT_CAPABILITIES, MASKED, NOFAIL, NOTIFY, READ_ONLY, SETUID},
     unit::{Entry, UnitFile},
 };
@@ -15,18 +17,13 @@ use super::{
 /// Requests in plain words, sorted; the words are also what the record keeps as accepted.
 pub type Requests = BTreeSet<String>;
 
-/// Directives of each section that only order, limit or describe the unit itself. A trailing `*` stands for any ending.
-const FREE: [(&str, &str); 6] = [
+/// Directives of each section that only order, limit or describe the unit itself. A trailing `*` stands for any ending. Those of
+/// `[Service]` are in the table of `directives`.
+const FREE: [(&str, &str); 5] = [
     (
         "Unit",
         "Description Documentation After Before Condition* Assert* StartLimitInterval StartLimitIntervalSec StartLimitBurst RequiresMountsFor WantsMountsFor DefaultDependencies \
          PartOf IgnoreOnIsolate StopWhenUnneeded RefuseManualStart RefuseManualStop JobTimeoutSec JobRunningTimeoutSec CollectMode",
-    ),
-    (
-        "Service",
-        "Type Restart Restart* Timeout* WatchdogSec RuntimeMaxSec RemainAfterExit SuccessExitStatus NotifyAccess GuessMainPID KillMode \
-         KillSignal RestartKillSignal FinalKillSignal SendSIGKILL SendSIGHUP Delegate Limit* Memory* CPU* IO* Tasks* OOM* Nice \
-         IPAddressDeny LogExtraFields LogRateLimit* LogLevelMax UnsetEnvironment UMask IgnoreSIGPIPE SyslogIdentifier SyslogLevel SyslogLevelPrefix FileDescriptorStoreMax",
     ),
     (
         "Socket",
@@ -134,6 +131,7 @@ pub fn of_spec(spec: &Spec, own: &[String], state: &[String]) -> Result<Requests
     if !matches!(propagation, "" | "private" | "rprivate") {
         requests.insert(format!("choose how mounts of its root spread ({propagation})"));
     }
+    requests.extend(seccomp::request(spec).context("linux.seccomp")?);
     if linux.is_some_and(|linux| linux.sysctl().as_ref().is_some_and(|all| !all.is_empty())) {
         requests.insert("set kernel parameters (sysctl)".to_owned());
     }
@@ -282,6 +280,7 @@ fn of_entry(entry: Entry, name: &ContainerName, launch: &[&str]) -> Option<Strin
             let is_path = value.contains(['/', '%']);
             (is_path && !own).then(words).flatten()
         }
+        ("Service", key) => (!directives::is_free(key)).then(words).flatten(),
         _ => {
             let free = FREE.iter().find(|(known, _)| *known == section).map_or("", |(_, keys)| *keys);
             let known = free.split_whitespace().any(|pattern| match pattern.strip_suffix('*') {

@@ -4,7 +4,10 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result, bail};
-use oci_spec::{image::ImageConfiguration, runtime::Spec};
+use oci_spec::{
+    image::ImageConfiguration,
+    runtime::{LinuxSeccomp, Spec},
+};
 use serde_json::{Value as Json, json};
 
 use super::{
@@ -86,6 +89,8 @@ pub struct Inputs<'a> {
     pub env: BTreeMap<String, String>,
     /// Host folder and where it appears, writable.
     pub state: Vec<(String, String)>,
+    /// The filter of system calls.
+    pub seccomp: Option<&'a LinuxSeccomp>,
 }
 
 /// Makes the configuration.
@@ -109,7 +114,7 @@ pub fn generate(inputs: &Inputs) -> Result<Spec> {
     if container.network == Network::Private {
         namespaces.push("network");
     }
-    let spec = json!({
+    let mut spec = json!({
         "ociVersion": "1.0.2",
         "root": { "path": "rootfs", "readonly": container.readonly != Some(false) },
         "process": {
@@ -130,6 +135,9 @@ pub fn generate(inputs: &Inputs) -> Result<Spec> {
         },
         "annotations": { NAME: inputs.name.as_str(), NOTIFY: container.notify.to_string() },
     });
+    if let Some(filter) = inputs.seccomp {
+        spec["linux"]["seccomp"] = serde_json::to_value(filter).context("writing linux.seccomp")?;
+    }
     serde_json::from_value(spec).context("making config.json")
 }
 
@@ -159,17 +167,29 @@ fn environment(inputs: &Inputs) -> Vec<String> {
 
 /// The five sets. A program that is not root gets only what its manifest adds, as ambient capabilities.
 fn capabilities(container: &Container, uid: u32) -> Result<Json> {
-    let full = |names: &[String]| names.iter().map(|name| capability(name)).collect::<Result<Vec<_>>>();
-    let add = full(&container.capabilities.add).context("container.capabilities.add")?;
-    let drop = full(&container.capabilities.drop).context("container.capabilities.drop")?;
-    let mut set: Vec<String> = DEFAULT_CAPABILITIES.map(str::to_owned).into_iter().chain(add.clone()).collect();
-    set.retain(|name| !drop.contains(name));
-    set.sort();
-    set.dedup();
+    let (set, add) = (bounding(container)?, added(container)?);
     Ok(match uid {
         0 => json!({ "bounding": set, "effective": set, "permitted": set, "inheritable": [], "ambient": [] }),
         _ => json!({ "bounding": set, "effective": add, "permitted": add, "inheritable": add, "ambient": add }),
     })
+}
+
+/// All that the container can ever hold.
+pub fn bounding(container: &Container) -> Result<Vec<String>> {
+    let drop = full_names(&container.capabilities.drop).context("container.capabilities.drop")?;
+    let mut set: Vec<String> = DEFAULT_CAPABILITIES.map(str::to_owned).into_iter().chain(added(container)?).collect();
+    set.retain(|name| !drop.contains(name));
+    set.sort();
+    set.dedup();
+    Ok(set)
+}
+
+fn added(container: &Container) -> Result<Vec<String>> {
+    full_names(&container.capabilities.add).context("container.capabilities.add")
+}
+
+fn full_names(names: &[String]) -> Result<Vec<String>> {
+    names.iter().map(|name| capability(name)).collect()
 }
 
 fn capability(name: &str) -> Result<String> {
@@ -285,6 +305,7 @@ mod tests {
             args: manifest.container.args.clone(),
             env: manifest.container.env.clone(),
             state: vec![("/var/lib/a".into(), "/var/lib/a".into())],
+            seccomp: None,
         })
     }
 

@@ -100,7 +100,7 @@ fn pick(name: &str, spec: &ValueSpec, settings: &[Setting]) -> Result<Value, Fau
 
 impl ValueSpec {
     /// The typed value of a text, or what was expected instead.
-    fn read(&self, text: &str) -> Result<Json, String> {
+    pub fn read(&self, text: &str) -> Result<Json, String> {
         let string = || Json::String(text.to_owned());
         if text.chars().any(char::is_control) {
             return Err("text without control characters".to_owned());

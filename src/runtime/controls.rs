@@ -24,6 +24,8 @@ pub enum Defence {
     ReadOnlyPaths,
     /// sysctls are written through a /proc of our own
     OwnProc,
+    /// the host's /dev/null does not come in as a standard stream
+    Streams,
     /// which sysctls there may be
     SysctlNames,
     /// destinations are resolved inside the root, made on new file systems alone, and every source is opened before any is mounted

@@ -6,8 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, StatVfsMountFlags, Uid, chmodat, chownat, fstat, fstatvfs, makedev,
-    mknodat, openat, symlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fstat, makedev, mknodat, openat, symlinkat,
 };
 use rustix::io::Errno;
 
@@ -101,8 +100,8 @@ fn make(root: &RootFs, device: &Device) -> Result<()> {
     let (Some(parent), Some(name)) = (device.path.parent(), device.path.file_name()) else { bail!("it has no name") };
     let parent = root.mount_point(parent, true)?;
     ensure!(root.is_ours(&parent)?, "it is missing in the image, and {} is not ours", device.path.display());
-    // Where devices do not count (a root that is written to), one that is made would be of no use.
-    if device.kind != FileType::Fifo && fstatvfs(&parent)?.f_flag.contains(StatVfsMountFlags::NODEV) {
+    // On a root that is written to devices do not count: one that is made there would be of no use.
+    if device.kind != FileType::Fifo && root.is_root(&parent)? {
         return bind(root, device);
     }
     match mknodat(&parent, name, device.kind, Mode::from_raw_mode(device.mode), device.number) {

@@ -22,7 +22,7 @@ use oci_spec::runtime::{Hook, Hooks, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use serde_json::json;
 
 use super::seccomp::Filter;
@@ -128,7 +128,7 @@ impl Runner {
         if let Some((name, rest)) = hook.args().as_deref().and_then(<[String]>::split_first) {
             command.arg0(name).args(rest);
         }
-        command.env_clear();
+        command.env_clear().process_group(0);
         for variable in hook.env().iter().flatten() {
             let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
             command.env(name, value);
@@ -163,7 +163,7 @@ impl Runner {
     }
 }
 
-/// Waits for its end, at most `limit`; then it is killed.
+/// Waits for its end, at most `limit`; then it is killed, with what it started.
 fn wait(child: &mut Child, limit: Option<Duration>) -> Result<ExitStatus> {
     let Some(limit) = limit else { return Ok(child.wait()?) };
     let pid = Pid::from_raw(child.id() as i32).context("it has no number")?;
@@ -175,7 +175,7 @@ fn wait(child: &mut Child, limit: Option<Duration>) -> Result<ExitStatus> {
         match poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&left)) {
             Err(Errno::INTR) => continue,
             Ok(0) => {
-                child.kill()?;
+                kill_process_group(pid, Signal::KILL)?;
                 child.wait()?;
                 bail!("did not end within {} seconds, its timeout", limit.as_secs());
             }

@@ -120,7 +120,7 @@ impl Init {
         if let Some(name) = spec.domainname() {
             sys::set_domainname(name).with_context(|| format!("setting the domainname {name:?}"))?;
         }
-        let places = self.build_root(linux)?;
+        let places = self.build_root(linux, umask)?;
 
         self.stage.set(exit::CHDIR);
         process::enter_folder(process.cwd())?;
@@ -133,6 +133,9 @@ impl Init {
         capable.bound()?;
         self.stage.set(exit::FAILURE);
         super::streams::own_null()?;
+        self.stage.set(exit::FAILURE);
+        // Before the filter, which need not allow it.
+        self.passed.keep_descriptors()?;
         self.stage.set(exit::NO_NEW_PRIVILEGES);
         let sealed = process.no_new_privileges() == Some(true);
         if sealed {
@@ -152,7 +155,6 @@ impl Init {
         let env = self.passed.of_program(own, std::process::id(), &places)?;
         let program = process::find_program(process, &env)?;
         self.stage.set(exit::FAILURE);
-        self.passed.keep_descriptors()?;
         if self.bound {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         }
@@ -167,7 +169,7 @@ impl Init {
     }
 
     /// Puts the root together and enters it. Gives what lies elsewhere in it than on the host.
-    fn build_root(&self, linux: &Linux) -> Result<Places> {
+    fn build_root(&self, linux: &Linux, umask: Mode) -> Result<Places> {
         let Deployment { dir, spec, .. } = &self.deployment;
         let path = spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path());
         let null = protect::null()?;
@@ -225,12 +227,12 @@ impl Init {
         sysctl::set(linux, &root)?;
         protect::read_only(&root, linux.readonly_paths().as_deref().unwrap_or_default())?;
         protect::mask(&root, linux.masked_paths().as_deref().unwrap_or_default(), &null)?;
-        self.run_hooks_before_entry()?;
+        self.run_hooks_before_entry(umask)?;
         root.enter(linux.rootfs_propagation().as_deref())?;
         Ok(Places { notify, pressure })
     }
 
-    fn run_hooks_before_entry(&self) -> Result<()> {
+    fn run_hooks_before_entry(&self, umask: Mode) -> Result<()> {
         let Some(hooks) = &self.hooks else { return Ok(()) };
         if hooks.any_before_entry() {
             (&self.report).write_all(&[BUILT])?;
@@ -238,7 +240,11 @@ impl Init {
                 std::process::exit(1); // the launcher is gone, or one of its hooks failed, and it has said so
             }
         }
-        hooks.run(Stage::CreateContainer, std::process::id(), None)
+        // What they make on the host is no more open than what the launcher's own hooks make.
+        let none = rustix::process::umask(umask);
+        hooks.run(Stage::CreateContainer, std::process::id(), None)?;
+        rustix::process::umask(none);
+        Ok(())
     }
 }
 

@@ -29,9 +29,10 @@ pub fn null() -> Result<OwnedFd> {
 pub fn mask(root: &RootFs, paths: &[String], null: &OwnedFd) -> Result<()> {
     let of_image = null_of_image(root)?;
     let null = of_image.as_ref().unwrap_or(null);
+    let mut empty = None;
     for path in paths.iter().filter(|_| !without(Defence::Masks)) {
         let Some(place) = present(root, path).with_context(|| format!("masking {path}"))? else { continue };
-        mask_one(root, &place, null).with_context(|| format!("masking {path}"))?;
+        mask_one(root, &place, null, &mut empty).with_context(|| format!("masking {path}"))?;
     }
     Ok(())
 }
@@ -45,11 +46,20 @@ fn null_of_image(root: &RootFs) -> Result<Option<OwnedFd>> {
     Ok(Some(openat(dev, "null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?))
 }
 
-fn mask_one(root: &RootFs, place: &OwnedFd, null: &OwnedFd) -> Result<()> {
+/// `empty` is the empty folder, one for all: a file system costs more than another mount of it.
+fn mask_one(root: &RootFs, place: &OwnedFd, null: &OwnedFd, empty: &mut Option<OwnedFd>) -> Result<()> {
     let folder = FileType::from_raw_mode(fstat(place)?.st_mode) == FileType::Directory;
-    let mount = if folder { mounts::empty()? } else { mounts::copy(null)? };
+    let mount = match empty {
+        _ if !folder => mounts::copy(null)?,
+        Some(empty) => mounts::copy(&*empty)?,
+        None => mounts::empty()?,
+    };
     sys::mount_setattr(&mount, if folder { MASK } else { DEVICE }, false)?;
-    root.attach_over(&mount, place)
+    root.attach_over(&mount, place)?;
+    if folder && empty.is_none() {
+        *empty = Some(mount);
+    }
+    Ok(())
 }
 
 /// Makes each path that is there read-only, and all below it.

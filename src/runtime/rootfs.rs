@@ -119,6 +119,11 @@ impl RootFs {
         }
     }
 
+    /// True where the folder lies on the root's own file system, and on nothing mounted there.
+    pub fn is_root(&self, folder: &OwnedFd) -> Result<bool> {
+        Ok(mount_id(&self.root)? == mount_id(folder)?)
+    }
+
     /// True where the folder at `path` lies on a mount that is new and ours.
     pub fn is_ours(&self, folder: &OwnedFd) -> Result<bool> {
         Ok(self.ours.contains(&mount_id(folder)?))

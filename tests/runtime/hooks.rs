@@ -102,7 +102,10 @@ fn a_hook_that_fails_ends_the_start_and_is_named() {
 fn a_hook_that_takes_longer_than_its_timeout_is_ended() {
     for stage in ["createRuntime", "createContainer", "startContainer"] {
         let mut bundle = Bundle::running(&["true"]);
-        bundle.spec["hooks"] = json!({stage: [{"path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1}]});
+        // Standard output stays open for as long as anything that it started runs.
+        let waits =
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", "sleep 100; true"], "env": ["PATH=/bin"], "timeout": 1}]);
+        bundle.spec["hooks"] = json!({stage: waits});
         let begun = std::time::Instant::now();
         let error = bundle.fails();
         assert!(error.contains("did not end within 1 seconds"), "{error}");

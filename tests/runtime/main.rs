@@ -10,5 +10,6 @@ mod hooks;
 mod hostile;
 mod manager;
 mod process;
+mod seccomp;
 mod settings;
 mod support;

@@ -57,14 +57,20 @@ pub struct Tree(PathBuf);
 impl Tree {
     /// The tree of a suite (trixie, bookworm), made if it is not in the cache.
     pub fn of(suite: &str) -> Result<Self> {
+        Self::with(suite, &[])
+    }
+
+    /// The same with more packages in it.
+    pub fn with(suite: &str, more: &[&str]) -> Result<Self> {
         let source = Path::new(SOURCE).join("tests/vm/machine");
         let mut hash = Sha256::new();
         hash.update(suite);
         hash_folder(&mut hash, &source)?;
+        hash.update(more.join(" "));
         let folder = once(&format!("machine-{suite}-{}", short(hash)), |folder| {
             eprintln!("making a Debian machine ({suite}), half a minute");
             let packages = fs::read_to_string(source.join("packages"))?;
-            let packages = packages.split_whitespace().collect::<Vec<_>>().join(",");
+            let packages = packages.split_whitespace().chain(more.iter().copied()).collect::<Vec<_>>().join(",");
             run(Command::new("mmdebstrap")
                 .args(["--variant=minbase", "--quiet", &format!("--include={packages}")])
                 .arg(format!("--customize-hook={} \"$1\"", source.join("customize.sh").display()))

@@ -1,6 +1,5 @@
 /* A service as small as can be: says READY=1 at once, ends at SIGTERM at once. To each connection on a socket that systemd passed it
- * tells what else was passed. Its arguments it sends
- * to systemd, as notifications. */
+ * tells what else was passed. With an argument it ends at once, but one that is a notification it sends to systemd, by every way. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <poll.h>
@@ -65,24 +64,26 @@ static void answer(int fd) {
             atoi(variable("LISTEN_PID")) == getpid() ? "own" : variable("LISTEN_PID"), secret, getuid());
 }
 
-int main(int count_of_words, char **words) {
+int main(int count, char **words) {
+    if (count > 1 && !strchr(words[1], '='))
+        return 0; /* as true(1) */
     struct sigaction action = {.sa_handler = end};
     sigset_t term, before;
     sigaction(SIGTERM, &action, NULL);
     sigemptyset(&term);
     sigaddset(&term, SIGTERM);
     sigprocmask(SIG_BLOCK, &term, &before);
-    int count = atoi(variable("LISTEN_FDS"));
+    int passed = atoi(variable("LISTEN_FDS"));
     struct pollfd sockets[8];
-    for (int at = 0; at < count && at < 8; at++)
+    for (int at = 0; at < passed && at < 8; at++)
         sockets[at] = (struct pollfd){.fd = 3 + at, .events = POLLIN};
     notify("READY=1\nSTATUS=as small as can be");
-    for (int at = 1; at < count_of_words; at++)
+    for (int at = 1; at < count; at++)
         attack(words[at]);
     while (!ended) {
-        if (ppoll(sockets, count < 8 ? count : 8, NULL, &before) < 0)
+        if (ppoll(sockets, passed < 8 ? passed : 8, NULL, &before) < 0)
             continue;
-        for (int at = 0; at < count && at < 8; at++) {
+        for (int at = 0; at < passed && at < 8; at++) {
             if (!sockets[at].revents)
                 continue;
             int connection = accept(sockets[at].fd, NULL, NULL);

@@ -1,6 +1,7 @@
 //! Golden units, and gaps that must not pass.
 
 use super::*;
+use crate::model::directives::{Class, Directive};
 
 const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
     "config": {"Entrypoint": ["/usr/bin/etcd"], "User": "etcd", "StopSignal": "SIGQUIT", "Volumes": {"/data": {}}}}"#;
@@ -156,6 +157,7 @@ fn a_config_of_the_images_own_is_judged_as_a_whole() {
         "control groups",
         "kernel's settings",
         "setuid programs of",
+        "without a filter of system calls",
     ];
     for word in words {
         assert!(rendered.requests.iter().any(|request| request.contains(word)), "{word}: {:?}", rendered.requests);
@@ -194,13 +196,15 @@ fn a_mistake_is_named_with_its_file_and_place() {
 #[test]
 fn hooks_are_requested_in_full_and_those_after_a_stop_are_the_units() {
     let config = r#"{"ociVersion": "1.2.0", "root": {"path": "rootfs", "readonly": false},
-        "process": {"user": {"uid": 5, "gid": 5}, "args": ["/a"], "cwd": "/", "noNewPrivileges": true},
+        "process": {"user": {"uid": 5, "gid": 5}, "args": ["/a"], "cwd": "/", "noNewPrivileges": true,
+            "capabilities": {"bounding": CAPABILITIES}},
         "hooks": {"createRuntime": [{"path": "/usr/bin/net", "args": ["net", "up"], "env": ["A=b"]}],
             "startContainer": [{"path": "/bin/inside"}], "poststop": [{"path": "/usr/bin/net", "args": ["net", "down"]}]},
         "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "cgroup"}],
-            "maskedPaths": MASKED, "readonlyPaths": READ_ONLY}}"#;
+            "maskedPaths": MASKED, "readonlyPaths": READ_ONLY, "seccomp": {{json seccomp}}}}"#;
     let list = |paths: &[&str]| serde_json::to_string(paths).expect("a list");
     let config = config.replace("MASKED", &list(&spec::MASKED)).replace("READ_ONLY", &list(&spec::READ_ONLY));
+    let config = config.replace("CAPABILITIES", &list(&spec::DEFAULT_CAPABILITIES));
     let rendered = rendered(&[("config.json.hbs", &config)], &[]).expect("files");
     let requests: Vec<&str> = rendered.requests.iter().map(String::as_str).collect();
     assert_eq!(
@@ -221,4 +225,82 @@ fn a_root_to_write_on_needs_no_request() {
     let rendered = rendered(&[("manifest.json", manifest)], &[]).expect("files");
     assert_eq!(rendered.spec.root().as_ref().and_then(|root| root.readonly()), Some(false));
     assert_eq!(rendered.requests, Requests::new());
+}
+
+#[test]
+fn a_unit_with_a_directive_that_cannot_work_is_refused_with_the_reason() {
+    for directive in directives::all().filter(|one| matches!(one.class, Class::Refused | Class::Launcher)) {
+        let unit = format!("[Service]\nExecStart={{{{exec_start}}}}\n{} = strict\n", directive.name);
+        let message = format!("{:#}", rendered(&[("service.hbs", &unit)], &[]).expect_err(directive.name));
+        for word in ["/exports/service.hbs, line 3: ", directive.name, directive.why] {
+            assert!(message.contains(word), "{message:?} does not say {word:?}");
+        }
+    }
+    let known = |one: &Directive| matches!(one.class, Class::Plain | Class::Sysctr);
+    for directive in directives::all().filter(known).filter(|one| one.name != "ExecStart") {
+        let unit = format!("[Service]\nExecStart={{{{exec_start}}}}\n{}=1\n", directive.name);
+        let rendered = rendered(&[("service.hbs", &unit)], &[]).expect(directive.name);
+        let asked = rendered.requests.iter().any(|request| request.contains(&format!("{}=1", directive.name)));
+        let by_value = ["Type", "RuntimeDirectory", "StateDirectory", "LogsDirectory", "CacheDirectory"];
+        assert!(asked != directive.free || by_value.contains(&directive.name), "{}: {asked}", directive.name);
+    }
+}
+
+#[test]
+fn every_container_has_a_filter_of_system_calls_unless_it_is_asked_for() {
+    let container = |text: &str| format!(r#"{{"version": "2.0", "container": {{{text}}}}}"#);
+    let filter = |rendered: &Rendered| rendered.spec.linux().as_ref().and_then(|linux| linux.seccomp().clone());
+    let plain = rendered(&[], &[]).expect("files");
+    assert_eq!((filter(&plain).is_some(), plain.requests.len()), (true, 0));
+    let named = rendered(&[("manifest.json", &container(r#""seccomp": "default""#))], &[]).expect("files");
+    assert_eq!((filter(&named), named.requests.len()), (filter(&plain), 0));
+    // What an accepted capability is for, it can do: no second request.
+    let more =
+        rendered(&[("manifest.json", &container(r#""capabilities": {"add": ["SYS_TIME"]}"#))], &[]).expect("files");
+    assert!(filter(&more).is_some() && filter(&more) != filter(&plain));
+    assert_eq!(more.requests, Requests::from(["capability CAP_SYS_TIME".to_owned()]));
+    let none = rendered(&[("manifest.json", &container(r#""seccomp": "unconfined""#))], &[]).expect("files");
+    assert_eq!(filter(&none), None);
+    assert_eq!(none.requests, Requests::from(["run without a filter of system calls (seccomp)".to_owned()]));
+}
+
+#[test]
+fn a_profile_of_the_image_is_asked_for_by_its_content() {
+    let manifest = r#"{"version": "2.0", "container": {"seccomp": "calls.json"}}"#;
+    let with = |profile: &str| rendered(&[("manifest.json", manifest), ("calls.json", profile)], &[]);
+    let asked = |profile: &str| with(profile).expect("files").requests.into_iter().collect::<Vec<_>>();
+    let first = asked(r#"{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"]}"#);
+    let second = asked(r#"{"defaultAction": "SCMP_ACT_LOG"}"#);
+    assert!(
+        first.len() == 1 && first[0].starts_with("use a filter of system calls of its own (seccomp, "),
+        "{first:?}"
+    );
+    assert_ne!(first, second);
+    for (profile, words) in [("{", "/exports/calls.json: "), (r#"{"defaultAction": "SCMP_ACT_ERRNO", "x": 1}"#, "`x`")]
+    {
+        let message = format!("{:#}", with(profile).expect_err(words));
+        assert!(message.contains(words), "{message:?} does not say {words:?}");
+    }
+    let message = format!("{:#}", rendered(&[("manifest.json", manifest)], &[]).expect_err("no such file"));
+    assert!(message.starts_with("/exports/manifest.json: container.seccomp"), "{message}");
+}
+
+#[test]
+fn who_may_make_device_nodes_opens_only_the_listed_ones() {
+    let manifest = |text: &str| format!(r#"{{"version": "2.0", "container": {{{text}}}}}"#);
+    let lines = |text: &str, service: Option<&str>| -> (Vec<String>, Requests) {
+        let manifest = manifest(text);
+        let exports =
+            [("manifest.json", manifest.as_str())].into_iter().chain(service.map(|text| ("service.hbs", text)));
+        let rendered = rendered(&exports.collect::<Vec<_>>(), &[]).expect("files");
+        let lines = rendered.files["etcd.service"].lines().filter(|line| line.starts_with("Device")).map(str::to_owned);
+        (lines.collect(), rendered.requests)
+    };
+    let (unit, requests) = lines(r#""capabilities": {"add": ["MKNOD"]}, "devices": ["/dev/net/tun"]"#, None);
+    assert_eq!(unit, ["DevicePolicy=closed", "DeviceAllow=/dev/net/tun rwm"]);
+    assert_eq!(requests, Requests::from(["capability CAP_MKNOD".to_owned(), "device /dev/net/tun".to_owned()]));
+    assert_eq!(lines(r#""devices": ["/dev/net/tun"]"#, None).0, Vec::<String>::new());
+    let own = "[Service]\nExecStart={{exec_start}}\nDevicePolicy=auto\n";
+    let (unit, requests) = lines(r#""capabilities": {"add": ["MKNOD"]}"#, Some(own));
+    assert_eq!((unit, requests.len()), (vec!["DevicePolicy=auto".to_owned()], 2));
 }

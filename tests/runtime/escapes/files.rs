@@ -167,6 +167,20 @@ pub fn a_device_of_the_image(launcher: &Launcher) -> bool {
     launcher.prints(&bundle) == "open\n"
 }
 
+/// A node like the host's, since the host's own had to be mended afterwards.
+pub fn a_null_of_the_host(launcher: &Launcher) -> bool {
+    let folder = tempfile::tempdir_in("/dev").unwrap();
+    let node = folder.path().join("null");
+    let (kind, mode) = (nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::from_bits_truncate(0o666));
+    nix::sys::stat::mknod(&node, kind, mode, nix::sys::stat::makedev(1, 3)).unwrap();
+    let before = fs::metadata(&node).unwrap().permissions();
+    let input = fs::File::open(&node).unwrap();
+    let bundle = Bundle::script("busybox chmod 600 /proc/self/fd/0");
+    let mut command = launcher.command(&bundle, &[]);
+    command.stdin(input).output().unwrap();
+    fs::metadata(&node).unwrap().permissions() != before
+}
+
 pub fn a_masked_path(launcher: &Launcher) -> bool {
     launcher.prints(&Bundle::running(&["cat", "/proc/timer_list"])).contains("Timer List")
 }

@@ -10,7 +10,7 @@ mod programs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::{env, fs};
 
@@ -28,7 +28,8 @@ impl Launcher {
         let mut line = before.to_vec();
         line.push(self.path.to_str().unwrap());
         let mut command = bundle.started_by(&line);
-        command.env("SYSCTR_WITHOUT", self.without);
+        // No probe has to do with /dev/null by its standard input.
+        command.env("SYSCTR_WITHOUT", self.without).stdin(Stdio::piped());
         command
     }
 
@@ -136,6 +137,7 @@ const WAYS: &[Way] = &[
     ("root.path leads out of the deployment", "RootPath", files::another_root),
     ("the image's files written to, which are the store's", "ReadOnlyRoot", files::the_store_is_written),
     ("device file of the image", "NoDev", files::a_device_of_the_image),
+    ("the host's /dev/null changed through a standard stream", "Streams", files::a_null_of_the_host),
     ("masked path read", "Masks", files::a_masked_path),
     ("read-only path of /proc written", "ReadOnlyPaths", files::a_read_only_path),
     ("CVE-2022-0492: control groups written", "Cgroup", files::a_cgroup_is_made),

@@ -95,7 +95,7 @@ fn place(machine: &mut dyn Machine) -> Result<Vec<String>> {
 fn run_all(machine: &mut dyn Machine, all: &[Bundle]) -> Result<Results> {
     let folder = tempfile::tempdir()?;
     let probe = folder.path().join("probe");
-    let sources = ["probe.c", "files.c", "calls.c"].map(|name| Path::new(SOURCE).join(name));
+    let sources = ["probe.c", "process.c", "files.c", "calls.c"].map(|name| Path::new(SOURCE).join(name));
     run(Command::new("cc")
         .args(["-static", "-Os", "-s", "-Wall", "-Wextra", "-Werror", "-o"])
         .arg(&probe)

@@ -12,6 +12,13 @@ const char *error_name(int number);
 /* A whole file's text without its last newline, or the error; static storage. */
 const char *text_of(const char *path);
 
+/* The process: namespaces, user, capabilities, limits, signals, scheduling. */
+void report_namespaces(void);
+void report_identity(void);
+void report_capabilities(void);
+void report_limits(void);
+void report_signals(void);
+void report_scheduling(void);
 /* Tries each system call in a child of its own. */
 void report_calls(void);
 /* Files: devices, and what looking, reading and writing at a path say. */

@@ -35,6 +35,8 @@ pub fn lives_as_any_service(machine: &mut dyn Machine) -> Result<()> {
     ensure!(running == ["etcd"], "in the unit's control group run {running:?}");
     let user = machine.run("ps -o uid= -p $(systemctl show --value -p MainPID etcd)")?;
     ensure!(user.trim() == "2379", "etcd runs as {user}");
+    let filter = machine.run("grep Seccomp: /proc/$(systemctl show --value -p MainPID etcd)/status")?;
+    ensure!(filter.ends_with('2'), "etcd runs without a filter of system calls: {filter}");
     let owner = machine.run("stat -c '%u:%g %a' /var/lib/etcd")?;
     ensure!(owner == "2379:2379 700", "its data belongs to {owner}");
 

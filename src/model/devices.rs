@@ -1,0 +1,35 @@
+//! Which devices a container may open, where it could make nodes of any.
+
+use oci_spec::runtime::{LinuxDeviceType, Spec};
+
+use super::{seccomp, template, unit::UnitFile};
+
+/// Without CAP_MKNOD a container has the nodes that it was given. With it, the unit's device policy
+/// ([systemd.resource-control(5)](https://www.freedesktop.org/software/systemd/man/latest/systemd.resource-control.html)) holds it to those:
+/// the specification lets it open what is listed, and what every container has. A unit with a policy of its own keeps that.
+pub fn confine(spec: &Spec, service: &mut UnitFile) {
+    let sources: Vec<&str> = (spec.mounts().iter().flatten())
+        .filter_map(|mount| mount.source().as_ref()?.to_str())
+        .filter(|source| *source == "/dev" || source.starts_with("/dev/"))
+        .collect();
+    let has_all = sources.contains(&"/dev");
+    if has_all
+        || !seccomp::bounding(spec).iter().any(|one| one == "CAP_MKNOD")
+        || service.values("Service", "DevicePolicy").next().is_some()
+    {
+        return;
+    }
+    service.add("Service", "DevicePolicy", "closed");
+    let listed = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
+    for device in listed.into_iter().flatten() {
+        let kind = match device.typ() {
+            LinuxDeviceType::B => "block",
+            LinuxDeviceType::C | LinuxDeviceType::U => "char",
+            LinuxDeviceType::A | LinuxDeviceType::P => continue,
+        };
+        service.add("Service", "DeviceAllow", &format!("/dev/{kind}/{}:{} rwm", device.major(), device.minor()));
+    }
+    for source in sources {
+        service.add("Service", "DeviceAllow", &format!("{} rwm", template::unit_argument(source)));
+    }
+}

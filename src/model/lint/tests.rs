@@ -1,0 +1,117 @@
+//! Each kind of problem is found, with its file, and a clean image has none.
+
+use super::*;
+use crate::model::digest::Digest;
+
+const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
+    "config": {"Entrypoint": ["/usr/bin/app"]}}"#;
+
+fn linted(exports: &[(&str, &str)]) -> Vec<String> {
+    let exports = exports.iter().map(|(file, text)| ((*file).to_owned(), text.as_bytes().to_vec())).collect();
+    let problems = image(&Inputs {
+        runtime: None,
+        name: &"app".parse().expect("a name"),
+        id: 1,
+        image: "registry.example/app:1",
+        digest: &Digest::from_sha256([0xab; 32]),
+        config: &serde_json::from_str(CONFIG).expect("a config"),
+        exports: &exports,
+        passwd: "",
+        group: "",
+        settings: &[],
+    });
+    problems.iter().map(|one| format!("{}: {}: {}", one.level.word(), one.file, one.detail)).collect()
+}
+
+/// Each line begins and goes on as expected, in this order.
+fn says(exports: &[(&str, &str)], expected: &[(&str, &str)]) {
+    let lines = linted(exports);
+    let as_expected = lines.len() == expected.len()
+        && lines.iter().zip(expected).all(|(line, (start, word))| line.starts_with(start) && line.contains(word));
+    assert!(as_expected, "{lines:#?} are not {expected:#?}");
+}
+
+#[test]
+fn an_image_without_fault_is_clean() {
+    says(&[], &[]);
+    let manifest = r#"{"version": "2.0", "values": {"port": {"type": "integer"}, "name": {"type": "string"}},
+        "container": {"args": ["/usr/bin/app", "{{values.port}}", "{{values.name}}"]}}"#;
+    says(&[("manifest.json", manifest), ("service.hbs", "[Service]\nExecStart={{exec_start}}\nMemoryMax=1G\n")], &[]);
+}
+
+#[test]
+fn every_file_with_a_fault_is_named() {
+    let exports = [
+        ("service.hbs", "[Unit]\nDescription={{gone}}\n"),
+        ("socket.hbs", "[Socket]\nListenStream\n"),
+        ("tmpfiles.hbs", "f /etc/cron.d/x"),
+        ("services.hbs", ""),
+    ];
+    says(
+        &exports,
+        &[
+            ("warning: /exports/services.hbs: ", "no such file"),
+            ("error: /exports/service.hbs, line 2", "\"gone\""),
+            ("error: /exports/socket.hbs, line 2", "ListenStream"),
+            ("error: /exports/tmpfiles.hbs: ", "/etc/cron.d"),
+        ],
+    );
+    says(&[("manifest.json", "{\"version\": \"2.0\",\n \"x\": 1}")], &[("error: /exports/manifest.json: ", "line 2")]);
+    says(&[("config.json.hbs", "{")], &[("error: /exports/config.json.hbs: ", "EOF")]);
+}
+
+#[test]
+fn every_directive_that_cannot_work_is_named_with_its_line() {
+    let service = "[Service]\nExecStart={{exec_start}}\nUser=app\nRetsart=always\nSystemCallFilter=~@swap\nPrivateTmp=yes\nX-Mine=1\n";
+    says(
+        &[("service.hbs", service)],
+        &[
+            ("error: /exports/service.hbs, line 3: User=", "; use container.user"),
+            ("error: /exports/service.hbs, line 4: Retsart=", "typing error"),
+            ("error: /exports/service.hbs, line 5: SystemCallFilter=", "; use linux.seccomp"),
+            ("error: /exports/service.hbs, line 6: PrivateTmp=", "; leave it out"),
+        ],
+    );
+}
+
+#[test]
+fn what_it_asks_for_is_noted_where_it_is_asked() {
+    let manifest = r#"{"version": "2.0", "container": {"mounts": [{"source": "/srv", "target": "/srv"}]}}"#;
+    let service = "[Service]\nExecStart={{exec_start}}\nExecStartPre=/bin/x\n";
+    says(
+        &[("manifest.json", manifest), ("service.hbs", service)],
+        &[
+            ("note: /exports/manifest.json: asks: read and write /srv of the host (as /srv);", "accept"),
+            ("note: /exports/service.hbs: asks: run on the host: ExecStartPre=/bin/x;", "accept"),
+        ],
+    );
+}
+
+#[test]
+fn a_value_that_breaks_a_file_is_found_before_an_admin_gives_it() {
+    let manifest = r#"{"version": "2.0", "values": {"dir": {"type": "path", "default": "/var/lib/app"}}}"#;
+    let tmpfiles = ("tmpfiles.hbs", "d {{values.dir}} 0700\n");
+    says(
+        &[("manifest.json", manifest), tmpfiles],
+        &[("warning: /exports/manifest.json: values.dir: with ", "pattern")],
+    );
+    let narrow = manifest.replace("\"path\",", "\"path\", \"pattern\": \"/[a-z/]+\",");
+    says(&[("manifest.json", &narrow), tmpfiles], &[]);
+    let odd = r#"{"version": "2.0", "values": {"x": {"type": "string", "pattern": "[0-9]{30}"}}}"#;
+    says(&[("manifest.json", odd)], &[("warning: /exports/manifest.json: values.x: ", "--set x=")]);
+}
+
+#[test]
+fn a_drop_in_that_does_not_reach_the_program_is_named() {
+    let unit = |path: &str, text: &str| (path.to_owned(), UnitFile::parse(path, text).expect("a unit"));
+    let own = unit("/a", &format!("[Service]\nExecStart={} run /x\nMemoryMax=1G\n", layout::RUNTIME));
+    assert_eq!(installed(std::slice::from_ref(&own)), []);
+    let files =
+        [own, unit("/b", "[Service]\nUser=x\nPrivateTmp=yes\n"), unit("/c", "[Service]\nUser=\nExecStart=/bin/x\n")];
+    let found = installed(&files);
+    let found: Vec<(Level, &str, &str)> = found
+        .iter()
+        .map(|one| (one.level, one.file.as_str(), one.detail.split('=').next().unwrap_or_default()))
+        .collect();
+    assert_eq!(found, [(Level::Error, "/b", "PrivateTmp"), (Level::Warning, "/c", "ExecStart")]);
+}
