@@ -46,6 +46,10 @@ pub enum Verb {
         /// The container
         name: ContainerName,
     },
+    /// Run a program in a running container
+    Exec(ExecArgs),
+    /// Run a program in a container that is thrown away afterwards
+    Run(RunArgs),
     /// Pull an image into the store
     Pull {
         /// Where it comes from, such as registry.example/team/app:1 or oci:DIR
@@ -119,6 +123,71 @@ pub struct InstallArgs {
     /// Say what would be done, and show the files, without doing it
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// What `exec` and `run` let one choose about the program.
+#[derive(Args)]
+pub struct ProgramArgs {
+    /// Pass standard input on
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give the program a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Run it as this user [default: the container's own]
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Start it in this folder [default: the container's own]
+    #[arg(short, long, value_name = "DIR", value_parser = folder)]
+    pub workdir: Option<PathBuf>,
+    /// Set a variable, or pass ours on; may be repeated
+    #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = variable)]
+    pub env: Vec<String>,
+}
+
+#[derive(Args)]
+#[command(after_help = "It ends as the program does; 125: it could not be run, 126: not executable, 127: not found.")]
+pub struct ExecArgs {
+    #[command(flatten)]
+    pub program: ProgramArgs,
+    /// The container
+    pub name: ContainerName,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+#[derive(Args)]
+#[command(after_help = "It ends as the program does; 125: it could not be run, 126: not executable, 127: not found.")]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub program: ProgramArgs,
+    /// Name of the container while it runs [default: after the image]
+    #[arg(long)]
+    pub name: Option<ContainerName>,
+    /// Give a value that the image asks for; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub settings: Vec<Setting>,
+    /// Accept what the image requests of the host without asking
+    #[arg(short, long)]
+    pub yes: bool,
+    /// For those used to it: it always is
+    #[arg(long, hide = true)]
+    pub rm: bool,
+    /// In the store, or where it comes from
+    pub image: ImageSource,
+    /// What takes the place of the image's Cmd; its Entrypoint stays
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+fn folder(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with('/') { Ok(text.into()) } else { Err(format!("{text:?} is no absolute path in the container")) }
+}
+
+fn variable(text: &str) -> Result<String, String> {
+    let good = !text.is_empty() && !text.starts_with('=') && !text.contains('\0');
+    if good { Ok(text.to_owned()) } else { Err(format!("{text:?} is no variable: KEY=VALUE or KEY")) }
 }
 
 #[derive(Args)]

@@ -27,8 +27,10 @@ fn main() -> ExitCode {
     };
     let output = Output { json: cli.json, verbose: cli.verbose, quiet: cli.quiet };
     let context = Context { root: cli.root.unwrap_or_else(|| PathBuf::from("/")), output };
+    let runs_a_program = matches!(cli.verb, Verb::Exec(_) | Verb::Run(_));
     match run(&context, cli.verb) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if runs_a_program => output.failure_to_run(&error),
         Err(error) => output.failure(&error),
     }
 }
@@ -57,6 +59,8 @@ fn run(context: &Context, verb: Verb) -> anyhow::Result<()> {
         Verb::Show { name } => commands::show::run(context, &name),
         Verb::Completions { shell } => commands::man::completions(shell),
         Verb::Man { dir } => commands::man::run(dir.as_deref()),
+        Verb::Exec(args) => commands::exec::run(context, &args),
+        Verb::Run(args) => commands::run::run(context, &args),
         Verb::Recover => commands::recover::run(context),
         Verb::Pull { image } => commands::pull::run(context, &image),
         Verb::Images => commands::images::run(context),

@@ -86,8 +86,17 @@ impl Output {
 
     /// Prints the failure on one line, the hint below it, and gives the exit code.
     pub fn failure(&self, error: &anyhow::Error) -> ExitCode {
+        self.failure_as(error, error.downcast_ref::<Fault>().map_or(Code::Failed, Fault::code))
+    }
+
+    /// The same of a verb that ends as a program does: only a refusal has a code of its own.
+    pub fn failure_to_run(&self, error: &anyhow::Error) -> ExitCode {
+        let refused = error.downcast_ref::<Fault>().is_some_and(|fault| fault.code() == Code::Refused);
+        self.failure_as(error, if refused { Code::Refused } else { Code::NotRun })
+    }
+
+    fn failure_as(&self, error: &anyhow::Error, code: Code) -> ExitCode {
         let fault = error.downcast_ref::<Fault>();
-        let code = fault.map_or(Code::Failed, Fault::code);
         let unprivileged = !rustix::process::geteuid().is_root() && error.chain().any(is_denied);
         let hint = fault.and_then(Fault::way_out).or(unprivileged.then_some("sysctr works as root"));
         let message = one_line(&format!("{error:#}"));

@@ -29,6 +29,8 @@ fn help_names_every_verb_and_fits_a_terminal() {
         "uninstall",
         "list",
         "show",
+        "exec",
+        "run",
         "pull",
         "images",
         "remove",

@@ -15,8 +15,9 @@ const UNITS: [(&str, &str); 4] = [
     ("quadlet", "Podman Quadlet: podman, conmon, crun"),
 ];
 const UNIT: &str = "[Service]\nType=notify\nNotifyAccess=all\nDelegate=yes\nKillMode=mixed\n";
+/// Without a limit of podman's own on processes: systemd-nspawn may have no such controller.
 const QUADLET: &str = "[Container]\nImage=localhost/tiny:1\nNotify=true\nNetwork=host\nPull=never\n\
-    ReadOnly=true\nNoNewPrivileges=true\n[Service]\nTimeoutStartSec=20\n";
+    ReadOnly=true\nNoNewPrivileges=true\nPidsLimit=0\n[Service]\nTimeoutStartSec=20\n";
 /// Processes in the unit's control group, and in that of podman's container, but for the program itself: name and PSS in kB.
 const BESIDE: &str = r#"group=$(systemctl show --value -p ControlGroup UNIT)
     find /sys/fs/cgroup$group -name cgroup.procs -exec cat {} + | while read -r pid; do

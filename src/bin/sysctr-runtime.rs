@@ -5,6 +5,11 @@
 
 use std::process::ExitCode;
 
+#[path = "../model"]
+mod model {
+    pub mod process;
+    pub mod user;
+}
 #[path = "../runtime/mod.rs"]
 mod runtime;
 

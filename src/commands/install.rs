@@ -16,6 +16,7 @@ use sysctr::{
         fault::{Code, Fault},
         name::ContainerName,
         other_runtime::hints,
+        reference::ImageSource,
         request::Requests,
         values::Values,
     },
@@ -29,7 +30,7 @@ enum Plan {
 
 /// Installs an image.
 pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
-    let name = name(args)?;
+    let name = name(args.name.as_ref(), &args.image)?;
     let (root, lock) = context.begin("install")?;
     let manager = context.manager()?;
     let store = Store::open_or_create(&lock)?;
@@ -65,11 +66,12 @@ pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
     })
 }
 
-fn name(args: &InstallArgs) -> Result<ContainerName> {
-    if let Some(name) = &args.name {
+/// The name that was given, or that of the image's repository.
+pub fn name(given: Option<&ContainerName>, image: &ImageSource) -> Result<ContainerName> {
+    if let Some(name) = given {
         return Ok(name.clone());
     }
-    let last = args.image.repository_name();
+    let last = image.repository_name();
     let bad = |error| {
         Fault::new(Code::Failed, format!("naming the container after the image: {error}"))
             .hint("choose one with --name")

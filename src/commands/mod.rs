@@ -1,6 +1,7 @@
 //! One verb a file: choose, apply, report.
 
 pub mod candidate;
+pub mod exec;
 pub mod image;
 pub mod images;
 pub mod inspect;
@@ -12,6 +13,7 @@ pub mod prune;
 pub mod pull;
 pub mod recover;
 pub mod remove;
+pub mod run;
 pub mod show;
 pub mod uninstall;
 pub mod verify;

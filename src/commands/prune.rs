@@ -5,11 +5,17 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use super::{Context, image};
-use sysctr::host::ostree::{Pruned, Store};
+use sysctr::host::{
+    ostree::{Pruned, Store},
+    runs,
+};
 
 /// Drops images without a reference and a user, and objects without an image.
 pub fn run(context: &Context, dry_run: bool) -> Result<()> {
     let (root, lock) = context.begin("prune")?;
+    if !dry_run {
+        runs::sweep(&root, &lock)?;
+    }
     let needed: BTreeSet<String> = image::users(&root)?.into_keys().collect();
     let pruned = match Store::open(&context.root)? {
         Some(store) if dry_run => store.prunable(&lock, &needed)?,

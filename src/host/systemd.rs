@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 use zbus::{
-    Connection, MessageStream, OwnedObjectPath, OwnedVariant, connection, message::Type, zvariant::DynamicType,
+    Connection, MessageStream, OwnedObjectPath, OwnedVariant, Variant, connection, message::Type, zvariant::DynamicType,
 };
 
 use super::private_socket;
@@ -20,6 +20,7 @@ const BUS: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
+const SERVICE: &str = "org.freedesktop.systemd1.Service";
 
 const STOP: &str = "StopUnit";
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
@@ -84,7 +85,7 @@ impl Manager {
 
     /// Starts a unit and waits until the job is done.
     pub fn start(&self, unit: &str) -> Result<()> {
-        self.job("StartUnit", unit).with_context(|| format!("starting {unit}"))
+        self.job("StartUnit", unit, &(unit, "replace")).with_context(|| format!("starting {unit}"))
     }
 
     /// Asks for a unit to be started, and does not wait.
@@ -94,7 +95,7 @@ impl Manager {
 
     /// Stops a unit and waits until the job is done.
     pub fn stop(&self, unit: &str) -> Result<()> {
-        self.job(STOP, unit).with_context(|| format!("stopping {unit}"))
+        self.job(STOP, unit, &(unit, "replace")).with_context(|| format!("stopping {unit}"))
     }
 
     /// Forgets that a unit failed; one that is not loaded has nothing to forget.
@@ -123,10 +124,39 @@ impl Manager {
         })
     }
 
-    fn job(&self, method: &str, unit: &str) -> Result<()> {
+    /// The number of a service's main process and its control group; none where it does not run.
+    pub fn main_process(&self, unit: &str) -> Result<Option<(u32, String)>> {
+        let context = || format!("asking systemd about {unit}");
+        let reply = self.call("LoadUnit", &(unit,)).with_context(context)?;
+        let path: OwnedObjectPath = reply.body().deserialize().with_context(context)?;
+        let property = |name: &str| -> Result<OwnedVariant> {
+            let reply = self
+                .raw(path.as_str(), "org.freedesktop.DBus.Properties", "Get", &(SERVICE, name))
+                .with_context(context)?;
+            reply.body().deserialize().with_context(context)
+        };
+        let pid = u32::try_from(property("MainPID")?).with_context(context)?;
+        let group = String::try_from(property("ControlGroup")?).with_context(context)?;
+        Ok((pid != 0 && !group.is_empty()).then_some((pid, group)))
+    }
+
+    /// Moves this process into a scope of its own, which goes when the last process in it ends.
+    pub fn start_scope(&self, unit: &str, description: &str) -> Result<()> {
+        let properties = vec![
+            ("Description", Variant::from(description)),
+            ("PIDs", Variant::from(vec![std::process::id()])),
+            ("Delegate", Variant::from(true)),
+            ("CollectMode", Variant::from("inactive-or-failed")),
+        ];
+        let none: Vec<(String, Vec<(String, Variant)>)> = Vec::new();
+        self.job("StartTransientUnit", unit, &(unit, "fail", properties, none))
+            .with_context(|| format!("starting {unit}"))
+    }
+
+    fn job<B: Serialize + DynamicType>(&self, method: &str, unit: &str, body: &B) -> Result<()> {
         let _entered = self.runtime.enter();
         let result = self.runtime.block_on(async {
-            let waiting = self.run_job(method, unit);
+            let waiting = self.run_job(method, body);
             match tokio::time::timeout(JOB_DEADLINE, waiting).await {
                 Ok(result) => result,
                 Err(_) => bail!("the job is not done after {} minutes", JOB_DEADLINE.as_secs() / 60),
@@ -143,11 +173,10 @@ impl Manager {
 
     /// Asks for a job and gives its result. The signals are read while we wait for the answer too: left unread, they would fill the
     /// queue that the answer comes through.
-    async fn run_job(&self, method: &str, unit: &str) -> Result<String> {
+    async fn run_job<B: Serialize + DynamicType>(&self, method: &str, body: &B) -> Result<String> {
         let mut signals = MessageStream::from(&self.connection);
         let destination = self.on_bus.then_some(BUS);
-        let body = (unit, "replace");
-        let call = self.connection.call_method(destination, PATH, Some(MANAGER), method, &body);
+        let call = self.connection.call_method(destination, PATH, Some(MANAGER), method, body);
         let mut call = std::pin::pin!(call);
         let mut job: Option<OwnedObjectPath> = None;
         let mut removed = HashMap::new();

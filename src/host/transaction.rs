@@ -308,7 +308,7 @@ fn discard(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
 
 /// Makes what the checkout lacks to mount upon, and gives what was made: the image does not have it. Resolved inside the checkout: an
 /// image's links cannot lead out of it.
-fn make_mount_point(rootfs: &Folder, point: &MountPoint) -> Result<Vec<String>> {
+pub(super) fn make_mount_point(rootfs: &Folder, point: &MountPoint) -> Result<Vec<String>> {
     let path = point.path();
     let below = path.trim_start_matches('/');
     let context = || format!("making the mount point {path} in the image");

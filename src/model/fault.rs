@@ -17,6 +17,8 @@ pub enum Code {
     NotFound = 5,
     /// It failed half-way and a person has to look.
     NeedsYou = 6,
+    /// `exec` and `run`: it failed before the program ran, as podman says it.
+    NotRun = 125,
 }
 
 /// A message with its exit code and, where there is a way out, a hint.

@@ -6,6 +6,7 @@
 //! etc/sysctr/containers/NAME/journal.json    only while an operation is under way
 //! etc/systemd/system.attached/               units, from the set in force
 //! var/lib/sysctr/containers/NAME/deployments/N/   deployment.json config.json rootfs/
+//! var/lib/sysctr/run/ID/                     lock config.json rootfs/, while `sysctr run` runs
 //! ```
 
 use anyhow::{Result, ensure};
@@ -32,6 +33,8 @@ pub const PRESET_FOLDER: &str = "etc/systemd/system-preset";
 pub const PRESET: &str = "50-sysctr.preset";
 /// Everything of ours that is not configuration.
 pub const STATE: &str = "var/lib/sysctr";
+/// A folder for each container that `sysctr run` throws away.
+pub const RUNS: &str = "var/lib/sysctr/run";
 
 /// The configuration folder of a container.
 pub fn settings(name: &ContainerName) -> String {

@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_runtime_sees_no_word_of_ours_and_no_annotation_of_the_image() {
-        let (deployment, passed) = (deployment(&spec()), Passed::nothing());
+        let (deployment, passed) = (deployment(&spec()), Passed::default());
         let bundle = Bundle { deployment: &deployment, passed: &passed, cgroup: "/a/container", credentials: None };
         let config: Value = serde_json::from_slice(&bundle.config().unwrap()).unwrap();
         assert_eq!(config["root"]["path"], "/d/rootfs");
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_systemd_passed_is_in_it() {
-        let (deployment, mut passed) = (deployment(&spec()), Passed::nothing());
+        let (deployment, mut passed) = (deployment(&spec()), Passed::default());
         passed.notify_socket = Some("/run/systemd/notify".into());
         passed.credentials = Some("/run/credentials/a.service".into());
         let credentials = Some("/run/sysctr/foreign/a/credentials".into());

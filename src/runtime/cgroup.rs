@@ -1,13 +1,26 @@
 //! The unit's own cgroup, as the container may see it.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
+use rustix::fs::{CWD, Mode, OFlags, XattrFlags, openat, setxattr, statfs};
 
 use super::mounts;
 use super::sys::{self, MountAttr};
+
+/// The attribute that names the deployment.
+const DEPLOYMENT: &str = "trusted.sysctr.deployment";
+
+/// Says in the kernel's own books which deployment a unit's cgroup runs: after an update that restarted nothing it is not the one in
+/// force. Goes with the cgroup; no container can change it. Where the kernel refuses, nothing but `sysctr exec` would ask.
+pub fn mark(deployment: &Path) {
+    let place = || -> Result<PathBuf> { Ok(hierarchy()?.join(path()?.trim_start_matches('/'))) };
+    if let Ok(place) = place() {
+        let _ = setxattr(place, DEPLOYMENT, deployment.as_os_str().as_bytes(), XattrFlags::empty());
+    }
+}
 
 /// A mount of the cgroup that this process is in, and of nothing above it.
 pub fn own() -> Result<OwnedFd> {
@@ -16,13 +29,17 @@ pub fn own() -> Result<OwnedFd> {
     if path == "/" {
         return mounts::fresh("cgroup2", "cgroup2", &[]);
     }
-    let folder = hierarchy()?.join(path.trim_start_matches('/'));
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = openat(CWD, &folder, flags, Mode::empty()).with_context(|| format!("opening {}", folder.display()))?;
-    let mount = mounts::copy(folder)?;
+    let mount = mounts::copy(open(&path)?)?;
     // What the container mounts in it is nothing to the host's.
     sys::mount_setattr(&mount, MountAttr::of(0, 0, libc::MS_PRIVATE), false)?;
     Ok(mount)
+}
+
+/// The folder of a control group, whose path is from the root of the hierarchy.
+pub fn open(path: &str) -> Result<OwnedFd> {
+    let folder = hierarchy()?.join(path.trim_start_matches('/'));
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, &folder, flags, Mode::empty()).with_context(|| format!("opening {}", folder.display()))
 }
 
 fn path() -> Result<String> {

@@ -92,7 +92,6 @@ fn check_linux(linux: &Linux) -> Result<()> {
 
 fn check_process(process: &Process) -> Result<()> {
     ensure!(process.args().as_ref().is_some_and(|args| !args.is_empty()), "process.args is empty");
-    ensure!(process.terminal() != Some(true), "process.terminal must be false: a service has no terminal");
     let user = process.user();
     let ids = [user.uid(), user.gid()].into_iter().chain(user.additional_gids().iter().flatten().copied());
     // To the kernel this number says "leave it as it is", and it is root's.
@@ -104,7 +103,6 @@ fn check_process(process: &Process) -> Result<()> {
         ensure!(!twice, "process.rlimits has {} twice", one.typ());
         ensure!(one.soft() <= one.hard(), "process.rlimits: the soft limit {} is above the hard one", one.typ());
     }
-    // Of what is executed in a running container, and by the specification not of its first process.
     Ok(())
 }
 
@@ -234,7 +232,6 @@ mod tests {
             ("", "hooks", json!({"poststop": [{"path": "/bin/x", "timeout": 0}]}), "no positive timeout"),
             ("", "ociVersion", json!("1.4.0"), "1.0 to 1.3"),
             ("", "hostname", json!("x"), "uts"),
-            ("/process", "terminal", json!(true), "terminal"),
             ("/process", "args", json!([]), "args"),
             ("/process", "cwd", json!("tmp"), "cwd"),
             ("/process", "user", json!({"uid": 4294967295_u32, "gid": 0}), "nobody's number"),

@@ -49,12 +49,6 @@ pub struct Places {
 }
 
 impl Passed {
-    /// As from an empty environment.
-    #[cfg(test)]
-    pub fn nothing() -> Self {
-        Self::default()
-    }
-
     /// Reads it from this process's environment. Descriptors that are meant for another process are not taken.
     pub fn from_env() -> Result<Self> {
         let own = env::var_os("LISTEN_PID").is_some_and(|pid| pid == OsStr::new(&std::process::id().to_string()));

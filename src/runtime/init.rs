@@ -10,13 +10,15 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::sys::signal::SigSet;
 use nix::unistd::{execve, sethostname};
-use oci_spec::runtime::{Linux, Mount, Process};
+use oci_spec::runtime::{Linux, Mount, Process, User};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Signal};
 
+use super::console::Console;
 use super::controls::{Defence, without};
 use super::credentials::Credentials;
 use super::deployment::Deployment;
@@ -25,8 +27,9 @@ use super::hooks::{Runner, Stage};
 use super::labels::{self, Labels};
 use super::mounts::{self, Detached};
 use super::namespaces::Namespaces;
-use super::process::{self, Capable};
+use super::process::{self, Capable, NoProgram};
 use super::rootfs::{self, RootFs};
+use super::session::Inside;
 use super::{dev, exit, one_line, pressure, protect, schedule, seccomp, sys, sysctl, unfit};
 
 /// Said on the report pipe when all is prepared; anything else there is an exit code and an error's text.
@@ -60,6 +63,8 @@ pub struct Init {
     pub mask: SigSet,
     /// what an end here and now would be called
     pub stage: Cell<u8>,
+    /// the streams of a program that somebody waits for
+    pub session: Option<Inside>,
 }
 
 impl Init {
@@ -77,7 +82,8 @@ impl Init {
             Err(error) => error,
         };
         // Nobody to tell is no reason to stay. The launcher speaks first, then we end: systemd then shows the cause.
-        let text = [&[self.stage.get()], one_line(&failed).as_bytes()].concat();
+        let code = if self.session.is_some() { NoProgram::code(&failed) } else { self.stage.get() };
+        let text = [&[code], one_line(&failed).as_bytes()].concat();
         let _ = self.report.write_all(&text);
         drop(self.report);
         let _ = self.go.read(&mut [0]);
@@ -121,6 +127,9 @@ impl Init {
             sys::set_domainname(name).with_context(|| format!("setting the domainname {name:?}"))?;
         }
         let places = self.build_root(linux, umask)?;
+        if let Some(session) = self.session.as_ref().filter(|session| !session.terminal) {
+            session.place_pipes(process.user().uid())?;
+        }
 
         self.stage.set(exit::CHDIR);
         process::enter_folder(process.cwd())?;
@@ -164,7 +173,7 @@ impl Init {
             env,
             filter: filter.filter(|_| sealed),
             hooks: self.hooks.clone(),
-            mask: self.mask,
+            mask: Some(self.mask).filter(|_| self.session.is_none()),
         })
     }
 
@@ -216,6 +225,9 @@ impl Init {
             mounts::attach(&mut root, mounts::make(mount, dir, &writable, label)?.into_iter().collect())?;
         }
         dev::fill(&root, linux.devices().as_deref().unwrap_or_default())?;
+        if let Some(session) = self.session.as_ref().filter(|session| session.terminal) {
+            attach_console(&root, session, &user).context("making the terminal")?;
+        }
         if let Some(credentials) = credentials {
             self.stage.set(exit::CREDENTIALS);
             credentials.attach(&mut root)?;
@@ -249,7 +261,7 @@ impl Init {
 }
 
 /// A session keyring of the container's own: the launcher's holds what its user keeps there.
-fn leave_keyring() -> Result<()> {
+pub fn leave_keyring() -> Result<()> {
     match sys::new_session_keyring() {
         // Where the kernel has no keyrings, or a filter over us forbids them, the container has none either.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => Ok(()),
@@ -258,23 +270,35 @@ fn leave_keyring() -> Result<()> {
 }
 
 /// All that an exec needs.
-struct Ready {
-    program: CString,
-    args: Vec<CString>,
-    env: Vec<CString>,
-    filter: Option<seccomp::Filter>,
-    hooks: Option<Runner>,
-    mask: SigSet,
+pub struct Ready {
+    /// its path
+    pub program: CString,
+    /// with its name
+    pub args: Vec<CString>,
+    /// `KEY=VALUE`
+    pub env: Vec<CString>,
+    /// not yet in force
+    pub filter: Option<seccomp::Filter>,
+    /// of a container's first process
+    pub hooks: Option<Runner>,
+    /// the signals to block, and all the rest as the launcher was given them; none where every signal is to be as by default
+    pub mask: Option<SigSet>,
 }
 
 impl Ready {
-    fn exec(self, stage: &Cell<u8>) -> Result<Infallible> {
+    /// Becomes the program. `stage` is what a failure is called.
+    pub fn exec(self, stage: &Cell<u8>) -> Result<Infallible> {
         if let Some(hooks) = &self.hooks {
             hooks.run(Stage::StartContainer, std::process::id(), self.filter.as_ref())?;
         }
         // As systemd gave them: a plain program has SIGPIPE ignored unless its unit says IgnoreSIGPIPE=no.
-        sys::restore_pipe_signal();
-        self.mask.thread_set_mask()?;
+        match self.mask {
+            Some(mask) => {
+                sys::restore_pipe_signal();
+                mask.thread_set_mask()?;
+            }
+            None => sys::reset_signals(),
+        }
         if let Some(filter) = &self.filter {
             stage.set(exit::SECCOMP);
             filter.load()?;
@@ -282,7 +306,8 @@ impl Ready {
         }
         let Err(error) = execve(&self.program, &self.args, &self.env);
         // The file itself was looked at before: what is missing is what its first line or its header names.
-        Err(anyhow!("executing {:?}: {}", self.program, unfit::why(&self.program, error)))
+        let text = format!("executing {:?}: {}", self.program, unfit::why(&self.program, error));
+        bail!(if error == Errno::ENOENT { NoProgram::Missing(text) } else { NoProgram::Unfit(text) })
     }
 }
 
@@ -291,6 +316,16 @@ fn default_dev() -> Mount {
     let mut mount = Mount::default();
     mount.set_destination("/dev".into()).set_typ(Some("tmpfs".into())).set_options(Some(options));
     mount
+}
+
+/// The program's terminal, which is /dev/console too.
+fn attach_console(root: &RootFs, session: &Inside, user: &User) -> Result<()> {
+    let devpts = root.open(Path::new("/dev/pts"), OFlags::DIRECTORY).context("opening /dev/pts")?;
+    let console = Console::open(&devpts)?;
+    let place = root.mount_point(Path::new("/dev/console"), false)?;
+    root.attach_over(&mounts::copy(console.file(&devpts)?)?, &place).context("mounting /dev/console")?;
+    session.place_console(console, user.uid())?;
+    sys::control_terminal(std::io::stdin()).context("taking the terminal")
 }
 
 fn attach_notify(root: &mut RootFs, path: PathBuf, mount: OwnedFd) -> Result<OsString> {

@@ -10,10 +10,11 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use oci_spec::runtime::Process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -21,14 +22,14 @@ use rustix::process::pidfd_send_signal;
 
 use super::deployment::{self, Deployment};
 use super::environment::Passed;
-use super::exit::{self, Failed};
 use super::handover::{self, Manager};
 use super::hooks::{Runner, Stage};
 use super::init::{BUILT, Init, NOTIFY, PREPARED};
 use super::namespaces::Namespaces;
+use super::session::{self, Outside};
 use super::sys::{self, Child};
 use super::time::TimeNamespace;
-use super::{given, one_line, seal};
+use super::{cgroup, exit, given, lost, one_line, relay, seal};
 
 /// How long an init that failed may take to end by itself.
 const END_DEADLINE: Duration = Duration::from_secs(2);
@@ -42,34 +43,85 @@ pub struct Run {
     pub instance: Option<String>,
     /// wait for the container even where it could be handed over
     pub wait: bool,
+    /// wait, and pass its standard streams on
+    pub session: Option<Session>,
 }
 
-/// Starts the container; the exit code is its own where the launcher waits for it. Reports a failure itself, since init is
-/// held until that is done: once init has ended, systemd may end the launcher too.
+/// How `sysctr run` waits.
+#[derive(Debug)]
+pub struct Session {
+    /// it reads what we read
+    pub interactive: bool,
+    /// the deployment goes with its container
+    pub remove: bool,
+}
+
+/// A failure as a child of the launcher told it.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Failed {
+    code: u8,
+    text: String,
+}
+
+impl Failed {
+    /// 125 to 127 where somebody waits, else systemd's code; and what went wrong.
+    pub fn new(code: u8, text: &[u8]) -> Self {
+        Self { code, text: String::from_utf8_lossy(text).into_owned() }
+    }
+}
+
+/// The exit code of somebody who waits for a program that could not be run.
+pub fn code_of(error: &anyhow::Error) -> u8 {
+    error.downcast_ref::<Failed>().map_or(OWN_FAILURE, |failed| failed.code)
+}
+
+/// The size that config.json gives a terminal.
+pub fn console_size(process: &Process) -> Option<libc::winsize> {
+    let part = |length: u64| u16::try_from(length).unwrap_or(u16::MAX);
+    let size = process.console_size()?;
+    Some(libc::winsize { ws_row: part(size.height()), ws_col: part(size.width()), ws_xpixel: 0, ws_ypixel: 0 })
+}
+
+/// What podman and docker say where the failure is not the program's.
+const OWN_FAILURE: u8 = 125;
+
+/// Starts the container; the exit code is its own where the launcher waits for it.
 pub fn run(run: &Run) -> u8 {
-    let manager = if run.wait { None } else { Manager::from_env() };
+    let code = run_to_end(run);
+    if run.session.as_ref().is_some_and(|session| session.remove)
+        && let Err(error) = std::fs::remove_dir_all(&run.dir)
+    {
+        eprintln!("warning: removing {}: {error}", run.dir.display());
+    }
+    code
+}
+
+/// Reports a failure itself, since init is held until that is done: once init has ended, systemd may end the launcher too.
+fn run_to_end(run: &Run) -> u8 {
+    let manager = if run.wait || run.session.is_some() { None } else { Manager::from_env() };
     let name = deployment::name_of(&run.dir, run.instance.as_deref());
     let name = match name {
         Ok(name) => name,
-        Err(error) => return failed(&error, manager.as_ref()),
+        Err(error) => return failed(run, &error, manager.as_ref()),
     };
     let starting = format!("starting {name}");
     let mut init = match clone(run, manager.is_some()).context(starting.clone()) {
         Ok(init) => init,
-        Err(error) => return failed(&error, manager.as_ref()),
+        Err(error) => return failed(run, &error, manager.as_ref()),
     };
     let code = match &manager {
         Some(manager) => init.hand_over(manager).map(|()| 0),
         None => init.wait_for(),
     };
     code.context(starting).unwrap_or_else(|error| {
-        let code = failed(&error, manager.as_ref());
+        let code = failed(run, &error, manager.as_ref());
         init.end();
         code
     })
 }
 
-fn failed(error: &anyhow::Error, manager: Option<&Manager>) -> u8 {
+fn failed(run: &Run, error: &anyhow::Error, manager: Option<&Manager>) -> u8 {
     let line = one_line(error);
     let level = if handover::stderr_is_journal() { "<3>" } else { "" };
     eprintln!("{level}error: {line}");
@@ -77,9 +129,12 @@ fn failed(error: &anyhow::Error, manager: Option<&Manager>) -> u8 {
         // The message on standard error is what counts; systemd not hearing it must not hide that one.
         let _ = manager.status(&line).and_then(|()| manager.barrier());
     }
-    match given::by_systemd(|name| std::env::var_os(name)) {
-        true => Failed::code_of(error),
-        false => exit::FAILURE,
+    match &run.session {
+        Some(_) => code_of(error),
+        None if given::by_systemd(|name| std::env::var_os(name)) => {
+            error.downcast_ref::<Failed>().map_or(exit::FAILURE, |failed| failed.code)
+        }
+        None => exit::FAILURE,
     }
 }
 
@@ -90,11 +145,16 @@ struct Started {
     go: Option<File>,
     speaks_itself: bool,
     hooks: Option<Runner>,
+    session: Option<Outside>,
 }
 
 fn clone(run: &Run, sibling: bool) -> Result<Started> {
+    lost::none()?;
     seal::from_own_executable()?;
     let deployment = Deployment::load(&run.dir)?;
+    let process = deployment.spec.process().as_ref().context("process is missing")?;
+    let terminal = process.terminal() == Some(true);
+    ensure!(!terminal || run.session.is_some(), "process.terminal must be false: a service has no terminal");
     let mut passed = Passed::from_env()?;
     passed.instance.clone_from(&run.instance);
     let linux = deployment.spec.linux().as_ref().context("linux is missing")?;
@@ -104,24 +164,33 @@ fn clone(run: &Run, sibling: bool) -> Result<Started> {
     let speaks_itself = deployment.annotated(NOTIFY);
     let (report, report_of_init) = pipe_with(PipeFlags::CLOEXEC)?;
     let (go_of_init, go) = pipe_with(PipeFlags::CLOEXEC)?;
+    let session = run.session.as_ref();
+    let session = session.map(|session| session::make(terminal, session.interactive, console_size(process)));
+    let (outside, inside) = session.transpose()?.unzip();
     passed.directories.give(&deployment.spec)?;
     namespaces.join_for_children()?;
-    let mut mask = SigSet::thread_get_mask()?;
-    if !sibling {
-        mask = forwarded().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let mask = SigSet::thread_get_mask()?;
+    if outside.is_some() {
+        relay::block_signals()?;
+    } else if !sibling {
+        forwarded().thread_block()?;
         sys::default_action(libc::SIGCHLD);
     }
     let time = TimeNamespace::for_children(linux)?;
     match sys::clone(namespaces.new, sibling).context("making the container's namespaces")? {
         Some(child) => {
             time.map_or(Ok(()), TimeNamespace::leave)?;
-            Ok(Started { child, report: report.into(), go: Some(go.into()), speaks_itself, hooks })
+            if run.session.is_none() {
+                cgroup::mark(&deployment.dir);
+            }
+            let (report, go) = (report.into(), Some(go.into()));
+            Ok(Started { child, report, go, speaks_itself, hooks, session: outside })
         }
         None => {
-            drop((report, go));
+            drop((report, go, outside));
             let (report, go) = (report_of_init.into(), go_of_init.into());
-            let stage = Cell::new(exit::FAILURE);
-            Init { deployment, passed, namespaces, hooks, report, go, bound: !sibling, mask, stage }.main()
+            let (stage, bound, session) = (Cell::new(exit::FAILURE), !sibling, inside);
+            Init { deployment, passed, namespaces, hooks, report, go, bound, mask, stage, session }.main()
         }
     }
 }
@@ -141,7 +210,13 @@ impl Started {
 
     fn wait_for(&mut self) -> Result<u8> {
         self.until_prepared()?;
+        if let Some(session) = &mut self.session {
+            session.receive()?;
+        }
         self.until_executed()?;
+        if let Some(session) = self.session.take() {
+            return relay::wait(session, &self.child);
+        }
         let signals = forwarded();
         loop {
             match signals.wait()? {

@@ -22,9 +22,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use deployment::Deployment;
 
+mod affinity;
 mod bundle;
 mod cgroup;
 mod check;
+mod console;
 mod controls;
 mod copyup;
 mod credentials;
@@ -32,6 +34,7 @@ mod deployment;
 mod dev;
 mod directories;
 mod environment;
+mod exec;
 mod exit;
 mod foreign;
 mod given;
@@ -41,16 +44,21 @@ mod init;
 mod labels;
 mod launch;
 mod lenient;
+mod lost;
 mod mounts;
 mod namespaces;
 mod options;
+mod passing;
 mod pressure;
 mod process;
 mod protect;
+mod relay;
 mod rootfs;
+mod running;
 mod schedule;
 mod seal;
 mod seccomp;
+mod session;
 mod streams;
 mod sys;
 mod sysctl;
@@ -60,9 +68,17 @@ mod writable;
 
 const USAGE: &str = "usage: sysctr-runtime run DEPLOYMENT_DIR [--instance NAME] [--wait]\n       sysctr-runtime poststop DEPLOYMENT_DIR [--instance NAME]\n       sysctr-runtime --version";
 
+/// Open files that `sysctr exec` passes by their numbers.
+#[derive(Debug)]
+struct Asked {
+    pidfd: i32,
+    request: i32,
+}
+
 /// What the command line asks for.
 enum Request {
     Run(launch::Run),
+    Exec(Asked),
     Prepare(PathBuf),
     Poststop(launch::Run),
     Version,
@@ -77,6 +93,7 @@ pub fn main() -> ExitCode {
     }
     let run = match parse(std::env::args_os().skip(1)) {
         Some(Request::Run(run)) => run,
+        Some(Request::Exec(Asked { pidfd, request })) => return ExitCode::from(exec::exec(pidfd, request)),
         Some(Request::Prepare(dir)) => {
             return match prepare(&dir) {
                 Ok(()) => ExitCode::SUCCESS,
@@ -106,6 +123,8 @@ pub fn main() -> ExitCode {
 /// At install: says whether a start could carry out config.json, and does once what would otherwise be done at each start.
 fn prepare(dir: &Path) -> Result<()> {
     let deployment = Deployment::load(dir)?;
+    let terminal = deployment.spec.process().as_ref().and_then(|process| process.terminal());
+    anyhow::ensure!(terminal != Some(true), "process.terminal must be false: a service has no terminal");
     match deployment.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) {
         Some(seccomp) => seccomp::prepare(seccomp, &deployment.dir),
         None => Ok(()),
@@ -141,19 +160,28 @@ fn parse(mut args: impl Iterator<Item = OsString>) -> Option<Request> {
             let dir = args.next()?.into();
             return args.next().is_none().then_some(Request::Prepare(dir));
         }
+        "exec" => {
+            let mut number = || args.next()?.to_str()?.parse().ok();
+            return Some(Request::Exec(Asked { pidfd: number()?, request: number()? }));
+        }
         "run" | "poststop" => {}
         _ => return None,
     }
     let (mut dir, mut instance, mut wait) = (None, None, false);
+    let (mut session, mut interactive, mut remove) = (false, false, false);
     while let Some(arg) = args.next() {
         match arg.to_str() {
             Some("--instance") => instance = Some(args.next()?.into_string().ok()?),
             Some("--wait") => wait = true,
+            Some("--session") => session = true,
+            Some("--interactive") => interactive = true,
+            Some("--remove") => remove = true,
             Some(option) if option.starts_with('-') => return None,
             _ if dir.is_none() => dir = Some(arg.into()),
             _ => return None,
         }
     }
-    let run = launch::Run { dir: dir?, instance, wait };
+    let session = session.then_some(launch::Session { interactive, remove });
+    let run = launch::Run { dir: dir?, instance, wait, session };
     Some(if verb == "poststop" { Request::Poststop(run) } else { Request::Run(run) })
 }

@@ -130,6 +130,14 @@ impl Capable {
         Ok(all)
     }
 
+    /// No more than these, a bit for each.
+    pub fn within(mut self, bits: u64) -> Self {
+        let sets =
+            [&mut self.bounding, &mut self.effective, &mut self.permitted, &mut self.inheritable, &mut self.ambient];
+        sets.into_iter().for_each(|set| set.retain(|one| one.bitmask() & bits != 0));
+        self
+    }
+
     /// Takes what is in no set from the bounding set; must come before the user changes.
     pub fn bound(&self) -> Result<()> {
         if without(Defence::Bounding) {
@@ -169,14 +177,36 @@ pub fn become_user(user: &User, umask: Mode) -> Result<()> {
     Ok(())
 }
 
+/// A program that cannot be run, and how shells and other runtimes tell so.
+#[derive(Debug, thiserror::Error)]
+pub enum NoProgram {
+    /// exit code 127
+    #[error("{0}")]
+    Missing(String),
+    /// exit code 126
+    #[error("{0}")]
+    Unfit(String),
+}
+
+impl NoProgram {
+    /// The exit code for a failure before the program ran: 125 where the program is not to blame.
+    pub fn code(error: &anyhow::Error) -> u8 {
+        match error.downcast_ref() {
+            Some(NoProgram::Missing(_)) => 127,
+            Some(NoProgram::Unfit(_)) => 126,
+            None => 125,
+        }
+    }
+}
+
 /// Where the program of `process.args[0]` is, checked as the user that it will run as, with that program's environment.
 pub fn find_program(process: &Process, env: &[CString]) -> Result<CString> {
     let name = process.args().as_ref().and_then(|args| args.first()).context("process.args is empty")?;
     if name.contains('/') {
         return match program_at(Path::new(name)) {
             Ok(path) => Ok(path),
-            Err(Unfit::Missing) => bail!("program {name:?} not found in the image"),
-            Err(Unfit::Because(why)) => bail!("program {name:?} {why}"),
+            Err(Unfit::Missing) => bail!(NoProgram::Missing(format!("program {name:?} not found in the image"))),
+            Err(Unfit::Because(why)) => bail!(NoProgram::Unfit(format!("program {name:?} {why}"))),
         };
     }
     let path = env.iter().rev().find_map(|variable| variable.to_str().ok()?.strip_prefix("PATH=")).unwrap_or(PATH);
@@ -189,7 +219,8 @@ pub fn find_program(process: &Process, env: &[CString]) -> Result<CString> {
             Err(Unfit::Because(why)) => unfit = unfit.or(Some(format!("program {candidate:?} {why}"))),
         }
     }
-    Err(anyhow!(unfit.unwrap_or_else(|| format!("program {name:?} not found in the image, PATH is {path}"))))
+    let missing = || NoProgram::Missing(format!("program {name:?} not found in the image, PATH is {path}"));
+    bail!(unfit.map_or_else(missing, NoProgram::Unfit))
 }
 
 enum Unfit {

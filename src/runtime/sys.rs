@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // raw system calls; every argument is owned by the function or borrowed for its length
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,7 +65,7 @@ pub struct Child {
     pub pidfd: OwnedFd,
 }
 
-/// struct clone_args of clone(2), the size that Linux 5.5 knows.
+/// struct clone_args of clone(2), the size that Linux 5.7 knows.
 #[repr(C)]
 #[derive(Default)]
 struct CloneArgs {
@@ -77,16 +77,29 @@ struct CloneArgs {
     stack: u64,
     stack_size: u64,
     tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
 }
+
+/// CLONE_INTO_CGROUP of clone(2)
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// clone3(2) like fork(2): `None` in the child. With `sibling` the caller's parent becomes the child's parent.
 ///
 /// The caller must have one thread: the child goes on with a copy of its memory, locks included.
 pub fn clone(namespaces: u64, sibling: bool) -> io::Result<Option<Child>> {
+    clone_into(namespaces, sibling, None)
+}
+
+/// The same, with the child born in this control group.
+pub fn clone_into(namespaces: u64, sibling: bool, cgroup: Option<BorrowedFd>) -> io::Result<Option<Child>> {
     let mut pidfd: libc::c_int = -1;
     let parent = if sibling { libc::CLONE_PARENT as u64 } else { 0 };
+    let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
     let args = CloneArgs {
-        flags: namespaces | parent | libc::CLONE_PIDFD as u64,
+        flags: namespaces | parent | into | libc::CLONE_PIDFD as u64,
+        cgroup: cgroup.map_or(0, |cgroup| cgroup.as_raw_fd() as u64),
         pidfd: &raw mut pidfd as u64,
         // With CLONE_PARENT the kernel takes the caller's own exit signal and refuses another.
         exit_signal: if sibling { 0 } else { libc::SIGCHLD as u64 },
@@ -106,6 +119,21 @@ pub fn clone(namespaces: u64, sibling: bool) -> io::Result<Option<Child>> {
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: takes numbers only, and closes nothing before an exec.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
+/// Closes what a caller left open by mistake: everything but standard input, output, error and these. Only for the start of a process,
+/// while nothing of its own is open.
+pub fn close_all_but(mut kept: Vec<RawFd>) -> io::Result<()> {
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept.into_iter().filter_map(|fd| u32::try_from(fd).ok()).chain([u32::MAX]) {
+        if fd > first {
+            // SAFETY: takes numbers only; no value of this program owns one of them yet.
+            check(unsafe { libc::syscall(libc::SYS_close_range, first, fd.saturating_sub(1), 0) })?;
+        }
+        first = first.max(fd.saturating_add(1));
+    }
+    Ok(())
 }
 
 /// Lets descriptor `fd` through an exec; an error where it is not open.
@@ -250,4 +278,62 @@ pub fn before_exec(command: &mut Command, first: impl Fn() -> io::Result<()> + S
             first()
         });
     }
+}
+
+/// Takes over a descriptor that was passed by its number, and keeps it from every program run later.
+pub fn take(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    // SAFETY: it is open, as the call above shows, and whoever passed it left it to us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Puts a copy of `fd` in place of descriptor `place`, open across an exec.
+pub fn put_in_place(fd: impl AsFd, place: RawFd) -> io::Result<()> {
+    // SAFETY: takes numbers only; only standard input, output and error are replaced so, which nothing here owns.
+    check(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), place) }.into()).map(drop)
+}
+
+/// The other end of a pseudo-terminal, opened without a look at any path, and unlocked.
+pub fn terminal_of(master: impl AsFd) -> io::Result<OwnedFd> {
+    let master = master.as_fd().as_raw_fd();
+    let locked: libc::c_int = 0;
+    // SAFETY: TIOCSPTLCK reads the integer behind the pointer, TIOCGPTPEER takes flags and makes a descriptor for us.
+    unsafe {
+        check(libc::ioctl(master, libc::TIOCSPTLCK, &raw const locked).into())?;
+        let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+        let fd = check(libc::ioctl(master, libc::TIOCGPTPEER, flags).into())?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// The number of a pseudo-terminal in its devpts.
+pub fn terminal_number(master: impl AsFd) -> io::Result<u32> {
+    let mut number: libc::c_uint = 0;
+    // SAFETY: TIOCGPTN writes the integer behind the pointer.
+    check(unsafe { libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCGPTN, &raw mut number) }.into())?;
+    Ok(number)
+}
+
+/// Makes a terminal the controlling one of this process's session, which it leads.
+pub fn control_terminal(terminal: impl AsFd) -> io::Result<()> {
+    // SAFETY: takes a number; 0 takes it from nobody.
+    check(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSCTTY, 0) }.into()).map(drop)
+}
+
+/// Rows and columns of a terminal.
+pub fn window_size(terminal: impl AsFd) -> io::Result<libc::winsize> {
+    // SAFETY: all-zero is a valid struct winsize, which TIOCGWINSZ fills.
+    unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        check(libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCGWINSZ, &raw mut size).into())?;
+        Ok(size)
+    }
+}
+
+/// Sets rows and columns of a terminal; its programs hear of it by SIGWINCH.
+pub fn set_window_size(terminal: impl AsFd, size: &libc::winsize) -> io::Result<()> {
+    // SAFETY: TIOCSWINSZ reads the struct behind the pointer.
+    check(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, std::ptr::from_ref(size)) }.into())
+        .map(drop)
 }

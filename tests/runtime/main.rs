@@ -5,11 +5,13 @@
 
 mod container;
 mod escapes;
+mod exec;
 mod handover;
 mod hooks;
 mod hostile;
 mod manager;
 mod process;
 mod seccomp;
+mod session;
 mod settings;
 mod support;

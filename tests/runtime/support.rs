@@ -11,9 +11,9 @@ use tempfile::TempDir;
 /// The launcher as built for this test run.
 pub const RUNTIME: &str = env!("CARGO_BIN_EXE_sysctr-runtime");
 
-const APPLETS: [&str; 16] = [
+const APPLETS: [&str; 20] = [
     "sh", "true", "false", "cat", "ls", "id", "mount", "env", "sleep", "touch", "grep", "stat", "hostname", "head",
-    "kill", "readlink",
+    "kill", "readlink", "cut", "stty", "tty", "test",
 ];
 
 /// A deployment folder in a temporary place.

@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 
 use anyhow::Result;
 use machine::{Machine, scenario};
-use scenarios::{etcd, failures, foreign, handover, hooks, httpd, many, refuse, trace};
+use scenarios::{directives, etcd, exec, failures, foreign, handover, hooks, httpd, many, refuse, trace};
 
 /// What the machines are made of, made once for all tests of this run.
 struct Parts {
@@ -69,6 +69,11 @@ scenarios! {
     etcd_leaves_nothing_behind: super::etcd::leaves_nothing_behind;
     etcd_keeps_its_data_without_purge: super::etcd::keeps_its_data_without_purge;
     an_install_that_was_cut_is_finished_by_the_boot: super::etcd::is_finished_by_the_boot_after_a_cut;
+    exec_runs_beside_the_service: super::exec::runs_beside_the_service;
+    exec_is_confined_as_the_service: super::exec::is_confined_as_the_service;
+    exec_has_a_terminal: super::exec::has_a_terminal;
+    run_throws_a_container_away: super::exec::throws_a_container_away;
+    run_leaves_nothing_when_it_is_killed: super::exec::leaves_nothing_when_it_is_killed;
     httpd_serves_the_hosts_pages: super::httpd::serves_the_hosts_pages;
     httpd_leaves_nothing_behind: super::httpd::leaves_nothing_behind;
     hooks_run_around_a_service: super::hooks::hooks_run_around_a_service_with_a_root_to_write_on;
@@ -82,6 +87,10 @@ scenarios! {
     root_inside_names_no_main_process: super::handover::root_inside_names_no_main_process;
     a_start_needs_nothing: super::trace::a_start_needs_nothing;
     thirty_containers_start_at_once: super::many::thirty;
+    the_table_of_directives_is_whole: super::directives::the_table_is_whole;
+    a_container_is_under_a_directive_as_a_plain_unit_is: super::directives::a_container_is_under_them_as_a_plain_unit_is;
+    systemd_comes_to_the_same_end_as_with_a_plain_unit: super::directives::systemd_comes_to_the_same_end;
+    a_drop_in_that_would_be_lost_is_told: super::directives::a_drop_in_that_would_be_lost_is_told;
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
     a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;
     a_full_disk_changes_nothing: super::refuse::a_full_disk_changes_nothing;

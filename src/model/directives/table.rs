@@ -83,7 +83,7 @@ pub(super) const TABLE: &[Group] = &[
     plain(
         "Hardening that is inherited",
         "NoNewPrivileges MemoryDenyWriteExecute RestrictRealtime LockPersonality ProtectKernelModules ProtectKernelLogs \
-         ProtectClock ProtectHostname KeyringMode",
+         ProtectClock ProtectHostname",
     ),
     asked(plain("A network of its own", "PrivateNetwork NetworkNamespacePath")),
     // systemd.resource-control(5): the control group is the unit's own.
@@ -118,6 +118,8 @@ pub(super) const TABLE: &[Group] = &[
     ours("Delegate", "put in where a unit leaves it out"),
     ours("WatchdogSec", "the variables name the process as the program sees itself"),
     ours("FileDescriptorStoreMax FileDescriptorStorePreserve", "descriptors come back as passed sockets do"),
+    ours("IgnoreSIGPIPE", "set for the program, and for it alone"),
+    ours("MemoryPressureWatch MemoryPressureThresholdSec", "the variables name the file as the program sees it"),
     ours("UMask", "set for the program, and for it alone"),
     ours("IgnoreSIGPIPE", "the program gets SIGPIPE as systemd gave it to the launcher"),
     ours("UnsetEnvironment", "sysctr adds what the launcher's own loader would obey"),
@@ -227,6 +229,7 @@ pub(super) const TABLE: &[Group] = &[
         "it takes openat2(2) from the launcher",
         "nothing: setuid files count neither in the image nor in what is mounted",
     ),
+    refused("KeyringMode", "a container has a session keyring of its own in any case", "nothing"),
     refused("SecureBits", "the launcher would be no root", "container.capabilities in the manifest"),
     refused(
         "AmbientCapabilities",
@@ -244,12 +247,4 @@ pub(super) const TABLE: &[Group] = &[
     refused("ExecSearchPath", "the command is the launcher's", "PATH in container.env of the manifest"),
     refused("UtmpIdentifier UtmpMode", "the record would name the launcher", "nothing"),
     refused("PIDFile", "a program in a container knows its number in there, not the host's", "Type=notify"),
-    but(
-        "auto off skip",
-        refused(
-            "MemoryPressureWatch MemoryPressureThresholdSec",
-            "the variable names a file of the host's",
-            "/sys/fs/cgroup/memory.pressure, which the program sees as its own",
-        ),
-    ),
 ];

@@ -15,8 +15,7 @@ and that is the launcher, which makes the container and goes. So each directive 
 - it is **refused**, because it would be lost with the launcher or keep the container from being made.
 
 An image whose unit has one of the latter two cannot be installed. In a drop-in, `sysctr lint NAME` tells them. What the launcher itself can see
-at no cost it tells at the start: it fails under User=, Group=, SupplementaryGroups=, DynamicUser= and AmbientCapabilities=, and warns where directives
-such as PrivateTmp= or ProtectSystem= gave it other mounts than the host's.
+at no cost it tells at the start, which then fails: User=, Group=, SupplementaryGroups=, DynamicUser= and AmbientCapabilities=.
 
 A refused directive that is switched off (empty, or `no`) is none. Directives of `[Unit]`, `[Socket]`, `[Timer]`, `[Path]` and `[Install]` are systemd's own
 and work as ever.

@@ -1,6 +1,8 @@
 //! What sysctr promises, on any booted machine. `main.rs` says which machine each of them runs on.
 
+pub mod directives;
 pub mod etcd;
+pub mod exec;
 pub mod failures;
 pub mod foreign;
 pub mod handover;

@@ -1,0 +1,85 @@
+//! `sysctr exec NAME -- CMD...`: one more program in a running container.
+
+use std::{
+    fs::File,
+    io::{Seek, Write},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::process::CommandExt,
+    },
+    path::PathBuf,
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::{
+    fs::{MemfdFlags, memfd_create},
+    io::{FdFlags, fcntl_setfd},
+};
+
+use super::Context;
+use crate::cli::{ExecArgs, ProgramArgs};
+use sysctr::{
+    host::{process, state},
+    model::{
+        fault::{Code, Fault},
+        layout,
+        process::{Exec, Wishes},
+    },
+};
+
+/// Becomes the launcher that waits for the program; returns only where it cannot.
+pub fn run(context: &Context, args: &ExecArgs) -> Result<()> {
+    let name = &args.name;
+    let (_, current) = state::installed(&context.folder()?, name)?;
+    let running = || format!("running {:?} in {name}", args.command.first().map_or("", String::as_str));
+    let Some(manager) = context.manager()? else { bail!("{}: systemd does not run this system", running()) };
+    let unit = name.service_unit();
+    let Some((main, group)) = manager.main_process(&unit).with_context(running)? else {
+        let state = manager.state(&unit).with_context(running)?.active;
+        let message = format!("{}: the container does not run, it is {state}", running());
+        bail!(Fault::new(Code::NotRun, message).hint(format!("`systemctl start {name}` starts it")));
+    };
+    let inside = process::of_service(main, &group).with_context(running)?;
+    let id = process::deployment(name, &group).unwrap_or(current.id);
+    let request = Exec {
+        container: name.to_string(),
+        deployment: PathBuf::from(format!("/{}", layout::deployment(name, id))),
+        cgroup: inside.cgroup,
+        wishes: wishes(&args.program, &args.command),
+    };
+    // Not on the command line: what is secret in an environment is nobody else's.
+    let mut file = File::from(memfd_create("request", MemfdFlags::CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(&request)?)?;
+    file.rewind()?;
+    let pass = |file: &dyn AsFd| -> Result<String> {
+        fcntl_setfd(file.as_fd(), FdFlags::empty())?;
+        Ok(file.as_fd().as_raw_fd().to_string())
+    };
+    let mut command = Command::new(layout::RUNTIME);
+    Err(replace(command.arg("exec").arg(pass(&inside.pidfd)?).arg(pass(&file)?)))
+}
+
+/// Becomes another program; the error says why not.
+pub fn replace(command: &mut Command) -> anyhow::Error {
+    let error = command.exec();
+    anyhow!(error).context(format!("running {}", command.get_program().display()))
+}
+
+/// What the command line says of a program. A variable without a value is ours, and left out where we have none.
+pub fn wishes(args: &ProgramArgs, command: &[String]) -> Wishes {
+    let own = |name: &String| std::env::var(name).ok().map(|value| format!("{name}={value}"));
+    let given = args.env.iter().filter_map(|variable| match variable.contains('=') {
+        true => Some(variable.clone()),
+        false => own(variable),
+    });
+    let terminal = args.tty.then(|| own(&"TERM".to_owned()).unwrap_or_else(|| "TERM=xterm".to_owned()));
+    Wishes {
+        args: command.to_vec(),
+        user: args.user.clone(),
+        workdir: args.workdir.clone(),
+        env: terminal.into_iter().chain(given).collect(),
+        terminal: args.tty,
+        interactive: args.interactive,
+    }
+}

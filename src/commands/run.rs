@@ -1,0 +1,70 @@
+//! `sysctr run IMAGE -- CMD...`: a container that is thrown away after its program ended.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{Context, candidate::Candidate, exec, image, install};
+use crate::cli::RunArgs;
+use sysctr::{
+    host::{ostree::Store, policy, runs, settings},
+    model::{
+        layout,
+        request::{self, Requests},
+        spec, throwaway,
+        user::User,
+    },
+};
+
+/// Bytes of a passwd(5) or group(5) that are still believed.
+const ACCOUNTS_LIMIT: u64 = 1 << 20;
+
+/// Becomes the launcher that waits for the container; returns only where it cannot.
+pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
+    if context.offline() {
+        bail!("running {}: only the running system can, without --root", args.image);
+    }
+    let name = install::name(args.name.as_ref(), &args.image)?;
+    let (root, lock) = context.begin("run")?;
+    runs::sweep(&root, &lock)?;
+    let store = Store::open_or_create(&lock)?;
+    policy::check(&context.root, &args.image)?;
+    let image = match store.find(&args.image)? {
+        Some(image) => image,
+        None => image::pull(context, &lock, &store, &args.image, &settings::load(&root)?)?,
+    };
+    let account = |path| -> Result<String> {
+        let bytes = store.read_file(&image, Path::new(path), ACCOUNTS_LIMIT)?.unwrap_or_default();
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let user = match &args.program.user {
+        Some(user) => Some(User::resolve(user, &account("etc/passwd")?, &account("etc/group")?)?),
+        None => None,
+    };
+    let mut candidate = Candidate::render(&store, &name, 1, &args.image, image, &args.settings, None)?;
+    let wishes = exec::wishes(&args.program, &args.command);
+    let rendered = &mut candidate.rendered;
+    throwaway::throw_away(&mut rendered.spec, &candidate.image.config, &rendered.state, &wishes, user.as_ref())?;
+    // No unit is placed and no state is kept: what is left to ask for is what the program may do.
+    rendered.requests = request::of_spec(&rendered.spec, &[], &[]).context("config.json")?;
+    (rendered.files, rendered.state) = Default::default();
+    candidate.accept(context, &root, &Requests::new(), args.yes, "running")?;
+
+    let staging = || format!("running {}", args.image);
+    let is_file = |source: &str| Path::new(source).is_file();
+    let mount_points = spec::mount_points(&candidate.name, &candidate.rendered.spec, is_file);
+    let config_json = spec::to_text(&candidate.rendered.spec)?;
+    let staged = runs::Staged::new(&root, &lock, &name, args.name.is_some()).with_context(staging)?;
+    staged.fill(&lock, &store, &candidate.image, &config_json, &mount_points).with_context(staging)?;
+    if let Some(manager) = context.manager()? {
+        let unit = format!("sysctr-run-{}.scope", staged.id());
+        manager.start_scope(&unit, &format!("sysctr run {}", args.image)).with_context(staging)?;
+    }
+    drop(lock);
+    let mut command = Command::new(layout::RUNTIME);
+    command.arg("run").arg(staged.hand_over()?).args(["--session", "--remove"]);
+    if args.program.interactive {
+        command.arg("--interactive");
+    }
+    Err(exec::replace(&mut command))
+}
