@@ -645,3 +645,31 @@ fn a_link_of_the_image_makes_way_for_a_file_to_mount_upon_and_verify_knows() {
     host.does(&["install", "--yes", &image]);
     assert_eq!(host.json(&["verify"])["problems"], json!([]));
 }
+
+#[test]
+fn another_runtime_is_looked_for_in_the_tree_and_kept_in_the_record() {
+    let host = host();
+    let image = host.image("app", &Image::new());
+    let with = |runtime: &'static str| ["install", "--runtime", runtime, image.as_str()];
+    host.refuses(2, &["\"crun\"", "absolute"], &with("crun"));
+    // This machine's own does not count.
+    host.refuses(1, &["/usr/bin/env", "is not there"], &with("/usr/bin/env"));
+    host.write("usr/libexec/crun", "#!/bin/false\n");
+    fs::create_dir_all(host.at("usr/bin")).unwrap();
+    symlink("/usr/libexec/crun", host.at("usr/bin/crun")).unwrap();
+    host.refuses(1, &["/usr/bin/crun", "not executable"], &with("/usr/bin/crun"));
+    let mode = |path: &str, mode| fs::set_permissions(host.at(path), fs::Permissions::from_mode(mode)).unwrap();
+    mode("usr/libexec/crun", 0o757);
+    host.refuses(1, &["others than root can write to"], &with("/usr/bin/crun"));
+    mode("usr/libexec/crun", 0o755);
+    mode("usr/libexec", 0o777);
+    host.refuses(1, &["libexec", "others than root can write to"], &with("/usr/bin/crun"));
+    mode("usr/libexec", 0o755);
+
+    host.does(&with("/usr/bin/crun"));
+    assert_eq!(host.json(&["show", "app"])["runtime"], "/usr/bin/crun");
+    let unit = host.read("etc/systemd/system.attached/app.service");
+    assert!(unit.contains("sysctr-runtime run-with /usr/bin/crun /var/lib/sysctr/containers/app/"), "{unit}");
+    assert_eq!(host.json(&with("/usr/bin/crun"))["changed"], false);
+    host.refuses(1, &["another runtime"], &["install", &image]);
+}

@@ -35,6 +35,7 @@ fn help_names_every_verb_and_fits_a_terminal() {
         "images",
         "remove",
         "inspect",
+        "lint",
         "verify",
         "prune",
         "completions",

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{LinuxDeviceType, Spec};
 
-use super::{seccomp, template, unit::UnitFile};
+use super::{template, unit::UnitFile};
 
 /// Without CAP_MKNOD a container has the nodes that it was given. With it, the unit's device policy
 /// ([systemd.resource-control(5)](https://www.freedesktop.org/software/systemd/man/latest/systemd.resource-control.html)) holds it to those:
@@ -13,10 +13,7 @@ pub fn confine(spec: &Spec, service: &mut UnitFile) {
         .filter(|source| *source == "/dev" || source.starts_with("/dev/"))
         .collect();
     let has_all = sources.contains(&"/dev");
-    if has_all
-        || !seccomp::bounding(spec).iter().any(|one| one == "CAP_MKNOD")
-        || service.values("Service", "DevicePolicy").next().is_some()
-    {
+    if has_all || !can_make_nodes(spec) || service.values("Service", "DevicePolicy").next().is_some() {
         return;
     }
     service.add("Service", "DevicePolicy", "closed");
@@ -32,4 +29,12 @@ pub fn confine(spec: &Spec, service: &mut UnitFile) {
     for source in sources {
         service.add("Service", "DeviceAllow", &format!("{} rwm", template::unit_argument(source)));
     }
+}
+
+/// Whether CAP_MKNOD is in any set: an ambient one outlasts an exec though the bounding set lacks it.
+fn can_make_nodes(spec: &Spec) -> bool {
+    let sets = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
+    let all =
+        sets.map(|sets| [sets.bounding(), sets.effective(), sets.permitted(), sets.inheritable(), sets.ambient()]);
+    all.into_iter().flatten().flatten().flatten().any(|one| one.to_string().trim_start_matches("CAP_") == "MKNOD")
 }

@@ -140,8 +140,8 @@ fn whatever_renders(inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Rend
         };
         let (file, place, detail) = at_fault(&error, &exports, inputs.name.as_str());
         problems.push(error_in(format!("/exports/{file}{place}"), detail));
-        // Without its manifest nothing else of an image means what it did.
-        if file == "manifest.json" || exports.remove(&file).is_none() {
+        // Without its manifest nothing else of an image means what it did, nor does the manifest without a file that it names.
+        if file == "manifest.json" || !KNOWN.contains(&file.as_str()) || exports.remove(&file).is_none() {
             return None;
         }
     }

@@ -206,7 +206,7 @@ pub fn request(spec: &Spec) -> Result<Option<String>> {
 }
 
 /// The capabilities of the bounding set, as `CAP_...`.
-pub fn bounding(spec: &Spec) -> Vec<String> {
+fn bounding(spec: &Spec) -> Vec<String> {
     let sets = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
     let names = sets.and_then(|sets| sets.bounding().as_ref()).into_iter().flatten();
     names.map(|one| format!("CAP_{}", one.to_string().trim_start_matches("CAP_"))).collect()

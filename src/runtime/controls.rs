@@ -52,6 +52,8 @@ pub enum Defence {
     Bounding,
     /// a session keyring of its own
     Keyring,
+    /// a terminal comes from a devpts, and from nothing else that has its name
+    Console,
     /// the cgroup read-only
     Cgroup,
     /// mounts of the new namespace do not reach the host

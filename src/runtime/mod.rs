@@ -32,9 +32,12 @@ mod copyup;
 mod credentials;
 mod deployment;
 mod dev;
+mod directories;
 mod environment;
 mod exec;
+mod exit;
 mod foreign;
+mod given;
 mod handover;
 mod hooks;
 mod init;
@@ -46,6 +49,7 @@ mod mounts;
 mod namespaces;
 mod options;
 mod passing;
+mod pressure;
 mod process;
 mod protect;
 mod relay;
@@ -59,6 +63,7 @@ mod streams;
 mod sys;
 mod sysctl;
 mod time;
+mod unfit;
 mod writable;
 
 const USAGE: &str = "usage: sysctr-runtime run DEPLOYMENT_DIR [--instance NAME] [--wait]\n       sysctr-runtime poststop DEPLOYMENT_DIR [--instance NAME]\n       sysctr-runtime --version";
@@ -128,13 +133,7 @@ fn prepare(dir: &Path) -> Result<()> {
 
 /// After the unit has stopped: runs hooks.poststop, each of them whatever becomes of the others.
 fn after_stop(run: &launch::Run) -> ExitCode {
-    let failed = || -> Result<Vec<anyhow::Error>> {
-        let deployment = Deployment::load(&run.dir)?;
-        let name = deployment::name_of(&deployment.dir, run.instance.as_deref())?;
-        let hooks = hooks::Runner::of(&deployment.spec, &name, &deployment.dir);
-        Ok(hooks.map(|hooks| hooks.after_stop()).unwrap_or_default())
-    };
-    let failed = failed().unwrap_or_else(|error| vec![error]);
+    let failed = launch::after_stop(run).unwrap_or_else(|error| vec![error]);
     for error in &failed {
         eprintln!("error: {}", one_line(error));
     }

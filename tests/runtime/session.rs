@@ -126,3 +126,17 @@ fn a_service_has_no_terminal() {
     let said = String::from_utf8_lossy(&prepared.stderr).into_owned();
     assert!(prepared.status.code() == Some(1) && said.contains("process.terminal"), "{said}");
 }
+
+#[test]
+fn after_a_container_that_is_thrown_away_its_last_hooks_run() {
+    let host = tempfile::tempdir().unwrap();
+    let out = host.path().join("out");
+    let mut bundle = Bundle::script("exit 3");
+    let line = format!("cat > {}; ls {}/config.json", out.display(), bundle.path().display());
+    bundle.spec["hooks"] = json!({"poststop": [{"path": "/bin/sh", "args": ["sh", "-c", line], "env": ["PATH=/bin"]}]});
+    let output = session(&bundle, &["--remove"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    assert!(std::fs::read_to_string(out).unwrap().contains("\"status\":\"stopped\""));
+    assert!(!bundle.path().exists());
+}

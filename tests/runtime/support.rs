@@ -16,6 +16,12 @@ const APPLETS: [&str; 20] = [
     "kill", "readlink", "cut", "stty", "tty", "test",
 ];
 
+/// Copies a program by another process: one that is forked here meanwhile, by another test, would have the file open for writing
+/// for a moment, and it could not be executed.
+pub fn copy_program(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("--").args([from, to]).status().unwrap().success());
+}
+
 /// A deployment folder in a temporary place.
 pub struct Bundle {
     dir: TempDir,
@@ -34,7 +40,7 @@ impl Bundle {
         for folder in ["bin", "dev", "proc", "sys", "tmp", "etc", "run/credentials", "data"] {
             fs::create_dir_all(root.join(folder)).unwrap();
         }
-        fs::copy(busybox, root.join("bin/busybox")).unwrap();
+        copy_program(busybox, &root.join("bin/busybox"));
         for applet in APPLETS {
             symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
@@ -59,6 +65,13 @@ impl Bundle {
             .as_array_mut()
             .unwrap()
             .push(json!({"destination": destination, "type": "bind", "source": source, "options": options}));
+        self
+    }
+
+    /// Leaves out what is mounted there.
+    pub fn without_mount(mut self, destination: &str) -> Self {
+        let mounts = self.spec["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| mount["destination"] != destination);
         self
     }
 

@@ -116,3 +116,16 @@ fn a_drop_in_that_does_not_reach_the_program_is_named() {
         .collect();
     assert_eq!(found, [(Level::Error, "/b", "PrivateTmp"), (Level::Warning, "/c", "ExecStart")]);
 }
+
+#[test]
+fn a_profile_of_system_calls_is_a_known_file_and_read() {
+    let manifest = r#"{"version": "2.0", "container": {"seccomp": "calls.json"}}"#;
+    let exports = |profile| [("manifest.json", manifest), ("calls.json", profile)];
+    says(
+        &exports(r#"{"defaultAction": "SCMP_ACT_LOG"}"#),
+        &[("note: /exports/manifest.json", "of its own (seccomp, ")],
+    );
+    says(&exports(r#"{"action": "SCMP_ACT_LOG"}"#), &[("error: /exports/calls.json", "`action`")]);
+    let none = r#"{"version": "2.0", "container": {"seccomp": "unconfined"}}"#;
+    says(&[("manifest.json", none)], &[("note: /exports/manifest.json", "without a filter of system calls")]);
+}

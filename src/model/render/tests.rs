@@ -66,6 +66,8 @@ NotifyAccess=all
 Delegate=yes
 KillMode=mixed
 OOMPolicy=stop
+UnsetEnvironment={LOADERS_VARIABLES}
+SyslogIdentifier=etcd
 KillSignal=SIGQUIT
 LogExtraFields=SYSCTR_IMAGE=registry.example/etcd:3.5
 LogExtraFields=SYSCTR_DIGEST=sha256:{digest}
@@ -302,4 +304,15 @@ fn who_may_make_device_nodes_opens_only_the_listed_ones() {
     let own = "[Service]\nExecStart={{exec_start}}\nDevicePolicy=auto\n";
     let (unit, requests) = lines(r#""capabilities": {"add": ["MKNOD"]}"#, Some(own));
     assert_eq!((unit, requests.len()), (vec!["DevicePolicy=auto".to_owned()], 2));
+
+    // In a config.json of the image's own the numbers say which device it is, and any set of capabilities counts.
+    let config = r#"{"ociVersion": "1.2.0", "root": {"path": "rootfs", "readonly": true}, "mounts": [],
+        "process": {"user": {"uid": 0, "gid": 0}, "args": ["/a"], "cwd": "/", "noNewPrivileges": true,
+            "capabilities": {"permitted": ["CAP_MKNOD"], "inheritable": ["CAP_MKNOD"], "ambient": ["CAP_MKNOD"]}},
+        "linux": {"namespaces": [{"type": "mount"}], "devices": [
+            {"path": "/dev/x", "type": "b", "major": 7, "minor": 3}, {"path": "/dev/y", "type": "c", "major": 10, "minor": 200},
+            {"path": "/dev/z", "type": "p"}]}}"#;
+    let rendered = rendered(&[("config.json.hbs", config)], &[]).expect("files");
+    let lines: Vec<&str> = rendered.files["etcd.service"].lines().filter(|line| line.starts_with("Device")).collect();
+    assert_eq!(lines, ["DevicePolicy=closed", "DeviceAllow=/dev/block/7:3 rwm", "DeviceAllow=/dev/char/10:200 rwm"]);
 }

@@ -14,7 +14,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::{env, fs};
 
-use crate::support::{Bundle, RUNTIME};
+use crate::support::{Bundle, RUNTIME, copy_program};
 
 /// A launcher, whole or with something taken out.
 pub struct Launcher {
@@ -31,6 +31,13 @@ impl Launcher {
         // No probe has to do with /dev/null by its standard input.
         command.env("SYSCTR_WITHOUT", self.without).stdin(Stdio::piped());
         command
+    }
+
+    /// The same command by this launcher.
+    pub fn instead(&self, command: &Command) -> Command {
+        let mut own = Command::new(&self.path);
+        own.args(command.get_args()).env("SYSCTR_WITHOUT", self.without).stdin(Stdio::null());
+        own
     }
 
     pub fn run(&self, bundle: &Bundle) -> Output {
@@ -52,7 +59,7 @@ impl Launcher {
     /// The same launcher from a file of its own, which may be spoilt.
     pub fn copied(&self, folder: &Path) -> Self {
         let path = folder.join("sysctr-runtime");
-        fs::copy(&self.path, &path).unwrap();
+        copy_program(&self.path, &path);
         Self { path, without: self.without }
     }
 
@@ -90,7 +97,7 @@ pub fn probe(library: bool) -> &'static Path {
 /// A container whose `/bin/probe` is that program.
 pub fn probing(args: &[&str]) -> Bundle {
     let bundle = Bundle::running(args);
-    fs::copy(probe(false), bundle.root().join("bin/probe")).unwrap();
+    copy_program(probe(false), &bundle.root().join("bin/probe"));
     bundle
 }
 
@@ -98,7 +105,7 @@ pub fn probing(args: &[&str]) -> Bundle {
 pub fn install(bundle: &Bundle, place: &str, from: &Path, mode: u32) {
     let place = bundle.root().join(place.trim_start_matches('/'));
     fs::create_dir_all(place.parent().unwrap()).unwrap();
-    fs::copy(from, &place).unwrap();
+    copy_program(from, &place);
     fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
 }
 
@@ -109,6 +116,7 @@ const WAYS: &[Way] = &[
     ("CVE-2019-5736: interpreter is the runtime, loader writes to it", "Seal", programs::an_interpreter_overwrites),
     ("CVE-2019-5736: interpreter is the runtime, library writes to it", "Seal", programs::a_library_overwrites),
     ("CVE-2019-5736: program is /proc/self/exe", "Seal,Program", programs::the_program_itself_overwrites),
+    ("CVE-2019-5736: the same by exec in a running container", "Seal", programs::an_executed_interpreter_overwrites),
     ("CVE-2016-9962: init looked into before its exec", "Dumpable", programs::a_neighbour_looks_in),
     ("CVE-2024-21626: working directory is a leaked descriptor", "Folder", files::a_descriptor_as_working_directory),
     ("CVE-2024-21626: leaked descriptor of the host", "Descriptors", files::a_descriptor_left_open),
@@ -124,6 +132,11 @@ const WAYS: &[Way] = &[
         "CVE-2021-30465: the same, by a link swapped in while it starts",
         "Destinations",
         files::a_swapped_destination_moves_a_source,
+    ),
+    (
+        "CVE-2025-52565: terminal taken from what the container put there",
+        "Console",
+        programs::a_terminal_of_the_containers_choice,
     ),
     (
         "CVE-2024-45310: mount point made on the host, through a volume",

@@ -2,6 +2,7 @@
  * another program, and as a library in it (-DLIBRARY).
  *
  *   overwrite          opens the file that it was executed from, and has a shell try to write to it
+ *   overwrite-later    the same by a process that stays behind, which makes /data/done at its end
  *   who                prints the effective user and capabilities
  *   chroot PATH        leaves a root that is no more than a chroot(2), and prints PATH
  *   keyring CMD...     runs CMD in a session keyring that holds the key "sysctr-test"
@@ -57,13 +58,15 @@ static void say_number(unsigned long number)
 }
 
 /* Writing is refused as busy for as long as anyone runs the file, so the shell tries until the launcher has gone. */
-static void overwrite(void)
+#define TRY "i=0; while [ $i -lt 100 ]; do i=$((i+1)); " \
+            "if { echo owned >> /proc/self/fd/9; } 2>/tmp/why; then echo overwritten; break; fi; " \
+            "grep -q Read-only /tmp/why && break; sleep 0.1; done; cat /tmp/why; "
+
+static void overwrite(int later)
 {
-    static char *args[] = { "sh", "-c",
-                            "i=0; while [ $i -lt 100 ]; do i=$((i+1)); "
-                            "if { echo owned >> /proc/self/fd/9; } 2>/tmp/why; then echo overwritten; exit; fi; "
-                            "grep -q Read-only /tmp/why && break; sleep 0.1; done; cat /tmp/why",
-                            0 };
+    static char *now[] = { "sh", "-c", TRY, 0 };
+    static char *behind[] = { "sh", "-c", "{ " TRY "echo > /data/done; } >/dev/null 2>&1 </dev/null &", 0 };
+    char **args = later ? behind : now;
     static char *env[] = { "PATH=/bin", 0 };
     long file = call(SYS_openat, HERE, (long)"/proc/self/exe", PATH_ONLY, 0, 0);
     call(SYS_dup3, file, 9, 0, 0, 0);
@@ -75,7 +78,7 @@ static void overwrite(void)
 
 void begin(void)
 {
-    overwrite();
+    overwrite(0);
 }
 
 #else
@@ -119,7 +122,9 @@ __attribute__((used)) static void enter(long *stack)
     char **args = (char **)(stack + 1), **env = args + count + 1;
     const char *verb = count > 1 ? args[1] : "";
     if (is(verb, "overwrite"))
-        overwrite();
+        overwrite(0);
+    if (is(verb, "overwrite-later"))
+        overwrite(1);
     if (is(verb, "who"))
         who();
     if (is(verb, "chroot") && count > 2)

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -11,6 +12,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use super::{Launcher, install, probe, probing};
+use crate::exec::Running;
 use crate::manager::Manager;
 use crate::support::Bundle;
 
@@ -69,6 +71,46 @@ pub fn the_program_itself_overwrites(launcher: &Launcher) -> bool {
     let bundle = Bundle::running(&["/proc/self/exe", "overwrite"]);
     install(&bundle, LOADER, probe(false), 0o755);
     overwrites(launcher, &bundle)
+}
+
+/// What is executed in the container stays behind there until the launcher has gone.
+pub fn an_executed_interpreter_overwrites(launcher: &Launcher) -> bool {
+    let (folder, shared) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let launcher = launcher.copied(folder.path());
+    let before = launcher.bytes();
+    let running = Running::new(|bundle| {
+        install(&bundle, LOADER, probe(false), 0o755);
+        attack(&bundle, "#!/proc/self/exe overwrite-later\n");
+        bundle.binding(shared.path(), "/data", &["bind"])
+    });
+    let (command, _pidfd, _request) = running.command(json!({"args": ["/bin/attack"]}));
+    assert!(launcher.instead(&command).output().unwrap().status.success());
+    await_file(&shared.path().join("done"));
+    launcher.bytes() != before
+}
+
+/// A pipe lies where the terminal would come from. Whoever opens it lets its reader go on.
+pub fn a_terminal_of_the_containers_choice(launcher: &Launcher) -> bool {
+    let shared = tempfile::tempdir().unwrap();
+    let script = "busybox mkdir /dev/pts; busybox mkfifo /dev/pts/ptmx; \
+        { read x < /dev/pts/ptmx; echo > /data/opened; } & echo up; sleep 100";
+    let running =
+        Running::of(Bundle::script(script).without_mount("/dev/pts").binding(shared.path(), "/data", &["bind"]));
+    // Several times, as the reader may be late.
+    (0..10).any(|_| {
+        let (command, _pidfd, _request) = running.command(json!({"args": ["true"], "terminal": true}));
+        assert!(!launcher.instead(&command).output().unwrap().status.success());
+        std::thread::sleep(Duration::from_millis(50));
+        shared.path().join("opened").exists()
+    })
+}
+
+fn await_file(path: &Path) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !path.exists() {
+        assert!(Instant::now() < end, "{} did not come", path.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// A container in the same pid namespace waits for the other's init while it is held, with equal rights.

@@ -32,7 +32,7 @@ impl Running {
         Self::of(change(Bundle::script("echo up; sleep 100")))
     }
 
-    fn of(bundle: Bundle) -> Self {
+    pub fn of(bundle: Bundle) -> Self {
         let command = bundle.command();
         Self::started(bundle, command)
     }
