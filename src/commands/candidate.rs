@@ -132,7 +132,7 @@ impl Candidate {
         let Candidate { name, id, reference, image, rendered, runtime } = self;
         let staging = || format!("staging {name}");
         let is_file = |source: &str| context.root.join(source.trim_start_matches('/')).is_file();
-        let mount_points = spec::mount_points(&rendered.spec, is_file);
+        let mount_points = spec::mount_points(&name, &rendered.spec, is_file);
         let labels = image.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
         let record = Deployment {
             version: Deployment::VERSION,

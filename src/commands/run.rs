@@ -52,7 +52,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
 
     let staging = || format!("running {}", args.image);
     let is_file = |source: &str| Path::new(source).is_file();
-    let mount_points = spec::mount_points(&candidate.rendered.spec, is_file);
+    let mount_points = spec::mount_points(&candidate.name, &candidate.rendered.spec, is_file);
     let config_json = spec::to_text(&candidate.rendered.spec)?;
     let staged = runs::Staged::new(&root, &lock, &name, args.name.is_some()).with_context(staging)?;
     staged.fill(&lock, &store, &candidate.image, &config_json, &mount_points).with_context(staging)?;

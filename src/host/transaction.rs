@@ -314,15 +314,23 @@ pub(super) fn make_mount_point(rootfs: &Folder, point: &MountPoint) -> Result<Ve
     let context = || format!("making the mount point {path} in the image");
     let (parents, name) = below.rsplit_once('/').unwrap_or(("", below));
     let mut made = Vec::new();
+    let optional = matches!(point, MountPoint::FolderIfFree(_));
     let ends = parents.match_indices('/').map(|(at, _)| at).chain((!parents.is_empty()).then_some(parents.len()));
-    let folders = ends.map(|end| &below[..end]).chain(matches!(point, MountPoint::Folder(_)).then_some(below));
+    let folders = ends.map(|end| &below[..end]).chain((!matches!(point, MountPoint::File(_))).then_some(below));
     for folder in folders {
-        if rootfs.open(folder).with_context(context)?.is_none() {
-            let new = rootfs.create(folder, 0o755).with_context(context)?;
+        let there = match rootfs.open(folder) {
+            Err(_) if optional => return Ok(made),
+            there => there.with_context(context)?.is_some(),
+        };
+        if !there {
+            let new = match rootfs.create(folder, 0o755) {
+                Err(_) if optional => return Ok(made),
+                new => new.with_context(context)?,
+            };
             made.push(in_image(rootfs, &new.real_path()?)?);
         }
     }
-    if let MountPoint::Folder(_) = point {
+    if !matches!(point, MountPoint::File(_)) {
         return Ok(made);
     }
     let parent = rootfs.open(if parents.is_empty() { "." } else { parents })?.with_context(context)?;

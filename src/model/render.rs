@@ -34,6 +34,11 @@ const DEFAULT_SERVICE: &str = include_str!("../../templates/service.hbs");
 /// The unit templates that an image may ship.
 const UNIT_TEMPLATES: [&str; 4] = ["service", "socket", "timer", "path"];
 
+/// What ld.so(8) and malloc obey. An admin who sets one for the program would set it for the launcher, as root on the host.
+const LOADERS_VARIABLES: &str = "LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT LD_BIND_NOW LD_BIND_NOT LD_DEBUG LD_DEBUG_OUTPUT \
+    LD_DYNAMIC_WEAK LD_HWCAP_MASK LD_ORIGIN_PATH LD_POINTER_GUARD LD_PREFER_MAP_32BIT_EXEC LD_PROFILE LD_PROFILE_OUTPUT \
+    LD_SHOW_AUXV LD_TRACE_LOADED_OBJECTS LD_TRACE_PRELINKING LD_USE_LOAD_BIAS LD_VERBOSE LD_WARN GLIBC_TUNABLES MALLOC_PERTURB_";
+
 /// What is rendered.
 #[allow(missing_docs)]
 pub struct Inputs<'a> {
@@ -134,6 +139,7 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
 
     let poststop = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()).is_some_and(|all| !all.is_empty());
     let after_stop = layout::poststop(inputs.name, inputs.id);
+    let program = spec.process().as_ref().and_then(|process| Some(process.args().as_ref()?.first()?.as_str()));
     let mut files = BTreeMap::new();
     for kind in UNIT_TEMPLATES {
         let file = format!("{kind}.hbs");
@@ -143,7 +149,7 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
             None => continue,
         };
         let unit = format!("{}.{kind}", inputs.name);
-        let mut text = complete(inputs, &manifest, &unit, &text)?;
+        let mut text = complete(inputs, &manifest, &unit, &text, program)?;
         // Our launcher is gone by then, so systemd calls it again; another runtime stays and runs them itself.
         if poststop && inputs.runtime.is_none() && kind == "service" {
             let mut service = UnitFile::parse(&unit, &text)?;
@@ -333,7 +339,7 @@ fn tmpfiles_line(folder: &OwnedFolder) -> String {
 }
 
 /// Adds what each unit of ours has and the template left out.
-fn complete(inputs: &Inputs, manifest: &Manifest, file: &str, text: &str) -> Result<String> {
+fn complete(inputs: &Inputs, manifest: &Manifest, file: &str, text: &str, program: Option<&str>) -> Result<String> {
     let mut unit = UnitFile::parse(file, text)?;
     unit.add("Unit", "After", RECOVER_UNIT);
     unit.add("Unit", "Requires", RECOVER_UNIT);
@@ -365,6 +371,12 @@ fn complete(inputs: &Inputs, manifest: &Manifest, file: &str, text: &str) -> Res
     unit.add_missing("Service", "Delegate", "yes");
     unit.add_missing("Service", "KillMode", "mixed");
     unit.add_missing("Service", "OOMPolicy", "stop");
+    // The launcher is dynamically linked: what its loader obeys would act on the host, before the program is there.
+    unit.add("Service", "UnsetEnvironment", LOADERS_VARIABLES);
+    if let Some(program) = program.filter(|_| unit.values("Service", "SyslogIdentifier").next().is_none()) {
+        let own = program.rsplit('/').next().unwrap_or(program);
+        unit.add("Service", "SyslogIdentifier", &template::unit_argument(own));
+    }
     if let Some(signal) = inputs.config.config().as_ref().and_then(|config| config.stop_signal().clone()) {
         let name = signal_name(&signal).with_context(|| format!("the image's StopSignal {signal:?}"))?;
         unit.add_missing("Service", "KillSignal", &name);

@@ -254,7 +254,7 @@ fn of_entry(entry: Entry, name: &ContainerName, launch: &[&str]) -> Option<Strin
         ("Service", key) if key.starts_with("Exec") => {
             (!launch.contains(&value) && !value.is_empty()).then(|| format!("run on the host: {key}={value}"))
         }
-        ("Service", "Type") => (!matches!(value, "notify" | "oneshot")).then(words).flatten(),
+        ("Service", "Type") => (!matches!(value, "notify" | "notify-reload" | "oneshot")).then(words).flatten(),
         ("Service", "RuntimeDirectory" | "StateDirectory" | "LogsDirectory" | "CacheDirectory") => {
             (value != name.as_str()).then(words).flatten()
         }

@@ -72,6 +72,8 @@ pub const NOFAIL: &str = "nofail";
 pub enum MountPoint {
     Folder(String),
     File(String),
+    /// A folder that is made where nothing else of the image stands in the way.
+    FolderIfFree(String),
 }
 
 /// What goes into the configuration, already resolved.
@@ -254,7 +256,9 @@ fn mount(kind: &str, source: &str, destination: &str, options: &[&str]) -> Json 
 
 /// Where the checkout needs a file or folder: to mount upon, and to start in. What lies on one of our own tmpfs or in /dev and /sys the
 /// runtime makes.
-pub fn mount_points(spec: &Spec, is_file: impl Fn(&str) -> bool) -> Vec<MountPoint> {
+///
+/// A unit or a drop-in of it may have StateDirectory=NAME and its like at any time: those folders are there from the beginning.
+pub fn mount_points(name: &ContainerName, spec: &Spec, is_file: impl Fn(&str) -> bool) -> Vec<MountPoint> {
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let fresh = mounts.iter().filter(|mount| matches!(mount.typ().as_deref(), Some("tmpfs" | "proc" | "sysfs")));
@@ -271,13 +275,15 @@ pub fn mount_points(spec: &Spec, is_file: impl Fn(&str) -> bool) -> Vec<MountPoi
         }
     });
     let start = spec.process().iter().map(|process| MountPoint::Folder(text(process.cwd())));
-    points.chain(start).filter(|point| on_disk(point.path()) && point.path() != "/").collect()
+    let own = ["/var/lib", "/var/cache", "/var/log", "/etc"]
+        .map(|parent| MountPoint::FolderIfFree(format!("{parent}/{name}")));
+    points.chain(start).chain(own).filter(|point| on_disk(point.path()) && point.path() != "/").collect()
 }
 
 impl MountPoint {
     /// Where it is, from the image's root.
     pub fn path(&self) -> &String {
-        let (MountPoint::Folder(path) | MountPoint::File(path)) = self;
+        let (MountPoint::Folder(path) | MountPoint::File(path) | MountPoint::FolderIfFree(path)) = self;
         path
     }
 }
@@ -333,12 +339,15 @@ mod tests {
     fn mount_points_are_what_the_checkout_must_have() {
         let manifest = r#"{"version": "2.0", "container": {"mounts": [{"source": "/run/x", "target": "/run/x"}, {"source": "/srv", "target": "/srv"}]}}"#;
         let spec = spec(IMAGE, manifest, 0).expect("a spec");
-        let points = mount_points(&spec, |_| false);
+        let points = mount_points(&"a".parse().expect("a name"), &spec, |_| false);
         assert!(
             points.contains(&MountPoint::Folder("/srv".into()))
                 && points.contains(&MountPoint::Folder("/var/lib/a".into()))
         );
         assert!(points.contains(&MountPoint::File("/etc/hosts".into())));
+        for kind in ["/var/cache", "/var/log", "/etc"] {
+            assert!(points.contains(&MountPoint::FolderIfFree(format!("{kind}/a"))), "{kind}");
+        }
         assert!(
             !points
                 .iter()

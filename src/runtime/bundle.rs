@@ -1,6 +1,7 @@
 //! The config.json that another runtime gets: the deployment's, without what only the bundled runtime knows, and with what systemd
 //! passed. Other runtimes hand on few of these things by themselves, and LISTEN_FDNAMES, credentials and the watchdog not at all.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::check::namespace;
 use super::deployment::Deployment;
-use super::environment::Passed;
+use super::environment::{Passed, Places};
 use super::init::{NOTIFY, NOTIFY_PLACE};
 
 /// What becomes of it.
@@ -54,6 +55,11 @@ impl Bundle<'_> {
             whole.remove("annotations");
         }
         let private_pids = spec.linux().as_ref().is_some_and(|linux| namespace(linux, LinuxNamespaceType::Pid));
+        if !self.passed.directories.is_empty() {
+            let given = spec.mounts().as_deref().unwrap_or_default();
+            let image = File::open(dir.join(path)).context("opening the root file system")?;
+            config["mounts"] = json!(self.passed.directories.among(given, &image).map_err(|(_, error)| error)?);
+        }
         let mut mounts = self.mounts(config["mounts"].take());
         let notify = self.passed.notify_socket.as_ref().filter(|_| self.deployment.annotated(NOTIFY));
         if let Some(socket) = notify {
@@ -87,10 +93,13 @@ impl Bundle<'_> {
 
     fn environment(&self, spec: &Spec, private_pids: bool, notify: bool) -> Result<Vec<String>> {
         let own = spec.process().as_ref().and_then(|process| process.env().clone()).unwrap_or_default();
-        let all = self.passed.of_program(&own, 1, notify.then_some(NOTIFY_PLACE.as_ref()))?;
+        let notify = notify.then(|| NOTIFY_PLACE.into());
+        let places = Places { notify, ..Places::default() };
+        let all = self.passed.of_program(&own, 1, &places)?;
         let all = all.into_iter().map(|text| text.into_string().context("a variable of systemd's is not UTF-8"));
         // In the host's own numbering nobody knows the program's before it is there.
-        let names_pid = |text: &String| text.starts_with("LISTEN_") || text.starts_with("WATCHDOG_");
+        let names_pid =
+            |text: &String| ["LISTEN_", "WATCHDOG_", "SYSTEMD_EXEC_PID="].iter().any(|start| text.starts_with(start));
         all.filter(|text| private_pids || !text.as_ref().is_ok_and(names_pid)).collect()
     }
 }

@@ -92,6 +92,10 @@ fn check_linux(linux: &Linux) -> Result<()> {
 
 fn check_process(process: &Process) -> Result<()> {
     ensure!(process.args().as_ref().is_some_and(|args| !args.is_empty()), "process.args is empty");
+    let user = process.user();
+    let ids = [user.uid(), user.gid()].into_iter().chain(user.additional_gids().iter().flatten().copied());
+    // To the kernel this number says "leave it as it is", and it is root's.
+    ensure!(ids.into_iter().all(|id| id != u32::MAX), "process.user: {} is nobody's number", u32::MAX);
     ensure!(process.cwd().is_absolute(), "process.cwd {:?} is not absolute", process.cwd());
     let limits = process.rlimits().as_deref().unwrap_or_default();
     for (index, one) in limits.iter().enumerate() {
@@ -230,6 +234,9 @@ mod tests {
             ("", "hostname", json!("x"), "uts"),
             ("/process", "args", json!([]), "args"),
             ("/process", "cwd", json!("tmp"), "cwd"),
+            ("/process", "user", json!({"uid": 4294967295_u32, "gid": 0}), "nobody's number"),
+            ("/process", "user", json!({"uid": 0, "gid": 4294967295_u32}), "nobody's number"),
+            ("/process", "user", json!({"uid": 5, "gid": 5, "additionalGids": [4294967295_u32]}), "nobody's number"),
             ("/process", "scheduler", json!({"policy": "SCHED_OTHER", "priority": 5}), "scheduler.priority"),
             ("/process", "scheduler", json!({"policy": "SCHED_BATCH", "nice": 20}), "scheduler.nice"),
             ("/process", "scheduler", json!({"policy": "SCHED_FIFO", "runtime": 5}), "SCHED_DEADLINE"),

@@ -1,7 +1,8 @@
 //! What systemd passes in the environment, and which of it the program gets.
 //!
-//! The program's environment is config.json's and, on top, the few variables by which systemd talks to a service. The
-//! launcher's own environment goes no further.
+//! The program's environment is config.json's and, on top, what the unit sets and by which systemd talks to a service. The
+//! environment of a launcher that systemd did not execute goes no further, but for the variables of socket activation and
+//! their like.
 
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
@@ -11,7 +12,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 
 use super::controls::{Defence, without};
-use super::sys;
+use super::directories::Directories;
+use super::{given, sys};
 
 /// The first descriptor passed by socket activation, see sd_listen_fds(3).
 const LISTEN_FDS_START: u32 = 3;
@@ -22,13 +24,28 @@ pub struct Passed {
     listen: u32,
     listen_names: Option<OsString>,
     watchdog: Option<OsString>,
-    plain: Vec<(&'static str, OsString)>,
+    plain: Vec<(OsString, OsString)>,
+    /// systemd executed this very process
+    pub by_systemd: bool,
+    /// the folders that systemd made for the unit
+    pub directories: Directories,
+    /// the file that tells of memory pressure, see systemd.exec(5)
+    pub pressure: Option<OsString>,
     /// the folder of the unit's credentials, see systemd.exec(5)
     pub credentials: Option<PathBuf>,
     /// the socket to notify the manager through
     pub notify_socket: Option<OsString>,
     /// the unit's instance, as `--instance` named it
     pub instance: Option<String>,
+}
+
+/// Where what is passed lies in the container, as far as the program may have it.
+#[derive(Debug, Default)]
+pub struct Places {
+    /// the notification socket
+    pub notify: Option<OsString>,
+    /// the memory pressure file
+    pub pressure: Option<OsString>,
 }
 
 impl Passed {
@@ -42,15 +59,23 @@ impl Passed {
                 .with_context(|| format!("LISTEN_FDS is {count:?}"))?,
             _ => 0,
         };
-        let set = |name: &'static str| env::var_os(name).filter(|value| !value.is_empty());
+        let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+        let by_systemd = given::by_systemd(|name| env::var_os(name));
+        let plain = match by_systemd {
+            true => given::of_unit(env::vars_os()),
+            false => ["INVOCATION_ID", "JOURNAL_STREAM"]
+                .into_iter()
+                .filter_map(|name| Some((name.into(), set(name)?)))
+                .collect(),
+        };
         Ok(Self {
             listen,
             listen_names: set("LISTEN_FDNAMES").filter(|_| listen > 0),
             watchdog: set("WATCHDOG_USEC"),
-            plain: ["INVOCATION_ID", "JOURNAL_STREAM"]
-                .into_iter()
-                .filter_map(|name| Some((name, set(name)?)))
-                .collect(),
+            plain,
+            by_systemd,
+            directories: if by_systemd { Directories::of(|name| env::var_os(name)) } else { Directories::default() },
+            pressure: set("MEMORY_PRESSURE_WATCH").filter(|_| by_systemd),
             credentials: set("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             notify_socket: set("NOTIFY_SOCKET"),
             instance: None,
@@ -78,24 +103,44 @@ impl Passed {
         Ok(())
     }
 
-    /// The program's environment: `own`, and what systemd passed, which wins. `pid` is what the program sees as its own;
-    /// `notify` is the path of the notification socket in the container, where the program may have it.
-    pub fn of_program(&self, own: &[String], pid: u32, notify: Option<&OsStr>) -> Result<Vec<CString>> {
+    /// The program's environment: `own`, and what systemd passed, which wins. `pid` is what the program sees as its own.
+    pub fn of_program(&self, own: &[String], pid: u32, places: &Places) -> Result<Vec<CString>> {
         let pid = OsString::from(pid.to_string());
         let mut passed = self.plain.clone();
+        let mut pass = |name: &str, value: OsString| passed.push((name.into(), value));
+        if self.by_systemd {
+            pass("SYSTEMD_EXEC_PID", pid.clone());
+        }
         if self.listen > 0 {
-            passed.push(("LISTEN_FDS", self.listen.to_string().into()));
-            passed.push(("LISTEN_PID", pid.clone()));
-            passed.extend(self.listen_names.clone().map(|names| ("LISTEN_FDNAMES", names)));
+            pass("LISTEN_FDS", self.listen.to_string().into());
+            pass("LISTEN_PID", pid.clone());
+            if let Some(names) = &self.listen_names {
+                pass("LISTEN_FDNAMES", names.clone());
+            }
         }
         if let Some(interval) = &self.watchdog {
-            passed.push(("WATCHDOG_USEC", interval.clone()));
-            passed.push(("WATCHDOG_PID", pid));
+            pass("WATCHDOG_USEC", interval.clone());
+            pass("WATCHDOG_PID", pid);
         }
-        passed.extend(self.credentials.clone().map(|dir| ("CREDENTIALS_DIRECTORY", dir.into_os_string())));
-        passed.extend(self.instance.clone().map(|instance| ("SYSCTR_INSTANCE", instance.into())));
-        passed.extend(notify.map(|path| ("NOTIFY_SOCKET", path.to_owned())));
-        let named = |text: &str| passed.iter().any(|(name, _)| text.split('=').next() == Some(name));
+        for (variable, folders) in self.directories.variables() {
+            pass(variable, folders.to_owned());
+        }
+        if let Some(file) = &places.pressure {
+            pass("MEMORY_PRESSURE_WATCH", file.clone());
+            if let Some(text) = env::var_os("MEMORY_PRESSURE_WRITE") {
+                pass("MEMORY_PRESSURE_WRITE", text);
+            }
+        }
+        if let Some(dir) = &self.credentials {
+            pass("CREDENTIALS_DIRECTORY", dir.clone().into_os_string());
+        }
+        if let Some(instance) = &self.instance {
+            pass("SYSCTR_INSTANCE", instance.into());
+        }
+        if let Some(path) = &places.notify {
+            pass("NOTIFY_SOCKET", path.clone());
+        }
+        let named = |text: &str| passed.iter().any(|(name, _)| text.split('=').next().map(OsStr::new) == Some(name));
         // Of several with one name programs would see the first or the last, each as it likes: it is the last.
         let again = |at: usize| own[at + 1..].iter().any(|later| later.split('=').next() == own[at].split('=').next());
         let own = own.iter().enumerate().filter(|(at, text)| !named(text) && !again(*at)).map(|(_, text)| text);
@@ -120,12 +165,10 @@ mod tests {
             listen: 2,
             listen_names: Some("a:b".into()),
             watchdog: Some("5000".into()),
-            plain: vec![("INVOCATION_ID", OsString::from_vec(vec![0xff]))],
-            credentials: None,
-            notify_socket: None,
-            instance: None,
+            plain: vec![("INVOCATION_ID".into(), OsString::from_vec(vec![0xff]))],
+            ..Passed::default()
         };
-        let all = passed.of_program(&["PATH=/bin".into(), "LISTEN_FDS=9".into()], 1, None).unwrap();
+        let all = passed.of_program(&["PATH=/bin".into(), "LISTEN_FDS=9".into()], 1, &Places::default()).unwrap();
         let all: Vec<&[u8]> = all.iter().map(|text| text.to_bytes()).collect();
         let expected: [&[u8]; 7] = [
             b"PATH=/bin",

@@ -12,6 +12,7 @@
 //! of the host: neither root nor working folder, neither descriptors nor rights, and it cannot be looked into (CVE-2016-9962,
 //! CVE-2024-21626).
 
+use std::cell::Cell;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
@@ -36,7 +37,7 @@ use super::process::{self, Capable, NoProgram};
 use super::running::Running;
 use super::session::Inside;
 use super::sys::{self, Child};
-use super::{cgroup, launch, one_line, passing, relay, schedule, seal, seccomp, session};
+use super::{cgroup, exit, launch, one_line, passing, relay, schedule, seal, seccomp, session};
 use crate::model::process::{Exec, Wishes};
 use crate::model::user::User;
 
@@ -161,12 +162,18 @@ impl Joining {
         if sealed {
             rustix::thread::set_no_new_privs(true)?;
         }
+        let strings = |all: &Option<Vec<String>>| -> Result<Vec<CString>> {
+            all.iter()
+                .flatten()
+                .map(|text| CString::new(text.as_str()).context("an argument or variable has a NUL"))
+                .collect()
+        };
         let settle = || -> Result<CString> {
-            process::become_user(process.user())?;
+            process::become_user(process.user(), Mode::from_raw_mode(0o022))?;
             capable.apply()?;
             // A change of user takes it back where fs.suid_dumpable says so.
             rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-            process::find_program(&process)
+            process::find_program(&process, &strings(process.env())?)
         };
         // A filter that could be loaded by nobody but root comes first, and would stand in the way of what follows here.
         let program = if sealed || filter.is_none() { Some(settle()?) } else { None };
@@ -190,15 +197,15 @@ impl Joining {
         let mut hung_up = [PollFd::new(&self.report, PollFlags::empty())];
         ensure!(poll(&mut hung_up, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? == 0, "nobody waits for it any more");
         sys::close_on_exec_from(3)?;
-        let strings = |all: &Option<Vec<String>>| -> Result<Vec<CString>> {
-            all.iter()
-                .flatten()
-                .map(|text| CString::new(text.as_str()).context("an argument or variable has a NUL"))
-                .collect()
+        let ready = Ready {
+            program,
+            args: strings(process.args())?,
+            env: strings(process.env())?,
+            filter,
+            hooks: None,
+            mask: None,
         };
-        let ready =
-            Ready { program, args: strings(process.args())?, env: strings(process.env())?, filter, hooks: None };
-        let Err(error) = ready.exec();
+        let Err(error) = ready.exec(&Cell::new(exit::EXEC));
         Err(error)
     }
 

@@ -116,6 +116,7 @@ impl Foreign {
             .mode(0o700)
             .create(self.folder.join("state"))
             .with_context(|| format!("making {}", self.folder.display()))?;
+        passed.directories.give(&deployment.spec)?;
         let credentials = self.own_mounts(&deployment, &passed)?;
         let speaks_itself = deployment.annotated(NOTIFY);
         let cgroup = cgroup::below_own()?;

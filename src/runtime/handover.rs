@@ -12,6 +12,12 @@ use rustix::pipe::{PipeFlags, pipe_with};
 /// How long systemd may take to read a message. It answers in well under a millisecond; a machine that is busy booting may not.
 const BARRIER_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Whether standard error goes to the journal, which then takes `<3>` in front of a line for its level (sd-daemon(3)).
+pub fn stderr_is_journal() -> bool {
+    let Some(stream) = std::env::var("JOURNAL_STREAM").ok() else { return false };
+    rustix::fs::fstat(io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
 /// The manager that waits for this unit's messages.
 #[derive(Debug)]
 pub struct Manager(());

@@ -2,6 +2,7 @@
 //!
 //! It prepares everything that can fail, says so, and is held until the launcher lets it go: by then systemd watches it.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
+use nix::sys::signal::SigSet;
 use nix::unistd::{execve, sethostname};
 use oci_spec::runtime::{Linux, Mount, Process, User};
 use rustix::fs::{Mode, OFlags};
@@ -20,7 +22,7 @@ use super::console::Console;
 use super::controls::{Defence, without};
 use super::credentials::Credentials;
 use super::deployment::Deployment;
-use super::environment::Passed;
+use super::environment::{Passed, Places};
 use super::hooks::{Runner, Stage};
 use super::labels::{self, Labels};
 use super::mounts::{self, Detached};
@@ -28,14 +30,12 @@ use super::namespaces::Namespaces;
 use super::process::{self, Capable, NoProgram};
 use super::rootfs::{self, RootFs};
 use super::session::Inside;
-use super::{dev, one_line, protect, schedule, seccomp, sys, sysctl};
+use super::{dev, exit, one_line, pressure, protect, schedule, seccomp, sys, sysctl, unfit};
 
 /// Said on the report pipe when all is prepared; anything else there is an exit code and an error's text.
 pub const PREPARED: u8 = b'+';
 /// Said before it where hooks of the host come in between: the new root is there and not entered yet.
 pub const BUILT: u8 = b'*';
-/// Ends an init whose program could not be executed, as systemd's own EXIT_EXEC does.
-const EXIT_EXEC: i32 = 203;
 /// config.json: the program speaks to systemd itself.
 pub const NOTIFY: &str = "org.sysctr.notify";
 /// config.json: set-user-ID and file capabilities of the image count.
@@ -59,6 +59,10 @@ pub struct Init {
     pub go: File,
     /// end with the launcher
     pub bound: bool,
+    /// the signals that were blocked when the launcher was executed
+    pub mask: SigSet,
+    /// what an end here and now would be called
+    pub stage: Cell<u8>,
     /// the streams of a program that somebody waits for
     pub session: Option<Inside>,
 }
@@ -71,17 +75,19 @@ impl Init {
                 if self.report.write_all(&[PREPARED]).is_err() || !self.let_go() {
                     std::process::exit(1); // the launcher is gone, and with it whoever wanted this container
                 }
-                let Err(error) = ready.exec();
-                (error, EXIT_EXEC)
+                self.stage.set(exit::EXEC);
+                let Err(error) = ready.exec(&self.stage);
+                error
             }
-            Err(error) => (error, 1),
+            Err(error) => error,
         };
         // Nobody to tell is no reason to stay. The launcher speaks first, then we end: systemd then shows the cause.
-        let text = [&[NoProgram::code(&failed.0)], one_line(&failed.0).as_bytes()].concat();
+        let code = if self.session.is_some() { NoProgram::code(&failed) } else { self.stage.get() };
+        let text = [&[code], one_line(&failed).as_bytes()].concat();
         let _ = self.report.write_all(&text);
         drop(self.report);
         let _ = self.go.read(&mut [0]);
-        std::process::exit(failed.1)
+        std::process::exit(self.stage.get().into())
     }
 
     fn let_go(&self) -> bool {
@@ -100,62 +106,79 @@ impl Init {
         let umask = rustix::process::umask(Mode::empty());
         let spec = &self.deployment.spec;
         let (Some(process), Some(linux)) = (spec.process(), spec.linux()) else { bail!("config.json is not whole") };
+        self.stage.set(exit::NAMESPACE);
         self.namespaces.join()?;
+        self.stage.set(exit::OOM_ADJUST);
         if let Some(score) = process.oom_score_adj() {
             process::set_oom_score(score)?;
         }
+        self.stage.set(exit::SECCOMP);
         let filter =
             linux.seccomp().as_ref().map(|seccomp| seccomp::Filter::of(seccomp, &self.deployment.dir)).transpose()?;
+        self.stage.set(exit::CAPABILITIES);
         let capable = Capable::of(process.capabilities().as_ref())?;
+        self.stage.set(exit::APPARMOR);
         let labels = Labels::of(process)?;
+        self.stage.set(exit::NAMESPACE);
         if let Some(name) = spec.hostname() {
             sethostname(name).with_context(|| format!("setting the hostname {name:?}"))?;
         }
         if let Some(name) = spec.domainname() {
             sys::set_domainname(name).with_context(|| format!("setting the domainname {name:?}"))?;
         }
-        let notify = self.build_root(linux, umask)?;
+        let places = self.build_root(linux, umask)?;
         if let Some(session) = self.session.as_ref().filter(|session| !session.terminal) {
             session.place_pipes(process.user().uid())?;
         }
 
+        self.stage.set(exit::CHDIR);
         process::enter_folder(process.cwd())?;
+        self.stage.set(exit::LIMITS);
         process::limit(process.rlimits().as_deref().unwrap_or_default())?;
         schedule::apply(process.scheduler().as_ref(), process.io_priority().as_ref(), linux.personality().as_ref())?;
+        self.stage.set(exit::APPARMOR);
         labels.apply()?;
+        self.stage.set(exit::CAPABILITIES);
         capable.bound()?;
+        self.stage.set(exit::FAILURE);
         super::streams::own_null()?;
+        self.stage.set(exit::FAILURE);
         // Before the filter, which need not allow it.
         self.passed.keep_descriptors()?;
+        self.stage.set(exit::NO_NEW_PRIVILEGES);
         let sealed = process.no_new_privileges() == Some(true);
         if sealed {
             if !without(Defence::NoNewPrivileges) {
                 rustix::thread::set_no_new_privs(true)?;
             }
         } else if let Some(filter) = &filter {
+            self.stage.set(exit::SECCOMP);
             filter.load()?; // needs CAP_SYS_ADMIN, which goes next
         }
-        process::become_user(process.user())?;
-        if process.user().umask().is_none() {
-            rustix::process::umask(umask); // the unit's UMask=
-        }
+        self.stage.set(exit::USER);
+        process::become_user(process.user(), umask)?;
+        self.stage.set(exit::CAPABILITIES);
         capable.apply()?;
-        let program = process::find_program(process)?;
+        self.stage.set(exit::EXEC);
+        let own = process.env().as_deref().unwrap_or_default();
+        let env = self.passed.of_program(own, std::process::id(), &places)?;
+        let program = process::find_program(process, &env)?;
+        self.stage.set(exit::FAILURE);
         if self.bound {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         }
-        let own = process.env().as_deref().unwrap_or_default();
         Ok(Ready {
             program,
             args: process.args().iter().flatten().map(|arg| CString::new(arg.as_str())).collect::<Result<_, _>>()?,
-            env: self.passed.of_program(own, std::process::id(), notify.as_deref())?,
+            env,
             filter: filter.filter(|_| sealed),
             hooks: self.hooks.clone(),
+            mask: Some(self.mask).filter(|_| self.session.is_none()),
         })
     }
 
-    /// Puts the root together and enters it. Gives the notification socket's path in it, where the program may have it.
-    fn build_root(&self, linux: &Linux, umask: Mode) -> Result<Option<OsString>> {
+    /// Puts the root together and enters it. Gives what lies elsewhere in it than on the host.
+    fn build_root(&self, linux: &Linux, umask: Mode) -> Result<Places> {
         let Deployment { dir, spec, .. } = &self.deployment;
         let path = spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path());
         let null = protect::null()?;
@@ -167,15 +190,23 @@ impl Init {
         };
         let user = spec.process().as_ref().map(Process::user).cloned().unwrap_or_default();
         let credentials = match &self.passed.credentials {
-            Some(path) => Some(Credentials::of_host(path, &user).context("taking the unit's credentials")?),
+            Some(path) => {
+                self.stage.set(exit::CREDENTIALS);
+                Some(Credentials::of_host(path, &user).context("taking the unit's credentials")?)
+            }
             None => None,
         };
+        self.stage.set(exit::NAMESPACE);
         let label = labels::of_mounts(linux)?;
         let label = label.as_deref();
         let setuid = self.deployment.annotated(SETUID);
         let own = RootFs::detached(dir, path, setuid)?;
         let mut detached = Vec::new();
-        let wanted = spec.mounts().as_deref().unwrap_or_default();
+        let wanted = self.passed.directories.among(spec.mounts().as_deref().unwrap_or_default(), &own);
+        let wanted = &wanted.map_err(|(code, error)| {
+            self.stage.set(code);
+            error
+        })?;
         if !wanted.iter().any(|mount| mount.destination() == Path::new("/dev")) {
             detached.extend(mounts::make(&default_dev(), dir, &[], label)?);
         }
@@ -198,15 +229,19 @@ impl Init {
             attach_console(&root, session, &user).context("making the terminal")?;
         }
         if let Some(credentials) = credentials {
+            self.stage.set(exit::CREDENTIALS);
             credentials.attach(&mut root)?;
+            self.stage.set(exit::NAMESPACE);
         }
+        let ids = (user.uid(), user.gid());
+        let pressure = self.passed.pressure.as_ref().and_then(|file| pressure::watch(&root, file, ids));
         let notify = socket.map(|(path, mount)| attach_notify(&mut root, path, mount)).transpose()?;
         sysctl::set(linux, &root)?;
         protect::read_only(&root, linux.readonly_paths().as_deref().unwrap_or_default())?;
         protect::mask(&root, linux.masked_paths().as_deref().unwrap_or_default(), &null)?;
         self.run_hooks_before_entry(umask)?;
         root.enter(linux.rootfs_propagation().as_deref())?;
-        Ok(notify)
+        Ok(Places { notify, pressure })
     }
 
     fn run_hooks_before_entry(&self, umask: Mode) -> Result<()> {
@@ -246,28 +281,33 @@ pub struct Ready {
     pub filter: Option<seccomp::Filter>,
     /// of a container's first process
     pub hooks: Option<Runner>,
+    /// the signals to block, and all the rest as the launcher was given them; none where every signal is to be as by default
+    pub mask: Option<SigSet>,
 }
 
 impl Ready {
-    /// Becomes the program.
-    pub fn exec(self) -> Result<Infallible> {
+    /// Becomes the program. `stage` is what a failure is called.
+    pub fn exec(self, stage: &Cell<u8>) -> Result<Infallible> {
         if let Some(hooks) = &self.hooks {
             hooks.run(Stage::StartContainer, std::process::id(), self.filter.as_ref())?;
         }
-        sys::reset_signals();
+        // As systemd gave them: a plain program has SIGPIPE ignored unless its unit says IgnoreSIGPIPE=no.
+        match self.mask {
+            Some(mask) => {
+                sys::restore_pipe_signal();
+                mask.thread_set_mask()?;
+            }
+            None => sys::reset_signals(),
+        }
         if let Some(filter) = &self.filter {
+            stage.set(exit::SECCOMP);
             filter.load()?;
+            stage.set(exit::EXEC);
         }
         let Err(error) = execve(&self.program, &self.args, &self.env);
-        let executing = format!("executing {:?}", self.program);
-        match error {
-            // The file itself was looked at before: what is missing is what its first line or its header names.
-            Errno::ENOENT => {
-                bail!(NoProgram::Missing(format!("{executing}: the interpreter that it names is missing in the image")))
-            }
-            Errno::ENOEXEC => bail!(NoProgram::Unfit(format!("{executing}: it is no program for this machine"))),
-            error => bail!(NoProgram::Unfit(format!("{executing}: {}", error.desc()))),
-        }
+        // The file itself was looked at before: what is missing is what its first line or its header names.
+        let text = format!("executing {:?}: {}", self.program, unfit::why(&self.program, error));
+        bail!(if error == Errno::ENOENT { NoProgram::Missing(text) } else { NoProgram::Unfit(text) })
     }
 }
 

@@ -4,6 +4,7 @@
 //! Type=simple, Type=oneshot) systemd holds the process that it started for the main one and has no way to be told another:
 //! then the launcher stays, passes signals on, and ends as the container does. `--wait` asks for that in any case.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -21,14 +22,14 @@ use rustix::process::pidfd_send_signal;
 
 use super::deployment::{self, Deployment};
 use super::environment::Passed;
-use super::handover::Manager;
+use super::handover::{self, Manager};
 use super::hooks::{Runner, Stage};
 use super::init::{BUILT, Init, NOTIFY, PREPARED};
 use super::namespaces::Namespaces;
 use super::session::{self, Outside};
 use super::sys::{self, Child};
 use super::time::TimeNamespace;
-use super::{cgroup, lost, one_line, relay, seal};
+use super::{cgroup, exit, given, lost, one_line, relay, seal};
 
 /// How long an init that failed may take to end by itself.
 const END_DEADLINE: Duration = Duration::from_secs(2);
@@ -64,7 +65,7 @@ pub struct Failed {
 }
 
 impl Failed {
-    /// 125 to 127, and what went wrong.
+    /// 125 to 127 where somebody waits, else systemd's code; and what went wrong.
     pub fn new(code: u8, text: &[u8]) -> Self {
         Self { code, text: String::from_utf8_lossy(text).into_owned() }
     }
@@ -134,12 +135,19 @@ fn run_to_end(run: &Run) -> u8 {
 
 fn failed(run: &Run, error: &anyhow::Error, manager: Option<&Manager>) -> u8 {
     let line = one_line(error);
-    eprintln!("error: {line}");
+    let level = if handover::stderr_is_journal() { "<3>" } else { "" };
+    eprintln!("{level}error: {line}");
     if let Some(manager) = manager {
         // The message on standard error is what counts; systemd not hearing it must not hide that one.
         let _ = manager.status(&line).and_then(|()| manager.barrier());
     }
-    if run.session.is_some() { code_of(error) } else { 1 }
+    match &run.session {
+        Some(_) => code_of(error),
+        None if given::by_systemd(|name| std::env::var_os(name)) => {
+            error.downcast_ref::<Failed>().map_or(exit::FAILURE, |failed| failed.code)
+        }
+        None => exit::FAILURE,
+    }
 }
 
 /// Init as the launcher holds it.
@@ -171,7 +179,9 @@ fn clone(run: &Run, sibling: bool) -> Result<Started> {
     let session = run.session.as_ref();
     let session = session.map(|session| session::make(terminal, session.interactive, console_size(process)));
     let (outside, inside) = session.transpose()?.unzip();
+    passed.directories.give(&deployment.spec)?;
     namespaces.join_for_children()?;
+    let mask = SigSet::thread_get_mask()?;
     if outside.is_some() {
         relay::block_signals()?;
     } else if !sibling {
@@ -191,7 +201,8 @@ fn clone(run: &Run, sibling: bool) -> Result<Started> {
         None => {
             drop((report, go, outside));
             let (report, go) = (report_of_init.into(), go_of_init.into());
-            Init { deployment, passed, namespaces, hooks, report, go, bound: !sibling, session: inside }.main()
+            let (stage, bound, session) = (Cell::new(exit::FAILURE), !sibling, inside);
+            Init { deployment, passed, namespaces, hooks, report, go, bound, mask, stage, session }.main()
         }
     }
 }

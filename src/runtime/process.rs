@@ -162,8 +162,8 @@ impl Capable {
     }
 }
 
-/// Becomes the user, keeping permitted capabilities over it.
-pub fn become_user(user: &User) -> Result<()> {
+/// Becomes the user, keeping permitted capabilities over it. The umask is config.json's, else the unit's.
+pub fn become_user(user: &User, umask: Mode) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(user.uid()), Gid::from_raw(user.gid()));
     let groups: Vec<Gid> = user.additional_gids().iter().flatten().map(|gid| Gid::from_raw(*gid)).collect();
     rustix::thread::set_keep_capabilities(true)?;
@@ -173,7 +173,7 @@ pub fn become_user(user: &User) -> Result<()> {
     setresgid(gid, gid, gid).with_context(|| format!("becoming group {gid}"))?;
     setresuid(uid, uid, uid).with_context(|| format!("becoming user {uid}"))?;
     rustix::thread::set_keep_capabilities(false)?;
-    rustix::process::umask(Mode::from_raw_mode(user.umask().unwrap_or(0o022)));
+    rustix::process::umask(user.umask().map_or(umask, Mode::from_raw_mode));
     Ok(())
 }
 
@@ -199,8 +199,8 @@ impl NoProgram {
     }
 }
 
-/// Where the program of `process.args[0]` is, checked as the user that it will run as.
-pub fn find_program(process: &Process) -> Result<CString> {
+/// Where the program of `process.args[0]` is, checked as the user that it will run as, with that program's environment.
+pub fn find_program(process: &Process, env: &[CString]) -> Result<CString> {
     let name = process.args().as_ref().and_then(|args| args.first()).context("process.args is empty")?;
     if name.contains('/') {
         return match program_at(Path::new(name)) {
@@ -209,7 +209,7 @@ pub fn find_program(process: &Process) -> Result<CString> {
             Err(Unfit::Because(why)) => bail!(NoProgram::Unfit(format!("program {name:?} {why}"))),
         };
     }
-    let path = process.env().iter().flatten().rev().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(PATH);
+    let path = env.iter().rev().find_map(|variable| variable.to_str().ok()?.strip_prefix("PATH=")).unwrap_or(PATH);
     let mut unfit = None;
     for folder in path.split(':').filter(|folder| !folder.is_empty()) {
         let candidate = PathBuf::from(folder).join(name);

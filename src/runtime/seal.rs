@@ -34,6 +34,7 @@ pub fn from_own_executable() -> Result<()> {
     let env: Vec<CString> = env::vars_os()
         .map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()))
         .collect::<Result<_, _>>()?;
+    sys::restore_pipe_signal();
     execveat(&mount, c"", &args, &env, AtFlags::AT_EMPTY_PATH).context("running from a read-only mount")?;
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a mount's attributes become, as mount_setattr(2) takes them.
 #[repr(C)]
@@ -153,6 +154,31 @@ pub fn reset_signals() {
         }
         libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &zero, std::ptr::null_mut::<u64>(), 8);
     }
+}
+
+/// Whether this process was given SIGPIPE ignored, as systemd does unless IgnoreSIGPIPE=no.
+static PIPE_IGNORED: AtomicBool = AtomicBool::new(false);
+
+/// Runs before Rust's own start, which ignores SIGPIPE whatever it was.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static REMEMBER: extern "C" fn() = {
+    extern "C" fn remember() {
+        // SAFETY: an all-zero sigaction is a valid one; the call only reads the disposition into it.
+        unsafe {
+            let mut given: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(libc::SIGPIPE, std::ptr::null(), &mut given);
+            PIPE_IGNORED.store(given.sa_sigaction == libc::SIG_IGN, Ordering::Relaxed);
+        }
+    }
+    remember
+};
+
+/// SIGPIPE as this process was given it. No other disposition was changed.
+pub fn restore_pipe_signal() {
+    let action = if PIPE_IGNORED.load(Ordering::Relaxed) { libc::SIG_IGN } else { libc::SIG_DFL };
+    // SAFETY: neither is a handler of ours.
+    unsafe { libc::signal(libc::SIGPIPE, action) };
 }
 
 /// One signal as it is by default.

@@ -52,13 +52,93 @@ fn a_program_of_root_alone_runs_as_root_and_as_nobody_else() {
 }
 
 #[test]
-fn signals_are_as_by_default_also_under_a_parent_that_ignores_them() {
+fn signals_are_as_the_launcher_was_given_them() {
     let bundle = Bundle::running(&["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]);
     bundle.command(); // writes config.json
-    let run = format!("trap '' PIPE HUP USR1 QUIT; exec {RUNTIME} run {}", bundle.path().display());
-    let output = Command::new("sh").args(["-c", &run]).output().unwrap();
+    // As systemd executes a service by default, and with IgnoreSIGPIPE=no.
+    let mut seen = std::collections::BTreeSet::new();
+    for trap in ["trap '' PIPE", "trap - PIPE", "trap '' PIPE HUP USR1"] {
+        let of = |what: String| {
+            let output = Command::new("sh").args(["-c", &format!("{trap}; exec {what}")]).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let plain = of("grep -E '^Sig(Blk|Ign)' /proc/self/status".into());
+        let ours = of(format!("{RUNTIME} run {}", bundle.path().display()));
+        assert_eq!(ours, plain, "{trap}");
+        seen.insert(plain);
+    }
+    assert_eq!(seen.len(), 3, "a plain program sees no difference: {seen:?}");
+}
+
+/// Runs the launcher as systemd does: its environment names it as the process that systemd executed.
+fn as_systemd(bundle: &Bundle, environment: &str) -> std::process::Output {
+    bundle.command();
+    let run = format!(
+        "exec env -i SYSTEMD_EXEC_PID=$$ PATH=/usr/local/bin:/usr/bin {environment} {RUNTIME} run {}",
+        bundle.path().display()
+    );
+    Command::new("sh").args(["-c", &run]).output().unwrap()
+}
+
+#[test]
+fn what_the_unit_sets_wins_over_config_json_and_the_hosts_own_stays_behind() {
+    let bundle = Bundle::running(&["env"]).with("/process", "env", json!(["PATH=/bin", "A=image", "LANG=x"]));
+    let output = as_systemd(&bundle, "A=unit B='c d' LANG=C.UTF-8 MANAGERPIDFDID=7");
     let printed = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(printed, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+    assert_eq!(printed, "PATH=/bin\nLANG=x\nA=unit\nB=c d\nSYSTEMD_EXEC_PID=1\n");
+    assert!(String::from_utf8(as_systemd(&bundle, "PATH=/nowhere").stderr).unwrap().contains("PATH is /nowhere"));
+}
+
+#[test]
+fn a_failed_start_ends_with_systemds_own_code_where_systemd_started_it() {
+    let with = |parent, key, value| Bundle::running(&["true"]).with(parent, key, value);
+    for (bundle, code) in [
+        (with("/process", "args", json!(["/bin/nothing"])), 203),
+        (with("/process", "cwd", json!("/no")), 200),
+        (with("/process", "user", json!({"uid": 998, "gid": 998})).binding("/no".as_ref(), "/data", &["bind"]), 226),
+        (
+            with("/process", "rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 9e12 as u64, "hard": 9e12 as u64}])),
+            205,
+        ),
+        (with("/root", "path", json!("none")), 226),
+        (with("/process", "cwd", json!("relative")), 1),
+    ] {
+        let output = as_systemd(&bundle, "");
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert_eq!(bundle.run().status.code(), Some(1), "by hand");
+    }
+}
+
+#[test]
+fn folders_of_the_unit_are_there_writable_at_their_paths_and_new_ones_are_the_users() {
+    let host = tempfile::Builder::new().prefix("sysctr-test-").tempdir_in("/run").unwrap();
+    let (new, full) = (host.path().join("new"), host.path().join("full"));
+    fs::create_dir(&new).unwrap();
+    fs::create_dir(&full).unwrap();
+    fs::write(full.join("kept"), "").unwrap();
+    let run = json!({"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]});
+    let script = "echo $RUNTIME_DIRECTORY; IFS=:; for d in $RUNTIME_DIRECTORY; do stat -c %u:%g $d; done; touch ${RUNTIME_DIRECTORY%%:*}/made && ls ${RUNTIME_DIRECTORY##*:}";
+    let mut bundle = Bundle::script(script).with("/process", "user", json!({"uid": 998, "gid": 997}));
+    bundle.spec["mounts"].as_array_mut().unwrap().push(run);
+    let both = format!("{}:{}", new.display(), full.display());
+    let output = as_systemd(&bundle, &format!("RUNTIME_DIRECTORY={both}"));
+    assert_eq!(
+        String::from_utf8(output.stdout.clone()).unwrap(),
+        format!("{both}\n998:997\n0:0\nkept\n"),
+        "{output:?}"
+    );
+    assert!(new.join("made").exists());
+    let other = tempfile::Builder::new().prefix("sysctr-test-").tempdir_in("/var/tmp").unwrap();
+    let output = as_systemd(&bundle, &format!("LOGS_DIRECTORY={}", other.path().display()));
+    assert_eq!(output.status.code(), Some(240), "{output:?}");
+    assert!(crate::support::one_error(&output.stderr).contains("LogsDirectory=: the image has no folder /var/tmp/"));
+}
+
+#[test]
+fn nobodys_number_is_no_user() {
+    // To setresuid(2) it says "leave it as it is": the program would run as root.
+    let error = Bundle::running(&["id"]).with("/process", "user", json!({"uid": u32::MAX, "gid": 0})).fails();
+    assert!(error.contains("nobody's number"), "{error}");
 }
 
 #[test]

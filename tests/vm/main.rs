@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 
 use anyhow::Result;
 use machine::{Machine, scenario};
-use scenarios::{directives, etcd, exec, foreign, hooks, httpd, many, refuse};
+use scenarios::{directives, etcd, exec, failures, foreign, handover, hooks, httpd, many, refuse, trace};
 
 /// What the machines are made of, made once for all tests of this run.
 struct Parts {
@@ -81,6 +81,11 @@ scenarios! {
     runc_in_place_of_the_bundled_runtime_leaves_a_service_a_service: super::foreign::runc_runs_etcd;
     another_runtime_hands_on_what_systemd_passes: super::foreign::hands_on_what_systemd_passes;
     a_runtime_that_is_none_is_refused: super::foreign::what_is_none_is_refused;
+    a_drop_in_reaches_the_program: super::handover::a_drop_in_reaches_the_program;
+    the_journal_shows_the_programs_own_name: super::handover::the_journal_shows_the_programs_own_name;
+    each_cause_of_a_failed_start_is_told: super::failures::each_cause_is_told_and_the_next_start_works;
+    root_inside_names_no_main_process: super::handover::root_inside_names_no_main_process;
+    a_start_needs_nothing: super::trace::a_start_needs_nothing;
     thirty_containers_start_at_once: super::many::thirty;
     the_table_of_directives_is_whole: super::directives::the_table_is_whole;
     a_container_is_under_a_directive_as_a_plain_unit_is: super::directives::a_container_is_under_them_as_a_plain_unit_is;

@@ -65,6 +65,8 @@ NotifyAccess=all
 Delegate=yes
 KillMode=mixed
 OOMPolicy=stop
+UnsetEnvironment={LOADERS_VARIABLES}
+SyslogIdentifier=etcd
 KillSignal=SIGQUIT
 LogExtraFields=SYSCTR_IMAGE=registry.example/etcd:3.5
 LogExtraFields=SYSCTR_DIGEST=sha256:{digest}

@@ -3,11 +3,14 @@
 pub mod directives;
 pub mod etcd;
 pub mod exec;
+pub mod failures;
 pub mod foreign;
+pub mod handover;
 pub mod hooks;
 pub mod httpd;
 pub mod many;
 pub mod refuse;
+pub mod trace;
 
 use std::time::Duration;
 
