@@ -70,6 +70,9 @@ fn the_default_does_to_each_call_what_podmans_profile_does() {
     let mut sets = vec![vec![], super::super::spec::DEFAULT_CAPABILITIES.map(str::to_owned).to_vec(), every.clone()];
     sets.extend(every.into_iter().map(|one| vec![one]));
     sets.push(caps(&["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"]));
+    let own: Json = serde_json::from_str(DEFAULT).unwrap();
+    let named: BTreeSet<String> = effects(own["syscalls"].as_array().unwrap().iter()).into_keys().collect();
+    assert_eq!(named.len(), 438, "the calls that containers-common 0.50 names");
     for architecture in ["amd64", "arm64", "s390x", "ppc64le", "riscv64"] {
         for held in &sets {
             let ours = serde_json::to_value(default(architecture, held).unwrap()).unwrap();
@@ -78,7 +81,9 @@ fn the_default_does_to_each_call_what_podmans_profile_does() {
             let rules = theirs["syscalls"].as_array().unwrap().iter().filter(|rule| holds(rule, architecture, held));
             let expected = effects(rules);
             let found = effects(ours["syscalls"].as_array().unwrap().iter());
-            for name in expected.keys().chain(found.keys()) {
+            // A later version may name calls that ours leaves at ENOSYS; never the other way round.
+            let known = expected.keys().filter(|name| named.contains(*name));
+            for name in known.chain(found.keys()) {
                 assert_eq!(found.get(name), expected.get(name), "{name} on {architecture} with {held:?}");
             }
             let own = ARCHITECTURES.iter().find(|(name, _)| *name == architecture).map(|(_, own)| *own);
