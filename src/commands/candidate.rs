@@ -46,18 +46,22 @@ pub struct Candidate {
     pub runtime: Option<RuntimePath>,
 }
 
+/// What a deployment is made of beside its image.
+pub struct Wanted<'a> {
+    pub name: &'a ContainerName,
+    pub id: u32,
+    /// As the image was named.
+    pub source: &'a ImageSource,
+    pub settings: &'a [Setting],
+    /// The values of the deployment that it is to replace.
+    pub before: Option<&'a Values>,
+    pub runtime: Option<&'a RuntimePath>,
+}
+
 impl Candidate {
-    /// Renders an image of the store as deployment `id` of a container.
-    pub fn render(
-        store: &Store,
-        name: &ContainerName,
-        id: u32,
-        source: &ImageSource,
-        image: StoredImage,
-        settings: &[Setting],
-        before: Option<&Values>,
-        runtime: Option<&RuntimePath>,
-    ) -> Result<Candidate> {
+    /// Renders an image of the store as a deployment of a container.
+    pub fn render(store: &Store, image: StoredImage, wanted: &Wanted) -> Result<Candidate> {
+        let &Wanted { name, id, source, settings, before, runtime } = wanted;
         let exports = store.read_exports(&image)?;
         let exports = exports.into_iter().map(|(path, bytes)| (path.to_string_lossy().into_owned(), bytes)).collect();
         let account = |path| -> Result<String> {

@@ -4,7 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Context, candidate::Candidate, image, uninstall};
+use super::{
+    Context,
+    candidate::{Candidate, Wanted},
+    image, uninstall,
+};
 use crate::cli::InstallArgs;
 use sysctr::{
     host::{
@@ -103,8 +107,15 @@ fn plan(
         None => image::pull(context, lock, store, &args.image, &settings::load(root)?)?,
     };
     let id = transaction::next_id(root, name)?;
-    let candidate =
-        Candidate::render(store, name, id, &args.image, image, &args.settings, None, args.runtime.as_ref())?;
+    let wanted = Wanted {
+        name,
+        id,
+        source: &args.image,
+        settings: &args.settings,
+        before: None,
+        runtime: args.runtime.as_ref(),
+    };
+    let candidate = Candidate::render(store, image, &wanted)?;
     let (image, rendered) = (&candidate.image, &candidate.rendered);
     if installed.is_none()
         && let Some(file) = units::conflict(root, name, &rendered.files)?

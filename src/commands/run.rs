@@ -4,7 +4,11 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Context, candidate::Candidate, exec, image, install};
+use super::{
+    Context,
+    candidate::{Candidate, Wanted},
+    exec, image, install,
+};
 use crate::cli::RunArgs;
 use sysctr::{
     host::{ostree::Store, policy, runs, settings},
@@ -41,7 +45,9 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
         Some(user) => Some(User::resolve(user, &account("etc/passwd")?, &account("etc/group")?)?),
         None => None,
     };
-    let mut candidate = Candidate::render(&store, &name, 1, &args.image, image, &args.settings, None, None)?;
+    let wanted =
+        Wanted { name: &name, id: 1, source: &args.image, settings: &args.settings, before: None, runtime: None };
+    let mut candidate = Candidate::render(&store, image, &wanted)?;
     let wishes = exec::wishes(&args.program, &args.command);
     let rendered = &mut candidate.rendered;
     throwaway::throw_away(&mut rendered.spec, &candidate.image.config, &rendered.state, &wishes, user.as_ref())?;

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     Context,
-    candidate::Candidate,
+    candidate::{Candidate, Wanted},
     image,
     replace::{self, Running},
 };
@@ -192,8 +192,15 @@ impl Updater<'_> {
         store: &Store,
     ) -> Result<Option<Candidate>> {
         let id = transaction::next_id(&self.root, &old.name)?;
-        let (values, runtime) = (Some(&old.values), old.runtime.as_ref());
-        let candidate = Candidate::render(store, &old.name, id, source, image, &self.args.settings, values, runtime)?;
+        let wanted = Wanted {
+            name: &old.name,
+            id,
+            source,
+            settings: &self.args.settings,
+            before: Some(&old.values),
+            runtime: old.runtime.as_ref(),
+        };
+        let candidate = Candidate::render(store, image, &wanted)?;
         let plain =
             |values: &Values| values.iter().map(|(key, value)| (key.clone(), value.value.clone())).collect::<Vec<_>>();
         let same = candidate.image.digest == old.digest

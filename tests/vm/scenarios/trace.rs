@@ -59,9 +59,9 @@ END
     let mut seen = Vec::new();
     for line in text.lines() {
         let (pid, call) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-        if own.is_empty() && !call.contains("= -1 ") {
-            seen.push(call.trim_start().to_owned());
-        } else if !own.contains(pid) && !own.is_empty() && call.contains("sysctr") {
+        let before = own.is_empty() && !call.contains("= -1 ");
+        let behind = !own.is_empty() && !own.contains(pid) && call.contains("sysctr");
+        if before || behind {
             seen.push(call.trim_start().to_owned());
         }
         if call.trim_start().starts_with("execve(\"/usr/bin/etcd\"") {

@@ -41,9 +41,8 @@ pub fn is_kept_only_if_well(machine: &mut dyn Machine) -> Result<()> {
 pub fn is_not_tried_twice(machine: &mut dyn Machine) -> Result<()> {
     machine.booted()?;
     machine.run(SETTINGS)?;
-    machine.run(&format!(
-        "cp -r /srv/payload/images/tiny /root/image && sysctr -q install --now --name app oci:/root/image:1"
-    ))?;
+    machine
+        .run("cp -r /srv/payload/images/tiny /root/image && sysctr -q install --now --name app oci:/root/image:1")?;
     machine.run("rm -r /root/image && cp -r /srv/payload/images/tiny-broken /root/image")?;
     machine.fails(3, "sysctr update --all")?;
     let run = machine.property("app", "InvocationID")?;
