@@ -88,7 +88,7 @@ scenarios! {
     each_cause_of_a_failed_start_is_told: super::failures::each_cause_is_told_and_the_next_start_works;
     root_inside_names_no_main_process: super::handover::root_inside_names_no_main_process;
     listening_sockets_arrive_as_in_a_plain_unit: super::sockets::listeners_arrive;
-    a_connection_is_a_containers_standard_input: super::sockets::a_connection_is_standard_input;
+    an_accepted_connection_reaches_its_instance: super::sockets::a_connection_reaches_its_instance;
     stored_descriptors_come_back: super::sockets::stored_descriptors_come_back;
     a_service_talks_to_systemd_as_a_plain_unit: super::sockets::a_service_talks_to_systemd;
     a_start_needs_nothing: super::trace::a_start_needs_nothing;

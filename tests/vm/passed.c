@@ -178,10 +178,13 @@ int main(void) {
     for (const int *one = (const int[]){SIGTERM, SIGHUP, SIGUSR1, SIGABRT, 0}; *one; one++)
         sigaddset(&signals, *one);
     sigprocmask(SIG_BLOCK, &signals, NULL);
+    if (!strcmp(mode, "speak") && getenv("LISTEN_FDS"))
+        dup2(FIRST, 1);
     report();
     if (!strcmp(mode, "speak")) {
+        say("READY=1");
         char line[64] = "";
-        if (read(0, line, sizeof line - 1) > 0)
+        if (read(passed ? FIRST : 0, line, sizeof line - 1) > 0)
             printf("heard %s", line);
         return 0;
     }

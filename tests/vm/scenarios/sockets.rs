@@ -13,7 +13,9 @@ const SOON: Duration = Duration::from_secs(20);
 fn both(machine: &mut dyn Machine) -> Result<()> {
     machine.run(
         "install -m 755 /srv/payload/images/passed-program /usr/local/bin/passed
-         printf '[Service]\\nType=notify\\nUser=4711\\nGroup=0\\nExecStart=/usr/local/bin/passed\\n' >/etc/systemd/system/plain.service
+         printf '[Service]\\nType=notify\\nUser=4711\\nGroup=0\\nExecStart=/usr/local/bin/passed\\n[Install]\\nWantedBy=multi-user.target\\n' \\
+            >/etc/systemd/system/plain.service
+         systemctl -q enable plain
          echo 'u passed 4711' | systemd-sysusers -
          sysctr -q install oci:/srv/payload/images/passed:1 && systemctl stop passed",
     )?;
@@ -47,8 +49,8 @@ const LISTEN: &str = "for name in first second; do
     echo -n tcp >/dev/tcp/127.0.0.1/4713; echo -n udp >/dev/udp/127.0.0.1/4714; echo -n fifo >/run/handed/fifo
     for type in stream seqpacket datagram; do
         perl -MSocket -e '$type = {stream => SOCK_STREAM, seqpacket => SOCK_SEQPACKET, datagram => SOCK_DGRAM}->{$ARGV[0]};
-            socket(my $socket, AF_UNIX, $type, 0) && connect($socket, sockaddr_un(\"/run/handed/$ARGV[0]\")) or die \"$ARGV[0]: $!\";
-            send($socket, $ARGV[0], 0) or die $!' $type || exit 1
+            socket(S, AF_UNIX, $type, 0) && connect(S, sockaddr_un(\"/run/handed/$ARGV[0]\")) or die \"$ARGV[0]: $!\";
+            send(S, $ARGV[0], 0) or die $!' $type || exit 1
     done";
 
 /// Listening sockets of every kind and a FIFO, of several units, each under its name.
@@ -108,44 +110,45 @@ fn by_name(report: &[String]) -> Vec<String> {
     head.iter().chain(passed).cloned().chain(counted).collect()
 }
 
-/// Accept=yes: an own instance of the service for a connection, which is its standard input and output.
-pub fn a_connection_is_standard_input(machine: &mut dyn Machine) -> Result<()> {
+/// Accept=yes: an own instance of the service for a connection, which is its standard input and output, or a passed descriptor.
+pub fn a_connection_reaches_its_instance(machine: &mut dyn Machine) -> Result<()> {
     both(machine)?;
-    let mut answers = Vec::new();
-    for kind in ["plain", "boxed"] {
-        machine.run(&format!(
-            "launch=$(grep ^ExecStart= /etc/systemd/system.attached/passed.service)
-             [ {kind} = boxed ] && lines=\"$launch --instance=%i\\nType=notify\\nNotifyAccess=all\\nDelegate=yes\" \\
-                || lines='ExecStart=/usr/local/bin/passed\\nUser=4711\\nGroup=0'
-             printf \"[Service]\\n$(echo \"$lines\" | sed 's/%/%%/g')\\nStandardInput=socket\\nStandardError=journal\\nEnvironment=MODE=speak\\n\" \\
-                >/etc/systemd/system/{kind}@.service
-             printf '[Socket]\\nAccept=yes\\nListenStream=127.0.0.1:4715\\n' >/etc/systemd/system/{kind}.socket
-             systemctl daemon-reload; systemctl start {kind}.socket"
-        ))?;
-        // Two at a time, and each hears its own.
-        let answer = machine.run(
-            "exec 8<>/dev/tcp/127.0.0.1/4715 9<>/dev/tcp/127.0.0.1/4715; echo one >&8; echo two >&9
-             timeout 20 cat <&8 && timeout 20 cat <&9",
-        )?;
-        machine.run(&format!("systemctl stop {kind}.socket"))?;
-        machine
-            .wait_until(SOON, &format!("[ -z \"$(systemctl list-units --no-legend --state=active '{kind}@*')\" ]"))?;
-        let failed = machine.run(&format!("systemctl list-units --no-legend --state=failed '{kind}@*'"))?;
-        ensure!(failed.is_empty(), "failed: {failed}");
-        answers.push(answer);
-    }
-    for wanted in [
-        "descriptors 1 for own",
-        "from 127.0.0.1",
-        "input: inet stream 127.0.0.1:4715",
-        "connection: ",
-        "heard one",
-        "heard two",
+    for (input, wanted) in [
+        ("socket", ["descriptors - for -", "input: inet stream 127.0.0.1:4715"]),
+        ("null", ["descriptors 1 for own", "connection: inet stream 127.0.0.1:4715"]),
     ] {
-        ensure!(answers[0].contains(wanted), "a plain unit does not say {wanted:?}: {}", answers[0]);
+        let plain = connect(machine, "plain", input)?;
+        for word in wanted.iter().chain(&["from 127.0.0.1", "heard one", "heard two"]) {
+            ensure!(plain.contains(word), "a plain unit does not say {word:?}: {plain}");
+        }
+        let boxed = connect(machine, "boxed", input)?;
+        ensure!(plain == boxed, "StandardInput={input}: a plain unit says\n{plain}\na container\n{boxed}");
     }
-    ensure!(answers[0] == answers[1], "a plain unit says\n{}\na container\n{}", answers[0], answers[1]);
     Ok(())
+}
+
+/// What the instances for two connections answer. `boxed` is the container.
+fn connect(machine: &mut dyn Machine, kind: &str, input: &str) -> Result<String> {
+    machine.run(&format!(
+        "launch=$(grep ^ExecStart= /etc/systemd/system.attached/passed.service)
+         [ {kind} = boxed ] && lines=\"$launch --instance %i\\nNotifyAccess=all\\nDelegate=yes\" \\
+            || lines='ExecStart=/usr/local/bin/passed\\nUser=4711\\nGroup=0'
+         lines=\"$lines\\nType=notify\\nStandardInput={input}\\nStandardError=journal\\nEnvironment=MODE=speak\"
+         printf '[Service]\\n%b\\n' \"$lines\" >/etc/systemd/system/{kind}@.service
+         printf '[Socket]\\nAccept=yes\\nListenStream=127.0.0.1:4715\\n' >/etc/systemd/system/{kind}.socket
+         systemctl daemon-reload; systemctl start {kind}.socket"
+    ))?;
+    // Two at a time, and each hears its own.
+    let answer = machine.run(
+        "exec 8<>/dev/tcp/127.0.0.1/4715 9<>/dev/tcp/127.0.0.1/4715; echo one >&8; echo two >&9
+         timeout 20 cat <&8 && timeout 20 cat <&9",
+    )?;
+    let active = format!("systemctl list-units --no-legend --state=active,activating,deactivating '{kind}@*'");
+    machine.wait_until(SOON, &format!("[ -z \"$({active})\" ]"))?;
+    let failed = machine.run(&format!("systemctl list-units --no-legend --state=failed '{kind}@*'"))?;
+    ensure!(failed.is_empty(), "failed: {failed}");
+    machine.run(&format!("systemctl stop {kind}.socket"))?;
+    Ok(answer)
 }
 
 /// What a service stored with FDSTORE=1 it has again after a restart, and no more what it took back.
