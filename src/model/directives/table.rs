@@ -121,7 +121,6 @@ pub(super) const TABLE: &[Group] = &[
     ours("IgnoreSIGPIPE", "set for the program, and for it alone"),
     ours("MemoryPressureWatch MemoryPressureThresholdSec", "the variables name the file as the program sees it"),
     ours("UMask", "set for the program, and for it alone"),
-    ours("IgnoreSIGPIPE", "the program gets SIGPIPE as systemd gave it to the launcher"),
     ours("UnsetEnvironment", "sysctr adds what the launcher's own loader would obey"),
     asked(ours("Environment EnvironmentFile PassEnvironment", "the program gets these variables over the image's own")),
     asked(ours("RuntimeDirectory StateDirectory CacheDirectory LogsDirectory ConfigurationDirectory", OWN_DIRECTORY)),
