@@ -89,6 +89,7 @@ scenarios! {
     root_inside_names_no_main_process: super::handover::root_inside_names_no_main_process;
     listening_sockets_arrive_as_in_a_plain_unit: super::sockets::listeners_arrive;
     an_accepted_connection_reaches_its_instance: super::sockets::a_connection_reaches_its_instance;
+    files_are_standard_streams_as_in_a_plain_unit: super::sockets::files_are_standard_streams;
     stored_descriptors_come_back: super::sockets::stored_descriptors_come_back;
     a_service_talks_to_systemd_as_a_plain_unit: super::sockets::a_service_talks_to_systemd;
     a_start_needs_nothing: super::trace::a_start_needs_nothing;

@@ -176,7 +176,8 @@ int main(void) {
     sigset_t signals;
     sigemptyset(&signals);
     for (const int *one = (const int[]){SIGTERM, SIGHUP, SIGUSR1, SIGABRT, 0}; *one; one++)
-        sigaddset(&signals, *one);
+        if (*one != SIGABRT || strcmp(mode, "deaf"))
+            sigaddset(&signals, *one);
     sigprocmask(SIG_BLOCK, &signals, NULL);
     if (!strcmp(mode, "speak") && getenv("LISTEN_FDS"))
         dup2(FIRST, 1);
