@@ -197,13 +197,13 @@ int main(void) {
         sleep(4);
     say("READY=1\nSTATUS=up");
     say("WATCHDOG=1");
-    int feeds = !strcmp(mode, "watchdog");
+    int feeds = strcmp(mode, "watchdog") ? 0 : atoi(variable("WATCHDOG_USEC")) / 3000;
     struct pollfd all[MOST + 1] = {{.fd = signalfd(-1, &signals, SFD_CLOEXEC), .events = POLLIN}};
     int count = strcmp(mode, "listen") ? 0 : passed < MOST ? passed : MOST;
     for (int at = 0; at < count; at++)
         all[at + 1] = (struct pollfd){.fd = FIRST + at, .events = POLLIN};
     for (;;) {
-        poll(all, count + 1, feeds ? atoi(variable("WATCHDOG_USEC")) / 3000 : -1);
+        poll(all, count + 1, feeds ? feeds : -1);
         if (feeds)
             say("WATCHDOG=1");
         for (int at = 0; at < count; at++)

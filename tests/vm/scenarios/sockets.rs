@@ -286,7 +286,7 @@ pub fn files_are_standard_streams(machine: &mut dyn Machine) -> Result<()> {
         under(
             machine,
             unit,
-            "StandardInput=file:/etc/os-release\nStandardOutput=file:/run/%N.text\nStandardError=append:/run/%N.errors\nEnvironment=MODE=none",
+            "StandardInput=file:/etc/os-release\nStandardOutput=file:/run/%N.text\nStandardError=append:/run/%N.errors",
         )?;
         machine.run(&format!("yes before | head -n 50 >/run/{unit}.text; systemctl start {unit}"))?;
         let script = "ls -l /proc/$pid/fd/{0,1,2} | sed 's/.* -> //'; for fd in 0 1 2; do grep flags /proc/$pid/fdinfo/$fd; done";
