@@ -27,7 +27,7 @@ use sysctr::{
         render::{self, Rendered},
         request::Requests,
         spec,
-        values::{Setting, Values},
+        values::Setting,
     },
 };
 
@@ -38,6 +38,7 @@ const ACCOUNTS_LIMIT: u64 = 1 << 20;
 pub struct Candidate {
     pub name: ContainerName,
     pub id: u32,
+    pub replaces: Option<u32>,
     /// As it was named, and as it will be resolved again by an update.
     pub reference: String,
     pub image: StoredImage,
@@ -53,8 +54,8 @@ pub struct Wanted<'a> {
     /// As the image was named.
     pub source: &'a ImageSource,
     pub settings: &'a [Setting],
-    /// The values of the deployment that it is to replace.
-    pub before: Option<&'a Values>,
+    /// The deployment that it is to replace.
+    pub before: Option<&'a Deployment>,
     pub runtime: Option<&'a RuntimePath>,
 }
 
@@ -79,11 +80,12 @@ impl Candidate {
             passwd: &account("etc/passwd")?,
             group: &account("etc/group")?,
             settings,
-            before,
+            before: before.map(|before| &before.values),
             runtime,
         };
         let rendered = render::render(&inputs).with_context(|| format!("rendering {source}"))?;
-        Ok(Candidate { name: name.clone(), id, reference, image, rendered, runtime: runtime.cloned() })
+        let replaces = before.map(|before| before.id);
+        Ok(Candidate { name: name.clone(), id, replaces, reference, image, rendered, runtime: runtime.cloned() })
     }
 
     /// The requests of the texts, and those that depend on what lies on this host.
@@ -135,7 +137,7 @@ impl Candidate {
         manager: Option<&Manager>,
     ) -> Result<(Staged<'a>, Deployment)> {
         let accepted = self.requests(root)?;
-        let Candidate { name, id, reference, image, rendered, runtime } = self;
+        let Candidate { name, id, replaces, reference, image, rendered, runtime } = self;
         let staging = || format!("staging {name}");
         let is_file = |source: &str| context.root.join(source.trim_start_matches('/')).is_file();
         let mount_points = spec::mount_points(&name, &rendered.spec, is_file);
@@ -144,6 +146,7 @@ impl Candidate {
             version: Deployment::VERSION,
             name: name.clone(),
             id,
+            replaces,
             image: reference,
             digest: image.digest.clone(),
             commit: image.commit.clone(),

@@ -67,7 +67,7 @@ pub fn row(root: &Folder, manager: Option<&Manager>, container: &Container, depl
         digest: deployment.digest.to_string(),
         version: deployment.image_version.clone(),
         deployment: deployment.id,
-        previous: retention::previous(&state::deployment_ids(root, name)?, deployment.id),
+        previous: retention::previous(&state::deployment_ids(root, name)?, deployment.id, deployment.replaces),
         state,
         enabled,
         health: None,

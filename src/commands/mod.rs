@@ -34,7 +34,7 @@ use sysctr::host::{
     dir::Folder,
     lock::StoreLock,
     recovery::{self, Recovered, Recovery},
-    start_limit,
+    start_limit, state,
     systemd::Manager,
     transaction,
 };
@@ -73,7 +73,7 @@ impl Context {
         let lock = StoreLock::acquire(&self.root, verb, PATIENCE)?;
         let recovery = self.recover(&root, &lock)?;
         for one in &recovery.done {
-            if let Recovered::Back(name) = one {
+            if let Recovered::Back(name) | Recovered::RolledBack(name) = one {
                 self.leave_staged(&root, &lock, name)?;
             }
         }
@@ -82,13 +82,21 @@ impl Context {
 
     /// What was taken back may still run: the deployment in force takes its place before its files go.
     fn leave_staged(&self, root: &Folder, lock: &StoreLock, name: &ContainerName) -> Result<()> {
-        if let Some(manager) = self.manager()? {
-            if start_limit::restore(name)? {
-                manager.reload()?;
-            }
-            if let Err(error) = manager.try_restart(&name.service_unit()) {
+        let manager = self.manager()?;
+        if let Some(manager) = &manager {
+            let service = name.service_unit();
+            let restarted = match manager.state(&service)?.active.as_str() {
+                "inactive" => Ok(()),
+                _ => manager.restart(&service),
+            };
+            if let Err(error) = restarted {
                 self.output.warn(format!("recovering {name}: {error:#}"));
             }
+        }
+        let active = state::container(root, name)?.and_then(|container| container.active);
+        if let Some(id) = replace::running(manager.as_ref(), name)?.filter(|id| Some(*id) != active) {
+            self.output.warn(format!("{name} still runs deployment {id}, which is not in force"));
+            return Ok(());
         }
         transaction::discard_staged(root, lock, name).map(drop)
     }
@@ -102,7 +110,7 @@ impl Context {
         let manager = if recovery.done.is_empty() { None } else { self.manager()? };
         for one in &recovery.done {
             self.output.detail(match one {
-                Recovered::Finished(name) => format!("finished the install of {name} that was cut short"),
+                Recovered::Finished(name) => format!("finished what was cut short for {name}"),
                 Recovered::Removed(name) => format!("finished the uninstall of {name} that was cut short"),
                 Recovered::Undone(name) => format!("undid what was cut short for {name}"),
                 Recovered::Back(name) => format!("took back the update of {name} that was cut short"),
@@ -117,7 +125,14 @@ impl Context {
                 }
             }
         }
-        manager.as_ref().map_or(Ok(()), Manager::reload)?;
+        if let Some(manager) = &manager {
+            for one in &recovery.done {
+                if let Recovered::Back(name) | Recovered::RolledBack(name) | Recovered::Finished(name) = one {
+                    start_limit::restore(name)?;
+                }
+            }
+            manager.reload()?;
+        }
         Ok(recovery)
     }
 }

@@ -16,11 +16,15 @@ use sysctr::{
 /// Drops images without a reference and a user, and objects without an image.
 pub fn run(context: &Context, dry_run: bool) -> Result<()> {
     let (root, lock) = context.begin("prune")?;
+    let manager = context.manager()?;
     let mut retired = 0;
     let keep = settings::load(&root)?.update.keep();
     for container in state::containers(&root)? {
         let Some(active) = container.active.filter(|_| container.journal.is_none()) else { continue };
-        let surplus = retention::surplus(&state::deployment_ids(&root, &container.name)?, active, keep);
+        let (ids, name) = (state::deployment_ids(&root, &container.name)?, &container.name);
+        let replaced = state::deployment(&root, name, active)?.replaces;
+        let surplus = retention::surplus(&ids, active, replaced, keep);
+        let surplus = replace::unneeded(&root, manager.as_ref(), name, surplus)?;
         retired += surplus.len();
         if !dry_run {
             replace::retire(&root, &container.name, &surplus)?;

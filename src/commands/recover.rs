@@ -27,7 +27,7 @@ pub fn run(context: &Context) -> Result<()> {
         }
         // systemd planned this boot without its unit. The job is queued only: it waits for this very program to end.
         if let Some(manager) = &manager
-            && let Recovered::Finished(name) = one
+            && let Recovered::Finished(name) | Recovered::Back(name) | Recovered::RolledBack(name) = one
             && let Some(id) = state::container(&root, &name)?.and_then(|container| container.active)
             && units::is_enabled(&root, &name, id)?
         {

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, bail};
 
 use sysctr::{
     host::{
-        apply, dir::Folder, health, lock::StoreLock, quarantine, start_limit, state, systemd::Manager, transaction,
-        units,
+        apply, dir::Folder, health, lock::StoreLock, process, quarantine, start_limit, state, systemd::Manager,
+        transaction, units,
     },
     model::{
         deployment::{Deployment, Journal, Quarantined},
@@ -54,7 +54,7 @@ impl<'a> Running<'a> {
         let mut before = Before::default();
         if let Some(manager) = manager.filter(|_| restart) {
             for unit in &deployment.units {
-                if is_up(manager, unit)? {
+                if is_up(manager, unit)? && !(unit.ends_with(".service") && manager.is_oneshot(unit)?) {
                     before.own.push(unit.clone());
                 }
             }
@@ -91,18 +91,22 @@ impl<'a> Running<'a> {
     fn restart(&self, manager: &Manager, old: &Deployment, new: &Deployment) -> Result<()> {
         let service = self.name.service_unit();
         let starter = |unit: &&String| !unit.ends_with(".service");
-        for unit in self.before.own.iter().filter(starter).filter(|unit| !new.units.contains(unit)) {
+        for unit in old.units.iter().filter(starter).filter(|unit| !new.units.contains(unit)) {
             manager.stop(unit)?;
         }
         // A socket that stays as it is stays open: its connections wait for the new program.
+        let mut changed = Vec::new();
         for unit in new.units.iter().filter(starter) {
-            let changed = !old.units.contains(unit) || !units::is_same(self.root, self.name, unit, old.id, new.id)?;
-            let up = self.before.own.contains(unit);
-            if changed && up {
-                manager.restart(unit)?;
-            } else if changed && !self.before.own.is_empty() {
-                manager.start(unit)?;
+            if !old.units.contains(unit) || !units::is_same(self.root, self.name, unit, old.id, new.id)? {
+                changed.push(unit);
             }
+        }
+        if self.is_up() && changed.iter().any(|unit| unit.ends_with(".socket")) {
+            // systemd opens no socket of a service that runs
+            manager.stop(&service)?;
+        }
+        for unit in changed.iter().filter(|_| !self.before.own.is_empty()) {
+            manager.restart(unit)?;
         }
         if !self.is_up() {
             return Ok(());
@@ -135,23 +139,24 @@ impl<'a> Running<'a> {
             Fault::new(Code::NeedsYou, message)
                 .hint(format!("`systemctl status {name}` and `sysctr show {name}` tell how it is"))
         };
+        // The journal stays until the old one runs: cut short here, recovery does it again, and takes nothing away beneath a program.
         let back = || -> Result<()> {
             transaction::go_back(self.root, self.lock, name, journal)?;
-            let failed = Quarantined {
-                digest: new.digest.clone(),
-                deployment: new.id,
-                cause: cause.clone(),
-                at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-            };
-            // The same image with other values may have been well before.
-            if new.digest != old.digest {
-                quarantine::add(self.root, self.lock, name, failed)?;
-            }
-            transaction::finish(self.root, self.lock, name)?;
-            self.become_new(new, old)?;
-            transaction::discard_staged(self.root, self.lock, name).map(drop)
+            self.become_new(new, old)
         };
-        back().map_err(needs_you)?;
+        let back = back();
+        let failed = Quarantined {
+            digest: new.digest.clone(),
+            deployment: new.id,
+            cause: cause.clone(),
+            at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+        };
+        // The same image with other values may have been well before.
+        let noted = if new.digest == old.digest { Ok(()) } else { quarantine::add(self.root, self.lock, name, failed) };
+        back.and(noted)
+            .and_then(|()| transaction::finish(self.root, self.lock, name))
+            .and_then(|()| transaction::discard_staged(self.root, self.lock, name).map(drop))
+            .map_err(needs_you)?;
         let message = format!("updating {name} to deployment {} failed and was rolled back: {cause}", new.id);
         Ok(Fault::new(Code::RolledBack, message).hint(format!(
             "it runs deployment {} again; `journalctl -u {name}` tells more; a newer image or `--to` tries again",
@@ -164,16 +169,32 @@ fn is_up(manager: &Manager, unit: &str) -> Result<bool> {
     Ok(matches!(manager.state(unit)?.active.as_str(), "active" | "activating" | "reloading"))
 }
 
-/// Drops the deployments that nothing needs any more.
+/// Those of them that nothing needs: neither the running service nor a unit or drop-in of the admin's.
+pub fn unneeded(root: &Folder, manager: Option<&Manager>, name: &ContainerName, surplus: Vec<u32>) -> Result<Vec<u32>> {
+    let running = running(manager, name)?;
+    let named = units::named_deployments(root, name)?;
+    Ok(surplus.into_iter().filter(|id| running != Some(*id) && !named.contains(id)).collect())
+}
+
+/// The deployment that runs, where its launcher noted it.
+pub fn running(manager: Option<&Manager>, name: &ContainerName) -> Result<Option<u32>> {
+    let main = manager.map(|manager| manager.main_process(&name.service_unit())).transpose()?.flatten();
+    Ok(main.and_then(|(_, group)| process::deployment(name, &group)))
+}
+
+/// Drops deployments.
 pub fn retire(root: &Folder, name: &ContainerName, surplus: &[u32]) -> Result<()> {
     surplus.iter().try_for_each(|id| transaction::discard(root, name, *id)).context("dropping old deployments")
 }
 
 /// An earlier deployment, or the failure that says what there is.
-pub fn earlier(root: &Folder, name: &ContainerName, active: u32, wanted: Option<u32>) -> Result<Deployment> {
-    let ids = state::deployment_ids(root, name)?;
+pub fn earlier(root: &Folder, now: &Deployment, wanted: Option<u32>) -> Result<Deployment> {
+    let (name, active) = (&now.name, now.id);
+    let mut ids = state::deployment_ids(root, name)?;
+    let sets = units::set_ids(root, name)?;
+    ids.retain(|id| sets.contains(id));
     let others: Vec<String> = ids.iter().filter(|id| **id != active).map(u32::to_string).collect();
-    let id = wanted.or_else(|| sysctr::model::retention::previous(&ids, active));
+    let id = wanted.or_else(|| sysctr::model::retention::previous(&ids, active, now.replaces));
     match id {
         Some(id) if ids.contains(&id) => state::deployment(root, name, id),
         Some(id) => {
@@ -189,4 +210,13 @@ pub fn earlier(root: &Folder, name: &ContainerName, active: u32, wanted: Option<
             }
         )),
     }
+}
+
+/// The failure that says so: what an older program would find is not what it wrote.
+pub fn older_format(new: &Deployment, old: &Deployment) -> Fault {
+    let message = format!(
+        "deployment {} of {} keeps its state in format {}, and what is there may be of format {}",
+        new.id, new.name, new.epoch, old.epoch
+    );
+    Fault::new(Code::Failed, message).hint("put a copy of the state of then in place, and install that image anew")
 }

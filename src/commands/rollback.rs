@@ -18,25 +18,20 @@ pub fn run(context: &Context, args: &RollbackArgs) -> Result<()> {
     let (root, lock) = context.begin("rollback")?;
     let (container, old) = state::installed(&root, name)?;
     recovery::refuse_pending(&container)?;
-    let new = replace::earlier(&root, name, old.id, args.to)?;
+    let new = replace::earlier(&root, &old, args.to)?;
     if new.id == old.id {
         let same = serde_json::json!({"name": name, "changed": false, "deployment": old.id});
         return context.output.result(&same, || format!("{name} runs deployment {} already; nothing to do", old.id));
     }
-    if new.epoch < old.epoch {
-        let message = format!(
-            "deployment {} of {name} keeps its state in format {}, and what is there may be of format {}",
-            new.id, new.epoch, old.epoch
-        );
-        bail!(
-            Fault::new(Code::Failed, message)
-                .hint("put a copy of the state of then in place, and reinstall that image")
-        );
+    if old.raises_epoch_of(&new) {
+        bail!(replace::older_format(&new, &old));
     }
     let manager = context.manager()?;
     let settle = settings::load(&root)?.update.settle();
     let running = Running::look(&root, &lock, manager.as_ref(), &old, settle, true)?;
-    transaction::roll_back(&root, &lock, name, old.id, new.id).with_context(|| format!("rolling back {name}"))?;
+    transaction::roll_back(&root, &lock, name, old.id, new.id)
+        .with_context(|| format!("rolling back {name}"))
+        .with_context(|| transaction::half_done(name))?;
     let done = running.become_new(&old, &new);
     transaction::finish(&root, &lock, name)?;
     if let Err(error) = done {

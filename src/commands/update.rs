@@ -17,7 +17,7 @@ use sysctr::{
         ostree::{Store, StoredImage},
         policy, quarantine, recovery, settings, source, state,
         systemd::Manager,
-        transaction,
+        transaction, units,
     },
     model::{
         deployment::Deployment,
@@ -93,12 +93,15 @@ impl Updater<'_> {
             let outcome = update(name)?;
             return self.context.output.result(&[outcome], String::new);
         }
+        let mut worst = None;
         let mut outcomes = Vec::new();
         for name in &names {
             outcomes.push(update(name).unwrap_or_else(|error| {
-                let rolled_back = Fault::code_of(&error) == Some(Code::RolledBack);
+                let code = Fault::code_of(&error);
+                worst = worst
+                    .max(code.filter(|code| [Code::RolledBack, Code::NeedsYou].contains(code)).map(|code| code as u8));
                 self.context.output.warn(format!("{error:#}"));
-                let result = if rolled_back { Kind::RolledBack } else { Kind::Failed };
+                let result = if code == Some(Code::RolledBack) { Kind::RolledBack } else { Kind::Failed };
                 Outcome {
                     name: name.clone(),
                     result,
@@ -111,17 +114,16 @@ impl Updater<'_> {
         let count = |kind| outcomes.iter().filter(|one| one.result == kind).count();
         let (back, failed) = (count(Kind::RolledBack), count(Kind::Failed));
         self.context.output.result(&outcomes, String::new)?;
-        match (back, failed) {
-            (0, 0) => Ok(()),
-            (0, failed) => bail!("{failed} of {} updates failed; the warnings say why", outcomes.len()),
-            (back, failed) => bail!(Fault::new(
-                Code::RolledBack,
-                format!(
-                    "of {} updates {back} failed and were rolled back, and {failed} could not begin",
-                    outcomes.len()
-                )
-            )),
+        if back + failed == 0 {
+            return Ok(());
         }
+        let code = match worst {
+            Some(code) if code == Code::NeedsYou as u8 => Code::NeedsYou,
+            Some(_) => Code::RolledBack,
+            None => Code::Failed,
+        };
+        let message = format!("of {} updates {back} were rolled back and {failed} failed", outcomes.len());
+        bail!(Fault::new(code, message).hint("the warnings above say why"))
     }
 
     fn source(&self, old: &Deployment) -> Result<ImageSource> {
@@ -161,7 +163,9 @@ impl Updater<'_> {
         policy::check(&self.context.root, &source)?;
         let updating = || format!("updating {name}");
         let image = image::pull(self.context, lock, store, &source, &self.settings).with_context(updating)?;
-        if let Some(cause) = self.held(name, &image.digest)? {
+        if image.digest != old.digest
+            && let Some(cause) = self.held(name, &image.digest)?
+        {
             self.context.output.warn(format!(
                 "{name} stays as it is: {} failed before ({cause}); `--to {source}` tries it again",
                 short(&image.digest)
@@ -175,12 +179,28 @@ impl Updater<'_> {
         for value in &candidate.rendered.gone {
             self.context.output.warn(format!("{name}: the new image does not ask for the value {value} any more"));
         }
+        let new_files = candidate.rendered.files.iter().map(|(file, text)| (file.clone(), text.clone()));
+        let had = units::set_files(&self.root, name, old.id)?;
+        let new_files = new_files.filter(|(file, _)| !had.contains(file)).collect();
+        if let Some(file) = units::conflict(&self.root, name, &new_files)? {
+            bail!(
+                "updating {name}: the new image has a file for {}, which is there already and not sysctr's",
+                file.display()
+            );
+        }
         candidate.accept(self.context, &self.root, &old.accepted, self.args.yes, "updating")?;
         let new = self.apply(&old, candidate, lock, store, manager)?;
-        let surplus =
-            retention::surplus(&state::deployment_ids(&self.root, name)?, new.id, self.settings.update.keep());
-        replace::retire(&self.root, name, &surplus)?;
+        if let Err(error) = self.retire(&new, manager) {
+            self.context.output.warn(format!("{name}: {error:#}"));
+        }
         Ok(self.outcome(name, Kind::Updated, &new.digest, new.id))
+    }
+
+    fn retire(&self, new: &Deployment, manager: Option<&Manager>) -> Result<()> {
+        let ids = state::deployment_ids(&self.root, &new.name)?;
+        let surplus = retention::surplus(&ids, new.id, new.replaces, self.settings.update.keep());
+        let surplus = replace::unneeded(&self.root, manager, &new.name, surplus)?;
+        replace::retire(&self.root, &new.name, &surplus)
     }
 
     /// The deployment to come; none where it would be the one in force.
@@ -197,7 +217,7 @@ impl Updater<'_> {
             id,
             source,
             settings: &self.args.settings,
-            before: Some(&old.values),
+            before: Some(old),
             runtime: old.runtime.as_ref(),
         };
         let candidate = Candidate::render(store, image, &wanted)?;
@@ -222,17 +242,23 @@ impl Updater<'_> {
         let running =
             Running::look(&self.root, lock, manager, old, self.settings.update.settle(), !self.args.no_restart)?;
         let (staged, new) = candidate.stage(self.context, &self.root, lock, store, manager).with_context(updating)?;
-        if new.epoch > old.epoch && !old.state.is_empty() && !self.args.yes {
+        if new.raises_epoch_of(old) && !self.args.yes {
             let message = format!(
                 "{name}: the new image keeps its state in format {}, the old one in {}: there may be no way back",
                 new.epoch, old.epoch
             );
             bail!(Fault::new(Code::Refused, message).hint("copy the state away first; --yes goes on"));
         }
+        if old.raises_epoch_of(&new) {
+            bail!(replace::older_format(&new, old));
+        }
         let journal = staged.replace(lock, old.id).with_context(updating)?;
         match running.become_new(old, &new) {
-            Ok(()) => transaction::finish(&self.root, lock, name)?,
-            Err(error) if self.args.no_rollback || new.epoch > old.epoch => {
+            Ok(()) => {
+                transaction::finish(&self.root, lock, name)?;
+                quarantine::forget(&self.root, lock, name, &new.digest)?;
+            }
+            Err(error) if self.args.no_rollback || new.raises_epoch_of(old) => {
                 transaction::finish(&self.root, lock, name)?;
                 let message = format!("deployment {} of {name} is in force, and not well: {error:#}", new.id);
                 bail!(Fault::new(Code::NeedsYou, message).hint(format!("`sysctr rollback {name}` goes back")));

@@ -24,6 +24,19 @@ pub fn of(root: &Folder, name: &ContainerName, digest: &Digest) -> Result<Option
     Ok(load(root, name)?.images.into_iter().find(|one| one.digest == *digest))
 }
 
+/// Forgets that an image failed: it was well now.
+pub fn forget(root: &Folder, _lock: &StoreLock, name: &ContainerName, digest: &Digest) -> Result<()> {
+    let mut quarantine = load(root, name)?;
+    let before = quarantine.images.len();
+    quarantine.images.retain(|one| one.digest != *digest);
+    if quarantine.images.len() < before
+        && let Some(folder) = root.open(&layout::container(name))?
+    {
+        folder.write(layout::QUARANTINE, &deployment::to_text(&quarantine)?, 0o600)?;
+    }
+    Ok(())
+}
+
 /// Remembers that an image failed.
 pub fn add(root: &Folder, _lock: &StoreLock, name: &ContainerName, failed: Quarantined) -> Result<()> {
     let mut quarantine = load(root, name)?;

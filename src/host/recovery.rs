@@ -5,7 +5,7 @@
 //! none        any      what was staged is thrown away
 //! install     to       finished            install     other    undone
 //! uninstall   none     finished            uninstall   any      undone
-//! update      any      back to `from`: nobody knows whether `to` is well
+//! update      any      back to `from`: nobody knows whether `to` is well; finished if it keeps its state in a newer format
 //! rollback    to       finished            rollback    from     undone
 //! ```
 
@@ -104,6 +104,11 @@ fn recover_one(root: &Folder, lock: &StoreLock, name: &ContainerName) -> Result<
             }
             return Ok(Some(Recovered::Undone(name.clone())));
         }
+        // What ran may have brought its state into the new format already.
+        Operation::Update if container.active == journal.to && raises_epoch(root, name, journal) => {
+            roll_forward(root, name, journal)?;
+            Recovered::Finished(name.clone())
+        }
         Operation::Update => {
             transaction::go_back(root, lock, name, journal)?;
             Recovered::Back(name.clone())
@@ -119,6 +124,14 @@ fn recover_one(root: &Folder, lock: &StoreLock, name: &ContainerName) -> Result<
     };
     finish(root, lock, name)?;
     Ok(Some(done))
+}
+
+fn raises_epoch(root: &Folder, name: &ContainerName, journal: &Journal) -> bool {
+    let record = |id: Option<u32>| id.and_then(|id| state::deployment(root, name, id).ok());
+    match (record(journal.from), record(journal.to)) {
+        (Some(old), Some(new)) => new.raises_epoch_of(&old),
+        _ => false,
+    }
 }
 
 /// Files that were being written.

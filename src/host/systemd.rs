@@ -135,6 +135,11 @@ impl Manager {
         self.property(unit, UNIT, "InvocationID")
     }
 
+    /// Whether a service is a job that runs to its end: nothing of it stays to be restarted.
+    pub fn is_oneshot(&self, unit: &str) -> Result<bool> {
+        Ok(self.property::<String>(unit, SERVICE, "Type")? == "oneshot")
+    }
+
     /// The units that do not run without this one.
     pub fn required_by(&self, unit: &str) -> Result<Vec<String>> {
         let lists = ["RequiredBy", "BoundBy", "ConsistsOf"].map(|name| self.property::<Vec<String>>(unit, UNIT, name));

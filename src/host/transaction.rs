@@ -102,8 +102,12 @@ impl<'a> Staged<'a> {
         self.armed = false;
         let enable = units::is_enabled(self.root, &self.name, from)?;
         let journal = Journal::new(Operation::Update, Some(from), Some(self.id), enable);
-        let placed =
-            put_in_force(self.root, &self.name, &journal).and_then(|()| roll_forward(self.root, &self.name, &journal));
+        if let Err(error) = put_in_force(self.root, &self.name, &journal) {
+            // Not in force: what cannot be removed now, the next changing command removes.
+            let _ = finish(self.root, lock, &self.name).and_then(|()| discard(self.root, &self.name, self.id));
+            return Err(error);
+        }
+        let placed = roll_forward(self.root, &self.name, &journal);
         if placed.is_err() {
             let back =
                 go_back(self.root, lock, &self.name, &journal).and_then(|()| finish(self.root, lock, &self.name));
@@ -180,7 +184,7 @@ pub fn finish(root: &Folder, _lock: &StoreLock, name: &ContainerName) -> Result<
 
 /// What there is to say when an operation could be neither done nor undone.
 pub fn half_done(name: &ContainerName) -> Fault {
-    Fault::new(Code::NeedsYou, format!("{name} is neither installed nor removed"))
+    Fault::new(Code::NeedsYou, format!("{name} was left half-way"))
         .hint("mend what the message names, then run any changing command, such as `sysctr prune`")
 }
 
@@ -278,13 +282,13 @@ pub fn discard_staged(root: &Folder, _lock: &StoreLock, name: &ContainerName) ->
 
 /// Throws a deployment away that is not in force.
 pub fn discard(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
-    units::discard(root, name, id)?;
     // The record first: cut short from here on, what is left is nobody's.
     if let Some(folder) = root.open(&layout::deployment(name, id))?
         && folder.remove(state::DEPLOYMENT)?
     {
         folder.sync()?;
     }
+    units::discard(root, name, id)?;
     if let Some(deployments) = root.open(&layout::deployments(name))? {
         deployments.remove_tree(&id.to_string())?;
         deployments.sync()?;

@@ -97,7 +97,8 @@ pub fn discard(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
 
 /// Puts the set's files in their places, by renames where they are staged. Can be done again.
 pub fn place(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
-    let Some(set) = root.open(&layout::unit_set(name, id))? else { return Ok(()) };
+    let set = root.open(&layout::unit_set(name, id))?;
+    let set = set.with_context(|| format!("deployment {id} of {name} has no units"))?;
     for file in set.names()? {
         let (folder, placed) = layout::place(name, &file);
         let folder = root.create(folder, 0o755)?;
@@ -120,16 +121,16 @@ pub fn place(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
 /// Removes what deployment `old` had placed and `new` has not. If the container is enabled, the links become those of `new`: one that
 /// both have is there all the time.
 pub fn replace(root: &Folder, name: &ContainerName, old: u32, new: u32, enable: bool) -> Result<()> {
+    if enable {
+        self::enable(root, name, new)?;
+    }
     let keep = links(root, name, new)?;
-    for link in links(root, name, old)?.iter().filter(|link| !enable || !keep.contains(link)) {
+    for link in links(root, name, old)?.iter().filter(|link| !keep.contains(link)) {
         if let Some(folder) = root.open(&link.folder)? {
             // also one that was being made
             remove_links(&folder, std::slice::from_ref(&link.target))?;
         }
         remove_if_unused(root, link)?;
-    }
-    if enable {
-        self::enable(root, name, new)?;
     }
     let kept = set_files(root, name, new)?;
     for file in set_files(root, name, old)?.iter().filter(|file| !kept.contains(file)) {
@@ -311,6 +312,30 @@ pub fn set_files(root: &Folder, name: &ContainerName, id: u32) -> Result<Vec<Str
 pub fn is_same(root: &Folder, name: &ContainerName, file: &str, one: u32, other: u32) -> Result<bool> {
     let text = |id| root.open(&layout::unit_set(name, id))?.map_or(Ok(None), |set| set.read(file));
     Ok(text(one)? == text(other)?)
+}
+
+/// The deployments that an admin's own unit or drop-in for the container names.
+pub fn named_deployments(root: &Folder, name: &ContainerName) -> Result<Vec<u32>> {
+    let mut named = Vec::new();
+    let start = format!("/{}/", layout::deployments(name));
+    for place in ["etc/systemd/system", "run/systemd/system"] {
+        let Some(folder) = root.open(place)? else { continue };
+        let unit = name.service_unit();
+        let mut texts = Vec::new();
+        if folder.kind(&unit)? == Some(FileType::RegularFile) {
+            texts.extend(folder.read(&unit)?);
+        }
+        if let Some(drop_ins) = folder.open(&format!("{unit}.d"))? {
+            for file in drop_ins.names()?.iter().filter(|file| file.ends_with(".conf")) {
+                texts.extend(drop_ins.read(file).ok().flatten());
+            }
+        }
+        for text in texts {
+            let ids = text.match_indices(&start).map(|(at, _)| &text[at + start.len()..]);
+            named.extend(ids.filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok()));
+        }
+    }
+    Ok(named)
 }
 
 /// The numbers of the sets on disk.

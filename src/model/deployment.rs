@@ -17,6 +17,9 @@ pub struct Deployment {
     pub name: ContainerName,
     /// 1 for the first one; never used again.
     pub id: u32,
+    /// The deployment that it took the place of.
+    #[serde(default)]
+    pub replaces: Option<u32>,
     /// Where the image came from.
     pub image: String,
     /// The image's manifest.
@@ -43,6 +46,13 @@ pub struct Deployment {
     /// The runtime that starts it, where it is not the bundled one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimePath>,
+}
+
+impl Deployment {
+    /// Whether it keeps the state of an older deployment in a newer format, which that one may not read.
+    pub fn raises_epoch_of(&self, old: &Deployment) -> bool {
+        self.epoch > old.epoch && !old.state.is_empty()
+    }
 }
 
 /// A host folder of the container.
