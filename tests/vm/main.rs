@@ -16,7 +16,9 @@ use std::sync::OnceLock;
 
 use anyhow::Result;
 use machine::{Machine, scenario};
-use scenarios::{directives, etcd, exec, failures, foreign, handover, hooks, httpd, many, refuse, trace, update};
+use scenarios::{
+    directives, etcd, exec, failures, foreign, handover, hooks, httpd, many, refuse, sockets, trace, update,
+};
 
 /// What the machines are made of, made once for all tests of this run.
 struct Parts {
@@ -85,6 +87,11 @@ scenarios! {
     the_journal_shows_the_programs_own_name: super::handover::the_journal_shows_the_programs_own_name;
     each_cause_of_a_failed_start_is_told: super::failures::each_cause_is_told_and_the_next_start_works;
     root_inside_names_no_main_process: super::handover::root_inside_names_no_main_process;
+    listening_sockets_arrive_as_in_a_plain_unit: super::sockets::listeners_arrive;
+    an_accepted_connection_reaches_its_instance: super::sockets::a_connection_reaches_its_instance;
+    files_are_standard_streams_as_in_a_plain_unit: super::sockets::files_are_standard_streams;
+    stored_descriptors_come_back: super::sockets::stored_descriptors_come_back;
+    a_service_talks_to_systemd_as_a_plain_unit: super::sockets::a_service_talks_to_systemd;
     a_start_needs_nothing: super::trace::a_start_needs_nothing;
     thirty_containers_start_at_once: super::many::thirty;
     the_table_of_directives_is_whole: super::directives::the_table_is_whole;

@@ -18,16 +18,19 @@ const MANIFEST: &str = r#"{"version": "2.0", "description": "as small as can be"
 const SOCKET: &str =
     "[Socket]\nListenStream=/run/{{name}}/first\nListenStream=127.0.0.1:4711\nFileDescriptorName=door\n";
 
-/// Compiles the program, statically.
-pub fn compile(to: &Path) -> Result<()> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm/tiny.c");
+/// Compiles a program of this folder, statically.
+fn compile(source: &str, to: &Path) -> Result<()> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm").join(source);
     run(Command::new("gcc").args(["-static", "-Os", "-s", "-Wall", "-o"]).arg(to).arg(source)).map(drop)
 }
 
 /// Writes the OCI folders `tiny` and `tiny-socket` into `folder`, and the program itself.
 pub fn images(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
-    compile(&folder.join("program"))?;
+    compile("tiny.c", &folder.join("program"))?;
+    // Another program in the same image, which tells all that systemd passed.
+    compile("passed.c", &folder.join("passed-program"))?;
+    image_of("passed-program", folder, "passed", &[])?;
     image(folder, "tiny", &[])?;
     image(folder, "tiny-socket", &[("exports/socket.hbs", SOCKET)])?;
     // For updates: one that is as good, and one that ends before it is ready.
@@ -40,7 +43,11 @@ pub fn images(folder: &Path) -> Result<()> {
 }
 
 fn image(folder: &Path, name: &str, more: &[(&str, &str)]) -> Result<()> {
-    let program = fs::read(folder.join("program"))?;
+    image_of("program", folder, name, more)
+}
+
+fn image_of(program: &str, folder: &Path, name: &str, more: &[(&str, &str)]) -> Result<()> {
+    let program = fs::read(folder.join(program))?;
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |path: &str, mode: u32, content: &[u8]| -> Result<()> {
         let mut header = tar::Header::new_gnu();

@@ -123,7 +123,8 @@ pub fn the_table_is_whole(machine: &mut dyn Machine) -> Result<()> {
     Ok(())
 }
 
-fn version(machine: &mut dyn Machine) -> Result<u32> {
+/// systemd's version.
+pub fn version(machine: &mut dyn Machine) -> Result<u32> {
     let words = machine.run("systemctl --version | head -n 1")?;
     words.split_whitespace().nth(1).and_then(|word| word.parse().ok()).with_context(|| format!("in {words:?}"))
 }

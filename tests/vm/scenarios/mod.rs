@@ -10,6 +10,7 @@ pub mod hooks;
 pub mod httpd;
 pub mod many;
 pub mod refuse;
+pub mod sockets;
 pub mod trace;
 pub mod update;
 
