@@ -42,7 +42,7 @@ pub fn a_start_needs_nothing(machine: &mut dyn Machine) -> Result<()> {
 /// What the unit's processes called until etcd itself began.
 fn trace(machine: &mut dyn Machine, before: &str) -> Result<Vec<String>> {
     machine.run(&format!(
-        "systemctl stop etcd; rm -f /run/trace; mkdir -p /run/systemd/system/etcd.service.d
+        "systemctl stop etcd; systemctl reset-failed etcd; rm -f /run/trace; mkdir -p /run/systemd/system/etcd.service.d
          cat >/run/launch <<'END'
 {before} exec /usr/libexec/sysctr/sysctr-runtime run /var/lib/sysctr/containers/etcd/deployments/1
 END
