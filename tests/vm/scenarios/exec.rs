@@ -202,7 +202,7 @@ pub fn leaves_nothing_when_it_is_killed(machine: &mut dyn Machine) -> Result<()>
 
 /// The script on a terminal of its own, whose keyboard nobody touches.
 fn on_terminal(script: &str) -> String {
-    format!("script -qec {} /dev/null < <(exec sleep 60 2>/dev/null) | tr -d '\\r'", quoted(script))
+    format!("script -qec {} /dev/null < <(exec sleep 15 2>/dev/null) | tr -d '\\r'", quoted(script))
 }
 
 /// One word of the shell.
