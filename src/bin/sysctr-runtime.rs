@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 #[path = "../model"]
 mod model {
+    pub mod idmap;
     pub mod process;
     pub mod user;
 }

@@ -6,6 +6,8 @@ pub mod digest;
 pub mod directives;
 pub mod fault;
 pub mod host_lines;
+pub mod id_range;
+pub mod idmap;
 pub mod layout;
 pub mod lint;
 pub mod manifest;

@@ -26,6 +26,11 @@ impl MountAttr {
         Self { set, clear, propagation, userns: 0 }
     }
 
+    /// MOUNT_ATTR_IDMAP: files are shown through the map of this user namespace.
+    pub fn through(namespace: BorrowedFd) -> Self {
+        Self { set: libc::MOUNT_ATTR_IDMAP, userns: namespace.as_raw_fd() as u64, ..Self::default() }
+    }
+
     /// True where there is nothing to change.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -241,18 +246,18 @@ pub struct SchedAttr {
     pub period: u64,
 }
 
-/// sched_setattr(2) of the calling thread.
-pub fn sched_setattr(attr: &SchedAttr) -> io::Result<()> {
+/// sched_setattr(2) of a process, 0 is the calling one.
+pub fn sched_setattr(pid: i32, attr: &SchedAttr) -> io::Result<()> {
     let attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..*attr };
     // SAFETY: `attr` is the kernel's struct of the size that it names, and outlives the call.
-    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attr, 0) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &attr, 0) }).map(drop)
 }
 
-/// ioprio_set(2) of the calling thread.
-pub fn ioprio_set(class: u32, priority: u32) -> io::Result<()> {
+/// ioprio_set(2) of a process, 0 is the calling one.
+pub fn ioprio_set(pid: i32, class: u32, priority: u32) -> io::Result<()> {
     const WHO_PROCESS: libc::c_int = 1;
     // SAFETY: takes numbers only.
-    check(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, (class << 13) | priority) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, pid, (class << 13) | priority) }).map(drop)
 }
 
 /// personality(2)
