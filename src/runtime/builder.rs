@@ -13,10 +13,11 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::fs::{Mode, OFlags, openat};
@@ -24,11 +25,16 @@ use rustix::process::{DumpableBehavior, Pid, Signal};
 
 use super::console::Console;
 use super::environment::Places;
+use super::init::Init;
 use super::namespaces::Namespaces;
+use super::process::NoProgram;
 use super::sys::{self, Child};
 use super::users::{self, Users};
-use super::{passing, rootfs};
+use super::{exit, one_line, passing, process, rootfs, schedule};
 use crate::model::idmap::IdMap;
+
+/// Lets init go on: more than one byte, so that no exit code looks like it.
+const GO: &[u8] = b"go";
 
 /// Who a process is, after the clone.
 pub enum Born {
@@ -81,7 +87,7 @@ pub fn clone(namespaces: &Namespaces, map: IdMap, sibling: bool) -> Result<Born>
 
 impl Builder {
     /// Goes where init is. Gives init's number there.
-    pub fn join(&self) -> Result<i32> {
+    fn join(&self) -> Result<i32> {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         let all = CloneFlags::CLONE_NEWIPC
             | CloneFlags::CLONE_NEWUTS
@@ -91,8 +97,13 @@ impl Builder {
         let (number, _) = passing::receive(&self.socket)?.context("the container's init ended")?;
         let number = i32::from_ne_bytes(number.try_into().ok().context("init did not say its number")?);
         // Now nobody needs to look into it any more.
-        passing::send(&self.socket, b"+", &[]).context("letting the container's init go")?;
+        passing::send(&self.socket, GO, &[]).context("letting the container's init go")?;
         Ok(number)
+    }
+
+    /// Tells init that nothing comes of it.
+    fn fail(&self, code: u8) {
+        let _ = passing::send(&self.socket, &[code], &[]); // where init is gone, nobody waits
     }
 
     /// Init's folder in the host's /proc.
@@ -102,7 +113,7 @@ impl Builder {
 
     /// Gives the mounts of this process, which has entered the container's root, to the container's users, and then to init.
     /// `namespaces` is this process's folder of namespaces in the host's /proc.
-    pub fn hand_over(
+    fn hand_over(
         &self,
         namespaces: &OwnedFd,
         places: &Places,
@@ -122,8 +133,37 @@ impl Builder {
     }
 }
 
+impl Init {
+    /// The builder's work, up to where init goes on.
+    pub fn build(mut self, builder: &Builder) -> ! {
+        let Err(failed) = self.build_for(builder) else { std::process::exit(0) };
+        let code = if self.session.is_some() { NoProgram::code(&failed) } else { self.stage.get() };
+        let _ = self.report.write_all(&[&[code], one_line(&failed).as_bytes()].concat());
+        builder.fail(self.stage.get());
+        std::process::exit(1)
+    }
+
+    fn build_for(&self, builder: &Builder) -> Result<()> {
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+        self.stage.set(exit::NAMESPACE);
+        let init = builder.join()?;
+        let own = own_namespaces()?;
+        let umask = rustix::process::umask(Mode::empty());
+        let spec = &self.deployment.spec;
+        let (Some(process), Some(linux)) = (spec.process(), spec.linux()) else { bail!("config.json is not whole") };
+        self.namespaces.bring_loopback_up()?;
+        let (places, console) = self.make(process, linux, umask, Some((builder, init)))?;
+        // What takes rights on the host, init has not got.
+        self.stage.set(exit::LIMITS);
+        process::limit(Some(number(init)?), process.rlimits().as_deref().unwrap_or_default())?;
+        schedule::apply(init, process.scheduler().as_ref(), process.io_priority().as_ref())?;
+        self.stage.set(exit::NAMESPACE);
+        builder.hand_over(&own, &places, console.as_ref(), linux.rootfs_propagation().as_deref())
+    }
+}
+
 /// Opens this process's namespaces in the host's /proc, for [`Builder::hand_over`].
-pub fn own_namespaces() -> Result<OwnedFd> {
+fn own_namespaces() -> Result<OwnedFd> {
     Ok(File::open("/proc/self/ns").context("opening this process's namespaces")?.into())
 }
 
@@ -150,11 +190,19 @@ pub fn take_over(socket: &OwnedFd) -> Result<(Places, Option<Console>)> {
     Ok((places, console))
 }
 
-/// The builder's next message. Where it failed it has said why to the launcher: there is nobody to tell.
+/// The builder failed, and has told the launcher why; init ends with this code once the launcher has spoken.
+#[derive(Debug, thiserror::Error)]
+#[error("the container's builder failed")]
+pub struct Lost(pub u8);
+
+/// The builder's next message. A code alone says that it failed.
 fn received(socket: &OwnedFd) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
     match passing::receive(socket)? {
+        Some((code, files)) if files.is_empty() && code != GO => {
+            bail!(Lost(code.first().copied().unwrap_or(exit::FAILURE)))
+        }
         Some(message) => Ok(message),
-        None => std::process::exit(1),
+        None => bail!(Lost(exit::FAILURE)),
     }
 }
 
@@ -167,6 +215,6 @@ fn no_namespace(error: std::io::Error) -> anyhow::Error {
 }
 
 /// Init as another process names it to the kernel.
-pub fn number(pid: i32) -> Result<Pid> {
+fn number(pid: i32) -> Result<Pid> {
     Pid::from_raw(pid).context("init has no number here")
 }

@@ -19,7 +19,7 @@ use oci_spec::runtime::{Linux, Mount, Process};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Signal};
 
-use super::builder::{self, Builder};
+use super::builder::{self, Builder, Lost};
 use super::console::Console;
 use super::controls::{Defence, without};
 use super::credentials::Credentials;
@@ -88,6 +88,11 @@ impl Init {
             }
             Err(error) => error,
         };
+        if let Some(Lost(code)) = failed.downcast_ref() {
+            drop(self.report);
+            let _ = self.go.read(&mut [0]);
+            std::process::exit((*code).into());
+        }
         // Nobody to tell is no reason to stay. The launcher speaks first, then we end: systemd then shows the cause.
         let code = if self.session.is_some() { NoProgram::code(&failed) } else { self.stage.get() };
         let text = [&[code], one_line(&failed).as_bytes()].concat();
@@ -95,32 +100,6 @@ impl Init {
         drop(self.report);
         let _ = self.go.read(&mut [0]);
         std::process::exit(self.stage.get().into())
-    }
-
-    /// The same in the builder, up to where init goes on.
-    pub fn build(mut self, builder: &Builder) -> ! {
-        let Err(failed) = self.build_for(builder) else { std::process::exit(0) };
-        let code = if self.session.is_some() { NoProgram::code(&failed) } else { self.stage.get() };
-        let _ = self.report.write_all(&[&[code], one_line(&failed).as_bytes()].concat());
-        std::process::exit(1)
-    }
-
-    fn build_for(&self, builder: &Builder) -> Result<()> {
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-        self.stage.set(exit::NAMESPACE);
-        let init = builder.join()?;
-        let own = builder::own_namespaces()?;
-        let umask = rustix::process::umask(Mode::empty());
-        let spec = &self.deployment.spec;
-        let (Some(process), Some(linux)) = (spec.process(), spec.linux()) else { bail!("config.json is not whole") };
-        self.namespaces.bring_loopback_up()?;
-        let (places, console) = self.make(process, linux, umask, Some((builder, init)))?;
-        // What takes rights on the host, init has not got.
-        self.stage.set(exit::LIMITS);
-        process::limit(Some(builder::number(init)?), process.rlimits().as_deref().unwrap_or_default())?;
-        schedule::apply(init, process.scheduler().as_ref(), process.io_priority().as_ref())?;
-        self.stage.set(exit::NAMESPACE);
-        builder.hand_over(&own, &places, console.as_ref(), linux.rootfs_propagation().as_deref())
     }
 
     fn let_go(&self) -> bool {
@@ -218,7 +197,7 @@ impl Init {
 
     /// Everything that takes the host's rights: `builder` is who has them, and init's number, where init has not. Gives what lies
     /// elsewhere in the container than on the host, and the program's terminal.
-    fn make(
+    pub fn make(
         &self,
         process: &Process,
         linux: &Linux,
