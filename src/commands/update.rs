@@ -13,6 +13,7 @@ use crate::cli::UpdateArgs;
 use sysctr::{
     host::{
         dir::Folder,
+        id_ranges,
         lock::StoreLock,
         ostree::{Store, StoredImage},
         policy, quarantine, recovery, settings, source, state,
@@ -219,6 +220,7 @@ impl Updater<'_> {
             settings: &self.args.settings,
             before: Some(old),
             runtime: old.runtime.as_ref(),
+            range: id_ranges::of(&self.root, &old.name)?,
         };
         let candidate = Candidate::render(store, image, &wanted)?;
         let plain =

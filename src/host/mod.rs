@@ -9,6 +9,7 @@ pub mod dir;
 pub mod dropins;
 pub mod fsck;
 pub mod health;
+pub mod id_ranges;
 pub mod import;
 pub mod layer;
 pub mod lock;

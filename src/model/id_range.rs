@@ -26,6 +26,15 @@ pub fn map(spec: &Spec) -> Option<IdMap> {
     spec.linux().as_ref().and_then(|linux| IdMap::of(linux).ok().flatten())
 }
 
+/// The first number of its range, where its map is as one that was chosen for it.
+pub fn chosen(spec: &Spec) -> Option<u32> {
+    let map = map(spec)?;
+    match &map.users[..] {
+        [all] if all.size() == WIDTH && all.container_id() == 0 => Some(all.host_id()),
+        _ => None,
+    }
+}
+
 /// Numbers that others have: the first one and how many.
 pub type Range = (u32, u32);
 
@@ -45,6 +54,11 @@ pub fn granted(text: &str) -> Vec<Range> {
         Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
     };
     text.lines().filter(|line| !line.starts_with('#')).filter_map(range).collect()
+}
+
+/// The numbers in passwd(5) or group(5): `NAME:PASSWORD:NUMBER:...`.
+pub fn accounts(text: &str) -> Vec<Range> {
+    text.lines().filter_map(|line| Some((line.split(':').nth(2)?.parse().ok()?, 1))).collect()
 }
 
 #[cfg(test)]

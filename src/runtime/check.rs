@@ -277,7 +277,7 @@ mod tests {
             ("/linux", "intelRdt", json!({"closID": "x"}), "resctrl"),
             ("/linux", "netDevices", json!({"eth1": {"name": "eth0"}}), "netDevices"),
             ("/linux", "namespaces", json!([{"type": "pid"}]), "mount namespace"),
-            ("/linux", "namespaces", json!([{"type": "mount"}, {"type": "user"}]), "at least one range"),
+            ("/linux", "namespaces", json!([{"type": "mount"}, {"type": "user"}]), "linux.uidMappings"),
             ("/linux", "namespaces", json!([{"type": "mount"}, {"type": "user", "path": "/x"}]), "joining a user"),
             ("/linux", "uidMappings", json!([{"containerID": 0, "hostID": 9, "size": 1}]), "needs a user namespace"),
             ("/linux", "resources", json!({"pids": {"limit": 5}}), "resources.pids"),

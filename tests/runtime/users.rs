@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -167,8 +168,12 @@ fn it_is_handed_over_as_any_container_and_runs_as_its_own_user_of_the_host() {
     };
     assert_eq!(status("PPid:"), std::process::id().to_string());
     let barrier = manager.next();
-    // Held, and from its birth on without any right of the host's: the launcher's root has all of them.
-    assert_eq!(status("Uid:"), "1000000\t1000000\t1000000\t1000000");
+    // Held until the manager has answered.
+    let end = Instant::now() + Duration::from_secs(10);
+    while status("Uid:") != "1000000\t1000000\t1000000\t1000000" {
+        assert!(Instant::now() < end, "init stays {}", status("Uid:"));
+        std::thread::sleep(Duration::from_millis(10));
+    }
     drop(barrier);
     manager.answer_barrier();
     assert!(launcher.wait().unwrap().success());
