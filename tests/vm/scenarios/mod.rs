@@ -13,6 +13,7 @@ pub mod refuse;
 pub mod sockets;
 pub mod trace;
 pub mod update;
+pub mod users;
 
 use std::time::Duration;
 
