@@ -118,7 +118,7 @@ pub fn through(mount: &OwnedFd, namespace: impl AsFd, recursive: bool) -> Result
     sys::mount_setattr(mount, MountAttr::through(namespace.as_fd()), recursive).map_err(|error| {
         let why = match error.raw_os_error() {
             Some(libc::EINVAL) => format!(
-                "{} does not support idmapped mounts on this kernel, and a user namespace needs them",
+                "{} does not support idmapped mounts on this kernel (ext4, XFS and btrfs do)",
                 file_system(mount, recursive)
             ),
             Some(libc::EPERM) => "it is an idmapped mount already, or the unit lacks CAP_SYS_ADMIN".to_owned(),
@@ -129,7 +129,7 @@ pub fn through(mount: &OwnedFd, namespace: impl AsFd, recursive: bool) -> Result
 }
 
 fn file_system(mount: &OwnedFd, recursive: bool) -> String {
-    let kind = fstatfs(mount).map(|found| found.f_type as i64).unwrap_or_default();
+    let kind = fstatfs(mount).map(|found| found.f_type).unwrap_or_default();
     let name = NAMES.iter().find(|(known, _)| *known == kind).map(|(_, name)| format!(" ({name})"));
     let below = if recursive { ", or one mounted below," } else { "" };
     format!("its file system{}{below}", name.unwrap_or_default())
