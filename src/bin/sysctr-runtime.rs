@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 #[path = "../model"]
 mod model {
+    pub mod instance;
     pub mod process;
     pub mod user;
 }

@@ -6,6 +6,7 @@ pub mod digest;
 pub mod directives;
 pub mod fault;
 pub mod host_lines;
+pub mod instance;
 pub mod layout;
 pub mod lint;
 pub mod manifest;

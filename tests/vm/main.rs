@@ -72,6 +72,7 @@ scenarios! {
     etcd_keeps_its_data_without_purge: super::etcd::keeps_its_data_without_purge;
     an_install_that_was_cut_is_finished_by_the_boot: super::etcd::is_finished_by_the_boot_after_a_cut;
     exec_runs_beside_the_service: super::exec::runs_beside_the_service;
+    exec_reaches_an_instance: super::exec::reaches_an_instance;
     exec_is_confined_as_the_service: super::exec::is_confined_as_the_service;
     exec_has_a_terminal: super::exec::has_a_terminal;
     run_throws_a_container_away: super::exec::throws_a_container_away;
