@@ -119,8 +119,6 @@ fn run_all(machine: &mut dyn Machine, all: &[Bundle]) -> Result<Results> {
     }
     transfer::into(machine, WORK, &files)?;
     machine.booted()?;
-    // As systemd has it on any machine; older ones leave it out in a container.
-    machine.run("mount --make-rshared /")?;
     // As a service, with settings that a runtime may pass on or may not change.
     let unit = "systemd-run --quiet --wait --collect --pipe --unit=differential -p Delegate=yes -p UMask=0027 \
         -p LimitNOFILE=2000:4000 -p OOMScoreAdjust=150 -p IgnoreSIGPIPE=yes -p Nice=3 -p CPUSchedulingPolicy=batch";
