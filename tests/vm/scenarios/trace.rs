@@ -30,7 +30,7 @@ const WRONG: [(&str, &str); 16] = [
     ("touch /var/tmp/renamed", "utimensat("),
     ("rm /var/tmp/linked", "unlink"),
     ("flock /etc/hostname true", "flock("),
-    ("perl -MFcntl -e 'open F, \"+</etc/hosts\"; fcntl F, F_SETLK, pack \"ssqql\", F_RDLCK, 0, 0, 0, 0'", "fcntl("),
+    ("perl -MFcntl -e 'open F, \"+</etc/hosts\"; $lock = pack \"ssqql\", F_RDLCK; fcntl F, F_SETLK, $lock'", "fcntl("),
     ("sync /etc/hostname", "fsync("),
     ("bash -c ': >/dev/tcp/127.0.0.1/5000'", "connect("),
     ("(until pgrep -x etcd; do sleep 0.1; done; mkdir /var/tmp/late) >/dev/null 2>&1 &", "mkdir(\"/var/tmp/late\""),
@@ -43,7 +43,7 @@ pub fn a_start_needs_nothing(machine: &mut dyn Machine) -> Result<()> {
     machine.run(&format!("sysctr install {REGISTRY}/etcd"))?;
     let seen = trace(machine, "", "true")?;
     let spoken = |word: &str| seen.iter().any(|call| call.line().contains(word));
-    ensure!(spoken("MAINPID=") && spoken("READY=1"), "no hand-over is in the trace");
+    ensure!(spoken("MAINPID="), "no hand-over is in the trace");
     let forbidden = forbidden(&seen);
     ensure!(forbidden.is_empty(), "the start did\n{}", forbidden.join("\n"));
     let changed = changed(machine)?;
@@ -73,7 +73,7 @@ END
          cat >/run/systemd/system/etcd.service.d/trace.conf <<'END'
 [Service]
 ExecStart=
-ExecStart=/usr/bin/strace -D -f -y -s 200 -e trace={WATCHED} -o /run/trace /bin/bash /run/launch
+ExecStart=/usr/bin/strace -D -f -y -s 200 -e trace={WATCHED} -o /run/trace /bin/sh /run/launch
 END
          systemctl daemon-reload; sleep 0.1; touch /run/before; sleep 0.1
          systemctl start etcd && {until} && systemctl stop etcd"
