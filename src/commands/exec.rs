@@ -45,7 +45,9 @@ pub fn run(context: &Context, args: &ExecArgs) -> Result<()> {
         bail!(Fault::new(Code::NotRun, message).hint(format!("`systemctl start {name}` starts it")));
     };
     let inside = process::of_service(main, &group).with_context(running)?;
-    let id = process::deployment(&name.container, &group).unwrap_or(current.id);
+    // The launcher's own group is where the mark is: with DelegateSubgroup= it is one below the unit's.
+    let marked = [&inside.cgroup, &group].into_iter().find_map(|group| process::deployment(&name.container, group));
+    let id = marked.unwrap_or(current.id);
     let request = Exec {
         container: name.to_string(),
         deployment: PathBuf::from(format!("/{}", layout::deployment(&name.container, id))),

@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
-    directives, etcd, exec, failures, foreign, handover, hooks, httpd, many, refuse, sockets, trace, update,
+    directives, etcd, exec, failures, foreign, handover, hooks, httpd, limits, many, refuse, sockets, trace, update,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -118,6 +118,12 @@ fn two_hundred_containers_start_at_once() -> Result<()> {
 #[ignore = "minutes: `make test-long`"]
 fn two_hundred_containers_start_at_once_in_qemu() -> Result<()> {
     on_qemu("two-hundred", |machine| many::two_hundred(machine))
+}
+
+#[test]
+#[ignore = "systemd-nspawn has no controllers to limit by: `make test-long`"]
+fn limits_hold_as_for_a_plain_unit() -> Result<()> {
+    on_qemu("limits", |machine| limits::hold_as_for_a_plain_unit(machine))
 }
 
 #[test]
