@@ -9,13 +9,14 @@
 //! describes no difference any more fails the test too.
 
 mod bundles;
+mod kept;
 mod report;
 mod table;
 mod transfer;
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -34,25 +35,56 @@ const LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// The runtimes, ours first. Comparing is always ours with another.
 pub const RUNTIMES: [&str; 3] = ["sysctr", "crun", "runc"];
 
-/// The three runtimes make the same of every bundle, but for the differences in the table.
+/// How many bundles are run before their reports are brought out, and judged: what a machine that takes hours has done is not lost.
+const CHUNK: usize = 40;
+
+/// The three runtimes make the same of every bundle, but for the differences in the table. With a folder in `SYSCTR_TEST_RESULTS` the
+/// reports are kept there, and those of an earlier run, which may have been cut short, are taken for what they say.
 pub fn runtimes_agree(machine: &mut dyn Machine) -> Result<()> {
     let mut all = bundles::all();
     all.extend(of_images(machine)?);
-    let results = run_all(machine, &all)?;
-    let names: Vec<&str> = all.iter().map(|bundle| bundle.name.as_str()).collect();
-    judge(&names, &results, &place(machine)?)
+    let place = place(machine)?;
+    let given = std::env::var_os("SYSCTR_TEST_RESULTS").map(PathBuf::from);
+    let kept = given.clone().unwrap_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("differential"));
+    if given.is_none() && kept.exists() {
+        std::fs::remove_dir_all(&kept)?;
+    }
+    let done = kept::names(&kept)?;
+    all.retain(|bundle| !done.contains(&bundle.name));
+    let size = if given.is_some() { CHUNK } else { all.len().max(1) };
+    let chunks = all.len().div_ceil(size);
+    for number in 0..chunks {
+        // Every so many one, so that each chunk has some of every kind.
+        let chunk: Vec<Bundle> = all.iter().skip(number).step_by(chunks).cloned().collect();
+        kept::keep(&kept, &run_all(machine, &chunk)?, &place)?;
+    }
+    judge(&kept)
+}
+
+/// For work on the table: judges the reports of an earlier run once more.
+#[test]
+#[ignore = "judges the folder SYSCTR_TEST_RESULTS, and does nothing without"]
+fn kept_reports_agree() -> Result<()> {
+    std::env::var_os("SYSCTR_TEST_RESULTS").map_or(Ok(()), |folder| judge(Path::new(&folder)))
 }
 
 /// Compares, and fails with what the table does not say or says no more.
-fn judge(bundles: &[&str], results: &Results, place: &[String]) -> Result<()> {
+fn judge(kept: &Path) -> Result<()> {
     let table = Table::parse(include_str!("differences.toml"))?;
-    let found = compare(bundles, results)?;
-    let judged = table.judge(&found.differences, place);
+    let (mut found, mut place, mut count) = (Found { differences: Vec::new(), fields: 0 }, Vec::new(), 0);
+    for run in kept::runs(kept)? {
+        let names: Vec<&str> = run.names().collect();
+        let more = compare(&names, &Results::parse(run.files.clone())?)?;
+        found.fields += more.fields;
+        found.differences.extend(more.differences);
+        place = run.place.clone();
+        count += names.len();
+    }
+    let judged = table.judge(&found.differences, &place);
     // Past the test harness, which would keep it to itself.
     writeln!(
         std::io::stderr(),
-        "{} bundles by {} runtimes, {} fields compared, {} differences in {} rows of the table",
-        bundles.len(),
+        "{count} bundles by {} runtimes, {} fields compared, {} differences in {} rows of the table",
         RUNTIMES.len(),
         found.fields,
         found.differences.len() - judged.unlisted.len(),
@@ -66,7 +98,7 @@ fn judge(bundles: &[&str], results: &Results, place: &[String]) -> Result<()> {
 pub fn a_lost_capability_is_seen(machine: &mut dyn Machine) -> Result<()> {
     let all: Vec<Bundle> = bundles::all().into_iter().filter(|bundle| bundle.name == "plain").collect();
     machine.run(&format!("mkdir -p {WORK} && echo CAP_KILL >{WORK}/take-from-ours"))?;
-    let results = run_all(machine, &all)?;
+    let results = Results::parse(run_all(machine, &all)?)?;
     let table = Table::parse(include_str!("differences.toml"))?;
     let judged = table.judge(&compare(&["plain"], &results)?.differences, &place(machine)?);
     let fields: Vec<&str> = judged.unlisted.iter().map(|one| one.field.as_str()).collect();
@@ -98,7 +130,7 @@ fn place(machine: &mut dyn Machine) -> Result<Vec<String>> {
 }
 
 /// Compiles the probe, brings it and the bundles into the machine, runs them as a unit, and brings back what came of them.
-fn run_all(machine: &mut dyn Machine, all: &[Bundle]) -> Result<Results> {
+fn run_all(machine: &mut dyn Machine, all: &[Bundle]) -> Result<BTreeMap<String, Vec<u8>>> {
     let folder = tempfile::tempdir()?;
     let probe = folder.path().join("probe");
     let sources = ["probe.c", "process.c", "files.c", "calls.c"].map(|name| Path::new(SOURCE).join(name));
@@ -117,6 +149,7 @@ fn run_all(machine: &mut dyn Machine, all: &[Bundle]) -> Result<Results> {
             files.push((format!("configs/{}.tree", bundle.name), 0o644, tree.clone().into_bytes()));
         }
     }
+    machine.run(&format!("cd {WORK} 2>/dev/null && rm -rf configs results tree source shared ns || true"))?;
     transfer::into(machine, WORK, &files)?;
     machine.booted()?;
     // As a service, with settings that a runtime may pass on or may not change.
@@ -125,15 +158,7 @@ fn run_all(machine: &mut dyn Machine, all: &[Bundle]) -> Result<Results> {
     let script = format!("{unit} {WORK}/drive.sh {WORK} </dev/null");
     let output = machine.try_run(&script, LIMIT)?;
     ensure!(output.code == 0, "drive.sh ended with {}: {}{}", output.code, output.stdout, output.stderr);
-    let files = transfer::out_of(machine, &format!("{WORK}/results"))?;
-    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("differential");
-    let _ = std::fs::remove_dir_all(&kept);
-    std::fs::create_dir_all(&kept)?;
-    for (name, content) in &files {
-        std::fs::write(kept.join(name), content)?;
-    }
-    std::fs::write(kept.join("place"), place(machine)?.join("\n"))?;
-    Results::parse(files)
+    transfer::out_of(machine, &format!("{WORK}/results"))
 }
 
 /// What an install makes of this project's own images.
@@ -147,23 +172,6 @@ fn of_images(machine: &mut dyn Machine) -> Result<Vec<Bundle>> {
         all.push(bundles::of_image(name, &config, &format!("{folder}/rootfs"))?);
     }
     Ok(all)
-}
-
-/// For work on the table: judges the reports of an earlier run once more, those in `SYSCTR_TEST_RESULTS`.
-#[test]
-#[ignore = "judges the folder SYSCTR_TEST_RESULTS, and does nothing without"]
-fn kept_reports_agree() -> Result<()> {
-    let Some(folder) = std::env::var_os("SYSCTR_TEST_RESULTS") else { return Ok(()) };
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        files.insert(entry.file_name().to_string_lossy().into_owned(), std::fs::read(entry.path())?);
-    }
-    let place = files.remove("place").context("there is no report in it that tells the place")?;
-    let place: Vec<String> = String::from_utf8(place)?.lines().map(str::to_owned).collect();
-    let names: Vec<String> = files.keys().filter_map(|name| Some(name.strip_suffix(".sysctr.code")?.into())).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    judge(&names, &Results::parse(files.clone())?, &place)
 }
 
 fn compare(bundles: &[&str], results: &Results) -> Result<Found> {
