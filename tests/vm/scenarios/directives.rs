@@ -230,7 +230,7 @@ pub fn a_drop_in_that_would_be_lost_is_told(machine: &mut dyn Machine) -> Result
         machine.run(
             "at=$(journalctl -n 1 --show-cursor -o cat | sed -n 's/^-- cursor: //p')
             systemctl reset-failed probe 2>/dev/null; timeout 20 systemctl start --wait probe 2>/dev/null; journalctl --sync
-            journalctl --no-pager -q -o cat -t perl --after-cursor=\"$at\"",
+            journalctl --no-pager -q -o cat -t perl --cursor=\"$at\"",
         )
     };
     for line in [

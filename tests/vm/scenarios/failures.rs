@@ -53,11 +53,8 @@ const CAUSES: [(&str, &str, u32, &str); 20] = [
     ("", "", 1, "reading /var/lib/sysctr/containers/tiny/deployments/1/config.json"),
 ];
 
-/// The same of a drop-in with a good config.json; a control group's limit holds only where the host has the controller.
-const AROUND: [(&str, &str, u32, &str); 2] = [
-    ("", "TemporaryFileSystem=/sys/fs/cgroup", 226, "the host has no cgroup v2 mounted"),
-    ("pids", "TasksMax=1", 226, "TasksMax="),
-];
+/// The same of a drop-in, with a config.json in which the container keeps to the host's cgroup namespace.
+const HIDDEN: (&str, u32, &str) = ("TemporaryFileSystem=/sys/fs/cgroup", 226, "the host has no cgroup v2 mounted");
 
 /// Every cause, one after the other.
 pub fn each_cause_is_told_and_the_next_start_works(machine: &mut dyn Machine) -> Result<()> {
@@ -75,17 +72,10 @@ pub fn each_cause_is_told_and_the_next_start_works(machine: &mut dyn Machine) ->
         let text = if place.is_empty() { whole[..100].to_owned() } else { changed(&whole, place, value)? };
         fails_and_starts_again(machine, &text, "", code, words).with_context(|| format!("{place}: {value}"))?;
     }
-    // In the host's cgroup namespace the container's view of its group is a part of what the host has mounted.
     let namespaces = r#"[{"type": "mount"}, {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}]"#;
+    let (line, code, words) = HIDDEN;
     let whole = changed(&whole, "/linux/namespaces", namespaces)?;
-    let controllers = machine.run("cat /sys/fs/cgroup/cgroup.controllers")?;
-    for (controller, line, code, words) in AROUND {
-        if !controller.is_empty() && !controllers.split(' ').any(|one| one == controller) {
-            continue;
-        }
-        fails_and_starts_again(machine, &whole, line, code, words).with_context(|| line)?;
-    }
-    Ok(())
+    fails_and_starts_again(machine, &whole, line, code, words).context(line)
 }
 
 fn fails_and_starts_again(machine: &mut dyn Machine, config: &str, line: &str, code: u32, words: &str) -> Result<()> {
@@ -105,9 +95,10 @@ fn fails_and_starts_again(machine: &mut dyn Machine, config: &str, line: &str, c
     ensure!(status.contains(words), "the status is {status:?}");
     let ended = machine.property("tiny", "ExecMainStatus")?;
     ensure!(ended == code.to_string(), "it ended with {ended}, not {code}: {status}");
-    // By its name: what else the journal knows of a process that ended at once depends on how busy it is.
+    // By its name: what else the journal knows of a process that ended at once depends on how busy it is. (Not by --after-cursor:
+    // that of systemd 252 passes over the first line that matches.)
     let lines = machine.run(&format!(
-        "journalctl --sync; journalctl -o cat -t tiny --after-cursor='{cursor}' | grep -c '^error: ' || true"
+        "journalctl --sync; journalctl -o cat -t tiny --cursor='{cursor}' | grep -c '^error: ' || true"
     ))?;
     ensure!(lines == "1", "the journal has {lines} lines of it");
     ensure!(processes(machine, "tiny")?.is_empty(), "a process of it stayed");
