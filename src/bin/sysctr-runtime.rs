@@ -8,6 +8,7 @@ use std::process::ExitCode;
 #[path = "../model"]
 mod model {
     pub mod idmap;
+    pub mod instance;
     pub mod process;
     pub mod user;
 }

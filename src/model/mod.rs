@@ -8,6 +8,7 @@ pub mod fault;
 pub mod host_lines;
 pub mod id_range;
 pub mod idmap;
+pub mod instance;
 pub mod layout;
 pub mod lint;
 pub mod manifest;

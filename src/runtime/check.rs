@@ -4,10 +4,10 @@
 use std::path::{Component, Path};
 
 use anyhow::{Context, Result, bail, ensure};
-use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, LinuxSeccompAction, Mount, Process, Spec, User};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Mount, Process, Spec, User};
 use serde_json::Value;
 
-use super::{hooks, schedule, sysctl, users};
+use super::{hooks, schedule, seccomp, sysctl, users};
 use crate::model::idmap::IdMap;
 
 /// Refuses a spec that this runtime cannot carry out whole, naming the field.
@@ -84,10 +84,7 @@ fn check_linux(linux: &Linux) -> Result<()> {
         check_resources(resources)?;
     }
     if let Some(seccomp) = linux.seccomp() {
-        ensure!(seccomp.listener_path().is_none(), "linux.seccomp.listenerPath is not supported");
-        let notifies = |action| action == LinuxSeccompAction::ScmpActNotify;
-        let any = seccomp.syscalls().iter().flatten().any(|rule| notifies(rule.action()));
-        ensure!(!any && !notifies(seccomp.default_action()), "the seccomp action SCMP_ACT_NOTIFY is not supported");
+        seccomp::check(seccomp)?;
     }
     for (key, value) in linux.sysctl().iter().flatten() {
         sysctl::check(linux, key, value)?;
@@ -281,6 +278,14 @@ mod tests {
             ("/linux", "namespaces", json!([{"type": "mount"}, {"type": "user", "path": "/x"}]), "joining a user"),
             ("/linux", "uidMappings", json!([{"containerID": 0, "hostID": 9, "size": 1}]), "needs a user namespace"),
             ("/linux", "resources", json!({"pids": {"limit": 5}}), "resources.pids"),
+            ("/linux", "seccomp", json!({"defaultAction": "SCMP_ACT_NOTIFY"}), "SCMP_ACT_NOTIFY"),
+            ("/linux", "seccomp", json!({"defaultAction": "SCMP_ACT_ERRNO"}), "refuses execve"),
+            (
+                "/linux",
+                "seccomp",
+                json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["execve"], "action": "SCMP_ACT_KILL"}]}),
+                "refuses execve",
+            ),
             ("/linux", "sysctl", json!({"kernel.panic": "1"}), "host's"),
             ("/linux", "sysctl", json!({"net.ipv4.ip_forward": "1"}), "net namespace"),
             ("/linux", "sysctl", json!({"net/../../kernel/panic": "1"}), "sysctl"),

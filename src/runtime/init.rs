@@ -212,7 +212,8 @@ impl Init {
         }
         self.stage.set(exit::NAMESPACE);
         if let Some(name) = spec.hostname() {
-            sethostname(name).with_context(|| format!("setting the hostname {name:?}"))?;
+            let setting = || format!("setting the hostname {name:?}: does the unit have ProtectHostname=yes?");
+            sethostname(name).with_context(setting)?;
         }
         if let Some(name) = spec.domainname() {
             sys::set_domainname(name).with_context(|| format!("setting the domainname {name:?}"))?;

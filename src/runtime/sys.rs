@@ -111,7 +111,11 @@ pub fn clone_into(namespaces: u64, sibling: bool, cgroup: Option<BorrowedFd>) ->
         ..CloneArgs::default()
     };
     // SAFETY: no stack is given, so the child runs on its own copy of ours, as after fork(2); `args` and `pidfd` outlive the call.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &args, size_of::<CloneArgs>()) })?;
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &args, size_of::<CloneArgs>()) });
+    let pid = pid.map_err(|error| match error.raw_os_error() {
+        Some(libc::EAGAIN) => io::Error::other("no room for one more process: is TasksMax= of the unit too low?"),
+        _ => error,
+    })?;
     if pid == 0 {
         return Ok(None);
     }

@@ -17,7 +17,8 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
-    directives, etcd, exec, failures, foreign, handover, hooks, httpd, many, refuse, sockets, trace, update, users,
+    directives, etcd, exec, failures, foreign, handover, hooks, httpd, limits, many, refuse, sockets, trace, update,
+    users,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -72,6 +73,7 @@ scenarios! {
     etcd_keeps_its_data_without_purge: super::etcd::keeps_its_data_without_purge;
     an_install_that_was_cut_is_finished_by_the_boot: super::etcd::is_finished_by_the_boot_after_a_cut;
     exec_runs_beside_the_service: super::exec::runs_beside_the_service;
+    exec_reaches_an_instance: super::exec::reaches_an_instance;
     exec_is_confined_as_the_service: super::exec::is_confined_as_the_service;
     exec_has_a_terminal: super::exec::has_a_terminal;
     run_throws_a_container_away: super::exec::throws_a_container_away;
@@ -119,6 +121,12 @@ fn two_hundred_containers_start_at_once() -> Result<()> {
 #[ignore = "minutes: `make test-long`"]
 fn two_hundred_containers_start_at_once_in_qemu() -> Result<()> {
     on_qemu("two-hundred", |machine| many::two_hundred(machine))
+}
+
+#[test]
+#[ignore = "systemd-nspawn has no controllers to limit by: `make test-long`"]
+fn limits_hold_as_for_a_plain_unit() -> Result<()> {
+    on_qemu("limits", |machine| limits::hold_as_for_a_plain_unit(machine))
 }
 
 #[test]
