@@ -8,6 +8,7 @@ pub mod credentials;
 pub mod dir;
 pub mod dropins;
 pub mod fsck;
+pub mod group;
 pub mod health;
 pub mod import;
 pub mod layer;
