@@ -227,6 +227,9 @@ pub struct UpdateArgs {
     /// Only say what there is
     #[arg(long)]
     pub check: bool,
+    /// All of them or none: if one is not well, all go back
+    #[arg(long, conflicts_with_all = ["no_rollback", "check"])]
+    pub together: bool,
     /// Do not restart anything: the next start is of the new deployment
     #[arg(long)]
     pub no_restart: bool,

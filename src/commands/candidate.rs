@@ -127,7 +127,7 @@ impl Candidate {
         bail!(Fault::new(Code::Refused, message).hint("--yes accepts them"))
     }
 
-    /// Writes the deployment beside what is in force, and lets systemd read its units.
+    /// Writes the deployment beside what is in force, and lets systemd read its units where a manager is given.
     pub fn stage<'a>(
         self,
         context: &Context,
@@ -164,7 +164,7 @@ impl Candidate {
         let parts = Parts { image: &image, record: record.clone(), config_json, files: rendered.files, mount_points };
         let staged = Staged::write(root, lock, store, parts).with_context(staging)?;
         if manager.is_some() {
-            units::verify(root, &name, id).with_context(staging)?;
+            units::verify(root, &[(&name, id)]).with_context(staging)?;
         }
         Ok((staged, record))
     }

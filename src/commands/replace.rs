@@ -72,20 +72,21 @@ impl<'a> Running<'a> {
         self.before.own.contains(&self.name.service_unit())
     }
 
+    /// Units of others that are to be updated too: what becomes of them is not for this one to see to.
+    pub fn leave(&mut self, units: &[String]) {
+        self.before.dependents.retain(|unit| !units.contains(unit));
+    }
+
     /// Lets what runs become `new`, whose files are placed already, and waits until it is well.
     pub fn become_new(&self, old: &Deployment, new: &Deployment) -> Result<()> {
+        become_all(&[Change { running: self, old, new }]).map_err(|(_, error)| error)
+    }
+
+    /// What has to be there before systemd reads the new units.
+    fn make_ready(&self) -> Result<()> {
         apply::sysusers(self.manager.is_some(), self.name, self.root)?;
         apply::tmpfiles(self.manager.is_some(), self.name, self.root)?;
-        let Some(manager) = self.manager else { return Ok(()) };
-        if self.is_up() {
-            start_limit::lift(self.name)?;
-        }
-        manager.reload()?;
-        let changed = if self.restart { self.restart(manager, old, new) } else { Ok(()) };
-        if start_limit::restore(self.name)? {
-            manager.reload()?;
-        }
-        changed
+        if self.is_up() { start_limit::lift(self.name) } else { Ok(()) }
     }
 
     fn restart(&self, manager: &Manager, old: &Deployment, new: &Deployment) -> Result<()> {
@@ -112,7 +113,11 @@ impl<'a> Running<'a> {
             return Ok(());
         }
         manager.reset_failed(&service);
-        manager.restart(&service)?;
+        // With another one that it requires it was restarted already, or it was never stopped.
+        match running(Some(manager), self.name)? == Some(new.id) {
+            true => manager.start(&service)?,
+            false => manager.restart(&service)?,
+        }
         health::stays_up(manager, &service, self.settle)?;
         // Those that went down with it come back with it.
         for unit in &self.before.dependents {
@@ -145,14 +150,7 @@ impl<'a> Running<'a> {
             self.become_new(new, old)
         };
         let back = back();
-        let failed = Quarantined {
-            digest: new.digest.clone(),
-            deployment: new.id,
-            cause: cause.clone(),
-            at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-        };
-        // The same image with other values may have been well before.
-        let noted = if new.digest == old.digest { Ok(()) } else { quarantine::add(self.root, self.lock, name, failed) };
+        let noted = quarantine(self.root, self.lock, old, new, &cause);
         back.and(noted)
             .and_then(|()| transaction::finish(self.root, self.lock, name))
             .and_then(|()| transaction::discard_staged(self.root, self.lock, name).map(drop))
@@ -163,6 +161,49 @@ impl<'a> Running<'a> {
             old.id
         )))
     }
+}
+
+/// One deployment in the place of another; the new one's files are placed already.
+pub struct Change<'a> {
+    pub running: &'a Running<'a>,
+    pub old: &'a Deployment,
+    pub new: &'a Deployment,
+}
+
+/// Lets what runs become the new deployments, one after the other, each when the one before it is well. The failure says at which one.
+pub fn become_all(changes: &[Change]) -> Result<(), (usize, anyhow::Error)> {
+    for (at, change) in changes.iter().enumerate() {
+        change.running.make_ready().map_err(|error| (at, error))?;
+    }
+    let Some((first, manager)) = changes.first().and_then(|one| Some((one, one.running.manager?))) else {
+        return Ok(());
+    };
+    manager.reload().map_err(|error| (0, error))?;
+    let restarting = changes.iter().enumerate().filter(|_| first.running.restart);
+    let changed = restarting.map(|(at, one)| (at, one.running.restart(manager, one.old, one.new)));
+    let changed = changed.map(|(at, done)| done.map_err(|error| (at, error))).collect::<Result<(), _>>();
+    let mut lifted = false;
+    for (at, change) in changes.iter().enumerate() {
+        lifted |= start_limit::restore(change.running.name).map_err(|error| (at, error))?;
+    }
+    if lifted {
+        manager.reload().map_err(|error| (0, error))?;
+    }
+    changed
+}
+
+/// The digest is not tried again by itself. The same image with other values may have been well before.
+pub fn quarantine(root: &Folder, lock: &StoreLock, old: &Deployment, new: &Deployment, cause: &str) -> Result<()> {
+    if new.digest == old.digest {
+        return Ok(());
+    }
+    let failed = Quarantined {
+        digest: new.digest.clone(),
+        deployment: new.id,
+        cause: cause.to_owned(),
+        at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+    };
+    quarantine::add(root, lock, &new.name, failed)
 }
 
 fn is_up(manager: &Manager, unit: &str) -> Result<bool> {

@@ -83,8 +83,11 @@ pub fn give_up(root: &Folder, lock: &StoreLock, journals: &[(ContainerName, Jour
     journals.iter().try_for_each(|(name, _)| transaction::discard_staged(root, lock, name).map(drop))
 }
 
-/// After a recovery: without a journal that belongs to it the group is over.
+/// After a recovery: without a journal that belongs to it the group is over, or it never began.
 pub fn end(root: &Folder) -> Result<()> {
+    if let Some(folder) = root.open(layout::GROUP.0)? {
+        folder.remove(&format!(".sysctr-{}.new", layout::GROUP.1))?;
+    }
     let open = is_open(root)?;
     let is_member = |journal: &Journal| journal.group && journal.operation == Operation::Update;
     if open && !state::containers(root)?.iter().any(|one| one.journal.as_ref().is_some_and(is_member)) {
