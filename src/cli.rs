@@ -1,6 +1,6 @@
 //! The command line: text becomes types here and nowhere behind.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
@@ -29,6 +29,10 @@ pub struct Cli {
     /// Say only what went wrong
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = EVERYWHERE)]
     pub quiet: bool,
+    /// Wait while another sysctr is at work, as long as it takes or so many seconds
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds, help_heading = EVERYWHERE)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "infinity")]
+    pub wait: Option<Duration>,
     #[command(subcommand)]
     pub verb: Verb,
 }
@@ -183,6 +187,14 @@ pub struct RunArgs {
     /// What takes the place of the image's Cmd; its Entrypoint stays
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match (text, text.parse()) {
+        ("infinity", _) => Ok(Duration::MAX),
+        (_, Ok(seconds)) => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("{text:?} is no number of seconds")),
+    }
 }
 
 fn folder(text: &str) -> Result<PathBuf, String> {

@@ -35,7 +35,7 @@ enum Plan {
 /// Installs an image.
 pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
     let name = name(args.name.as_ref(), &args.image)?;
-    let (root, lock) = context.begin("install")?;
+    let (root, lock) = context.begin_now("install")?;
     let manager = context.manager()?;
     let store = Store::open_or_create(&lock)?;
     let candidate = match plan(context, args, &name, &root, &lock, &store)? {

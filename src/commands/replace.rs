@@ -180,8 +180,8 @@ pub fn become_all(changes: &[Change]) -> Result<(), (usize, anyhow::Error)> {
     };
     manager.reload().map_err(|error| (0, error))?;
     let restarting = changes.iter().enumerate().filter(|_| first.running.restart);
-    let changed = restarting.map(|(at, one)| (at, one.running.restart(manager, one.old, one.new)));
-    let changed = changed.map(|(at, done)| done.map_err(|error| (at, error))).collect::<Result<(), _>>();
+    let mut restarted = restarting.map(|(at, one)| (at, one.running.restart(manager, one.old, one.new)));
+    let changed = restarted.try_for_each(|(at, done)| done.map_err(|error| (at, error)));
     let mut lifted = false;
     for (at, change) in changes.iter().enumerate() {
         lifted |= start_limit::restore(change.running.name).map_err(|error| (at, error))?;

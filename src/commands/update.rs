@@ -62,7 +62,7 @@ pub fn run(context: &Context, args: &UpdateArgs) -> Result<()> {
         let updater = Updater { context, args, root: context.folder()?, settings: settings::load(&context.folder()?)? };
         return updater.each(|name| updater.check(name));
     }
-    let (root, lock) = context.begin("update")?;
+    let (root, lock) = context.begin_now("update")?;
     let settings = settings::load(&root)?;
     let updater = Updater { context, args, root, settings };
     let store = Store::open_or_create(&lock)?;
