@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, bail};
 
 use sysctr::{
     host::{
-        apply, dir::Folder, health, lock::StoreLock, process, quarantine, start_limit, state, systemd::Manager,
-        transaction, units,
+        apply, dependents, dir::Folder, health, lock::StoreLock, process, quarantine, start_limit, state,
+        systemd::Manager, transaction, units,
     },
     model::{
         deployment::{Deployment, Journal, Quarantined},
@@ -15,9 +15,6 @@ use sysctr::{
         name::ContainerName,
     },
 };
-
-/// How long units that require the container may take to come back.
-const DEPENDENTS: Duration = Duration::from_secs(120);
 
 /// What is needed to change what runs.
 pub struct Running<'a> {
@@ -58,11 +55,7 @@ impl<'a> Running<'a> {
                     before.own.push(unit.clone());
                 }
             }
-            for unit in manager.required_by(&name.service_unit())? {
-                if !deployment.units.contains(&unit) && is_up(manager, &unit)? {
-                    before.dependents.push(unit);
-                }
-            }
+            before.dependents = dependents::of(manager, &name.service_unit(), &deployment.units)?;
         }
         Ok(Running { root, lock, manager, name, settle, restart, before })
     }
@@ -120,13 +113,7 @@ impl<'a> Running<'a> {
         }
         health::stays_up(manager, &service, self.settle)?;
         // Those that went down with it come back with it.
-        for unit in &self.before.dependents {
-            if !is_up(manager, unit)? {
-                manager.reset_failed(unit);
-                manager.start(unit).with_context(|| format!("bringing back {unit}, which requires it"))?;
-            }
-        }
-        health::come_back(manager, &self.before.dependents, DEPENDENTS)
+        dependents::come_back(manager, &self.before.dependents, self.settle)
     }
 
     /// After `cause`: puts `old` back in force and in the place of `new`, and remembers that the image of `new` failed.

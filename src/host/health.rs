@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 
 use super::systemd::Manager;
 
@@ -30,22 +30,6 @@ pub fn stays_up(manager: &Manager, unit: &str, settle: Duration) -> Result<()> {
         }
         sleep(POLL);
     }
-}
-
-/// Waits until none of these units is on its way any more; then each of them is active, or it is named.
-pub fn come_back(manager: &Manager, units: &[String], deadline: Duration) -> Result<()> {
-    let end = Instant::now() + deadline;
-    for unit in units {
-        loop {
-            let state = manager.state(unit)?;
-            match state.active.as_str() {
-                "active" => break,
-                "activating" | "deactivating" | "reloading" if Instant::now() < end => sleep(POLL),
-                other => bail!("{unit}, which requires it, is {other} ({})", state.sub),
-            }
-        }
-    }
-    Ok(())
 }
 
 fn seconds(time: Duration) -> String {

@@ -5,6 +5,7 @@ pub mod archive;
 pub mod blob;
 pub mod content;
 pub mod credentials;
+pub mod dependents;
 pub mod dir;
 pub mod dropins;
 pub mod fsck;

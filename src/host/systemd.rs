@@ -140,9 +140,15 @@ impl Manager {
         Ok(self.property::<String>(unit, SERVICE, "Type")? == "oneshot")
     }
 
-    /// The units that do not run without this one.
+    /// Whether it is such a job, and nothing of it counts as running afterwards.
+    pub fn ends_by_itself(&self, unit: &str) -> Result<bool> {
+        Ok(self.is_oneshot(unit)? && !self.property::<bool>(unit, SERVICE, "RemainAfterExit")?)
+    }
+
+    /// The units that are stopped or restarted with this one.
     pub fn required_by(&self, unit: &str) -> Result<Vec<String>> {
-        let lists = ["RequiredBy", "BoundBy", "ConsistsOf"].map(|name| self.property::<Vec<String>>(unit, UNIT, name));
+        let inverse = ["RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf", "PropagatesStopTo"];
+        let lists = inverse.map(|name| self.property::<Vec<String>>(unit, UNIT, name));
         Ok(lists.into_iter().collect::<Result<Vec<_>>>()?.concat())
     }
 
