@@ -65,9 +65,10 @@ impl<'a> Running<'a> {
         self.before.own.contains(&self.name.service_unit())
     }
 
-    /// Units of others that are to be updated too: what becomes of them is not for this one to see to.
-    pub fn leave(&mut self, units: &[String]) {
-        self.before.dependents.retain(|unit| !units.contains(unit));
+    /// Leaves it to others, which are updated too, to bring their own units back, and to `later` ones what requires those as well.
+    pub fn leave_to(&mut self, units: &[String], later: &[Running]) {
+        let theirs = |unit: &String| units.contains(unit) || later.iter().any(|it| it.before.dependents.contains(unit));
+        self.before.dependents.retain(|unit| !theirs(unit));
     }
 
     /// Lets what runs become `new`, whose files are placed already, and waits until it is well.

@@ -92,7 +92,11 @@ fn update(
     for one in &old {
         running.push(Running::look(root, lock, manager, one, settle, restart)?);
     }
-    running.iter_mut().for_each(|one| one.leave(&all));
+    for at in 0..running.len() {
+        if let (_, [one, later @ ..]) = running.split_at_mut(at) {
+            one.leave_to(&all, later);
+        }
+    }
     let journals = group::replace(root, lock, members).with_context(|| format!("updating {words}"))?;
     let running = Group { updater, lock, running, old: old.clone(), new: new.clone() };
     if let Err((at, cause)) = become_all(&running.changes()) {

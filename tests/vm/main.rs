@@ -17,7 +17,8 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
-    directives, etcd, exec, failures, foreign, handover, hooks, httpd, many, refuse, sockets, trace, update,
+    dependents, directives, etcd, exec, failures, foreign, handover, hooks, httpd, many, refuse, sockets, together,
+    trace, update, updates,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -100,6 +101,10 @@ scenarios! {
     a_drop_in_that_would_be_lost_is_told: super::directives::a_drop_in_that_would_be_lost_is_told;
     an_update_is_kept_only_if_the_service_is_well: super::update::is_kept_only_if_well;
     an_image_that_failed_is_not_tried_twice: super::update::is_not_tried_twice;
+    an_update_that_fails_in_any_way_leaves_the_old_one: super::updates::fails_in_any_way;
+    unusual_updates_and_one_bad_of_twenty: super::updates::unusual_ones_and_twenty;
+    containers_are_updated_as_one_or_none: super::together::all_or_none;
+    what_requires_an_updated_service_comes_back: super::dependents::come_back;
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
     a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;
     a_full_disk_changes_nothing: super::refuse::a_full_disk_changes_nothing;

@@ -39,7 +39,18 @@ pub fn images(folder: &Path) -> Result<()> {
         folder,
         "tiny-broken",
         &[("exports/manifest.json", &MANIFEST.replace("\"/bin/tiny\"]", "\"/bin/tiny\", \"end\"]"))],
-    )
+    )?;
+    with_word(folder, "tiny-silent", "silent")?;
+    with_word(folder, "tiny-crash", "crash")?;
+    with_word(folder, "tiny-value", "{{values.word}}")
+}
+
+/// The program's argument, and a value that can be that argument.
+fn with_word(folder: &Path, name: &str, word: &str) -> Result<()> {
+    let value = r#""values": {"word": {"type": "string", "default": "X_A=1"}}, "container""#;
+    let manifest = MANIFEST.replace("\"container\"", value);
+    let manifest = manifest.replace("\"/bin/tiny\"]", &format!("\"/bin/tiny\", \"{word}\"]"));
+    image(folder, name, &[("exports/manifest.json", &manifest)])
 }
 
 fn image(folder: &Path, name: &str, more: &[(&str, &str)]) -> Result<()> {
