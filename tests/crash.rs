@@ -218,42 +218,6 @@ fn an_update_of_two_as_one_cut_anywhere_leaves_both_old_or_both_new() {
 }
 
 #[test]
-fn what_two_containers_come_to_is_decided_by_one_record() {
-    let case = of_two(&["update", "app", "other", "--together"]);
-    let verb: Vec<&str> = case.verb.iter().map(String::as_str).collect();
-    let there = |file: &str| case.host.at("etc/sysctr").join(file).exists();
-    let (mut back, mut kept) = (0, 0);
-    for number in 1.. {
-        case.reset();
-        if !case.cut(&verb, "unlinkat", number) {
-            break;
-        }
-        let journals = ["app", "other"].map(|name| there(&format!("containers/{name}/journal.json")));
-        let place = format!("cut before unlinkat {number}, journals {journals:?}");
-        match (journals, there("group.json")) {
-            // undecided
-            ([true, true], true) => back += 1,
-            // the control: the same with an undecided group is neither old nor new
-            ([false, true], false) => {
-                kept += 1;
-                case.host.write("etc/sysctr/group.json", r#"{"version": 1, "members": ["app", "other"]}"#);
-                case.host.does(&["recover"]);
-                assert!(!case.is_whole(&case.host.tree()), "{place}: the record decided nothing");
-                case.reset();
-                assert!(case.cut(&verb, "unlinkat", number));
-                case.host.does(&["recover"]);
-                assert_same(&case.after, &case.host.tree(), &place);
-                continue;
-            }
-            _ => {}
-        }
-        case.host.does(&["recover"]);
-        case.assert_whole(&place);
-    }
-    assert!(back > 0 && kept > 0, "{back} were undecided and {kept} decided: the test shows nothing");
-}
-
-#[test]
 fn a_rollback_cut_anywhere_is_done_or_not_begun() {
     check(&updated(&["rollback", "app"], |host| drop(host.does(&["update", "app"]))));
 }
