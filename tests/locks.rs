@@ -34,14 +34,15 @@ fn hold(host: &Host) -> Holder {
     strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=renameat", "-e", "inject=renameat:signal=STOP:when=3"]);
     strace.arg(env!("CARGO_BIN_EXE_sysctr")).arg("--root").arg(host.root()).args(["update", "app"]);
     let strace = strace.stdout(Stdio::null()).spawn().expect("strace(1), see tests/deps.sh");
+    let mut holder = Holder { strace, pid: String::new() };
     let end = Instant::now() + Duration::from_secs(60);
     loop {
         let note = std::fs::read_to_string(host.at("var/lib/sysctr/lock")).unwrap_or_default();
-        let pid = note.split_whitespace().next().unwrap_or_default().to_owned();
-        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        holder.pid = note.split_whitespace().next().unwrap_or_default().to_owned();
+        let state = std::fs::read_to_string(format!("/proc/{}/stat", holder.pid)).unwrap_or_default();
         if note.contains("update") && [") T ", ") t "].iter().any(|stopped| state.contains(stopped)) {
             sleep(Duration::from_millis(200));
-            return Holder { strace, pid };
+            return holder;
         }
         assert!(Instant::now() < end, "it was never stopped: {note:?} {state:?}");
         sleep(Duration::from_millis(20));
