@@ -98,17 +98,23 @@ fn update(
         }
     }
     let journals = group::replace(root, lock, members).with_context(|| format!("updating {words}"))?;
-    let running = Group { updater, lock, running, old: old.clone(), new: new.clone() };
-    if let Err((at, cause)) = become_all(&running.changes()) {
-        bail!(running.go_back(&journals, at, cause));
+    let group = Group { updater, lock, running, old: old.clone(), new: new.clone() };
+    if let Err((at, cause)) = become_all(&group.changes()) {
+        bail!(group.go_back(&journals, at, cause));
     }
     group::keep(root, lock, &journals)?;
-    for new in &new {
+    for (new, running) in new.iter().zip(&group.running) {
         quarantine::forget(root, lock, &new.name, &new.digest)?;
         if let Err(error) = updater.retire(new, manager) {
             updater.context.output.warn(format!("{}: {error:#}", new.name));
         }
-        updater.say(format!("updated {} to {} (deployment {})", new.name, short(&new.digest), new.id));
+        updater.say(format!(
+            "updated {} to {} (deployment {}){}",
+            new.name,
+            short(&new.digest),
+            new.id,
+            updater.idle(running)
+        ));
     }
     Ok(new)
 }
@@ -135,22 +141,17 @@ fn order(updater: &Updater, next: &BTreeMap<ContainerName, Next>) -> Result<Vec<
     })?)
 }
 
-/// Going back over a format would need all of their states of one moment.
+/// Going back over a format would need the state of all of them at one moment.
 fn refuse_other_format(old: &Deployment, new: &Deployment) -> Result<()> {
-    if old.raises_epoch_of(new) {
-        bail!(replace::older_format(new, old));
+    if !new.raises_epoch_of(old) && !old.raises_epoch_of(new) {
+        return Ok(());
     }
-    if new.raises_epoch_of(old) {
-        let message = format!(
-            "{}: the new image keeps its state in format {}, the old one in {}: with others it cannot go back",
-            new.name, new.epoch, old.epoch
-        );
-        bail!(
-            Fault::new(Code::Failed, message)
-                .hint(format!("nothing is updated; `sysctr update {}` by itself", new.name))
-        );
-    }
-    Ok(())
+    let name = &new.name;
+    let message = format!(
+        "updating {name}: the new image keeps its state in format {}, the old one in {}, and so it cannot be one with others",
+        new.epoch, old.epoch
+    );
+    bail!(Fault::new(Code::Failed, message).hint(format!("nothing is updated; `sysctr update {name}` goes by itself")))
 }
 
 impl Group<'_> {

@@ -207,13 +207,17 @@ impl Updater<'_> {
             }
             Err(error) => bail!(running.go_back(&journal, old, &new, error)?),
         }
-        let idle = match (running.is_up(), manager) {
+        self.say(format!("updated {name} to {} (deployment {}){}", short(&new.digest), new.id, self.idle(&running)));
+        Ok(new)
+    }
+
+    /// What more there is to say of a service that was not restarted.
+    pub fn idle(&self, running: &Running) -> &'static str {
+        match (running.is_up(), running.manager) {
             (false, Some(_)) if self.args.no_restart => "; the next start is of that one",
             (false, Some(_)) => "; it is not running",
             _ => "",
-        };
-        self.say(format!("updated {name} to {} (deployment {}){idle}", short(&new.digest), new.id));
-        Ok(new)
+        }
     }
 
     pub fn say(&self, line: String) {
