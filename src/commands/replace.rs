@@ -12,6 +12,7 @@ use sysctr::{
     model::{
         deployment::{Deployment, Journal, Quarantined},
         fault::{Code, Fault},
+        health::Verdict,
         name::ContainerName,
     },
 };
@@ -72,23 +73,23 @@ impl<'a> Running<'a> {
         self.before.own.contains(&self.name.service_unit())
     }
 
-    /// Lets what runs become `new`, whose files are placed already, and waits until it is well.
-    pub fn become_new(&self, old: &Deployment, new: &Deployment) -> Result<()> {
+    /// Lets what runs become `new`, whose files are placed already, and waits until it is well; none where it does not run.
+    pub fn become_new(&self, old: &Deployment, new: &Deployment) -> Result<Option<Verdict>> {
         apply::sysusers(self.manager.is_some(), self.name, self.root)?;
         apply::tmpfiles(self.manager.is_some(), self.name, self.root)?;
-        let Some(manager) = self.manager else { return Ok(()) };
+        let Some(manager) = self.manager else { return Ok(None) };
         if self.is_up() {
             start_limit::lift(self.name)?;
         }
         manager.reload()?;
-        let changed = if self.restart { self.restart(manager, old, new) } else { Ok(()) };
+        let changed = if self.restart { self.restart(manager, old, new) } else { Ok(None) };
         if start_limit::restore(self.name)? {
             manager.reload()?;
         }
         changed
     }
 
-    fn restart(&self, manager: &Manager, old: &Deployment, new: &Deployment) -> Result<()> {
+    fn restart(&self, manager: &Manager, old: &Deployment, new: &Deployment) -> Result<Option<Verdict>> {
         let service = self.name.service_unit();
         let starter = |unit: &&String| !unit.ends_with(".service");
         for unit in old.units.iter().filter(starter).filter(|unit| !new.units.contains(unit)) {
@@ -109,11 +110,11 @@ impl<'a> Running<'a> {
             manager.restart(unit)?;
         }
         if !self.is_up() {
-            return Ok(());
+            return Ok(None);
         }
         manager.reset_failed(&service);
-        manager.restart(&service)?;
-        health::stays_up(manager, &service, self.settle)?;
+        manager.restart(&service).map_err(|error| health::explain(manager, &service, error))?;
+        let verdict = health::judge(manager, new, self.settle)?;
         // Those that went down with it come back with it.
         for unit in &self.before.dependents {
             if !is_up(manager, unit)? {
@@ -121,7 +122,8 @@ impl<'a> Running<'a> {
                 manager.start(unit).with_context(|| format!("bringing back {unit}, which requires it"))?;
             }
         }
-        health::come_back(manager, &self.before.dependents, DEPENDENTS)
+        health::come_back(manager, &self.before.dependents, DEPENDENTS)?;
+        Ok(Some(verdict))
     }
 
     /// After `cause`: puts `old` back in force and in the place of `new`, and remembers that the image of `new` failed.
@@ -140,7 +142,7 @@ impl<'a> Running<'a> {
                 .hint(format!("`systemctl status {name}` and `sysctr show {name}` tell how it is"))
         };
         // The journal stays until the old one runs: cut short here, recovery does it again, and takes nothing away beneath a program.
-        let back = || -> Result<()> {
+        let back = || -> Result<Option<Verdict>> {
             transaction::go_back(self.root, self.lock, name, journal)?;
             self.become_new(new, old)
         };
@@ -153,15 +155,18 @@ impl<'a> Running<'a> {
         };
         // The same image with other values may have been well before.
         let noted = if new.digest == old.digest { Ok(()) } else { quarantine::add(self.root, self.lock, name, failed) };
-        back.and(noted)
-            .and_then(|()| transaction::finish(self.root, self.lock, name))
-            .and_then(|()| transaction::discard_staged(self.root, self.lock, name).map(drop))
+        let verdict = back
+            .and_then(|verdict| noted.map(|()| verdict))
+            .and_then(|verdict| transaction::finish(self.root, self.lock, name).map(|()| verdict))
+            .and_then(|verdict| transaction::discard_staged(self.root, self.lock, name).map(|_| verdict))
             .map_err(needs_you)?;
-        let message = format!("updating {name} to deployment {} failed and was rolled back: {cause}", new.id);
-        Ok(Fault::new(Code::RolledBack, message).hint(format!(
-            "it runs deployment {} again; `journalctl -u {name}` tells more; a newer image or `--to` tries again",
-            old.id
-        )))
+        let again = match verdict {
+            Some(verdict) => format!("deployment {} runs again: {verdict}", old.id),
+            None => format!("deployment {} is in force again", old.id),
+        };
+        let message = format!("updating {name} to deployment {} failed and was rolled back: {cause}; {again}", new.id);
+        Ok(Fault::new(Code::RolledBack, message)
+            .hint(format!("`journalctl -u {name}` tells more; a newer image or `--to` tries again")))
     }
 }
 

@@ -253,10 +253,11 @@ impl Updater<'_> {
             bail!(replace::older_format(&new, old));
         }
         let journal = staged.replace(lock, old.id).with_context(updating)?;
-        match running.become_new(old, &new) {
-            Ok(()) => {
+        let verdict = match running.become_new(old, &new) {
+            Ok(verdict) => {
                 transaction::finish(&self.root, lock, name)?;
                 quarantine::forget(&self.root, lock, name, &new.digest)?;
+                verdict
             }
             Err(error) if self.args.no_rollback || new.raises_epoch_of(old) => {
                 transaction::finish(&self.root, lock, name)?;
@@ -264,11 +265,12 @@ impl Updater<'_> {
                 bail!(Fault::new(Code::NeedsYou, message).hint(format!("`sysctr rollback {name}` goes back")));
             }
             Err(error) => bail!(running.go_back(&journal, old, &new, error)?),
-        }
-        let idle = match (running.is_up(), manager) {
-            (false, Some(_)) if self.args.no_restart => "; the next start is of that one",
-            (false, Some(_)) => "; it is not running",
-            _ => "",
+        };
+        let idle = match (verdict, manager) {
+            (Some(verdict), _) => format!(": {verdict}"),
+            (None, Some(_)) if self.args.no_restart => "; the next start is of that one".to_owned(),
+            (None, Some(_)) => "; it is not running".to_owned(),
+            (None, None) => String::new(),
         };
         self.say(format!("updated {name} to {} (deployment {}){idle}", short(&new.digest), new.id));
         Ok(new)

@@ -52,6 +52,18 @@ pub struct UnitState {
     pub file_state: String,
 }
 
+/// The end of a run of a service.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct End {
+    /// `success`, `exit-code`, `signal`, `timeout`, `protocol`, ...
+    pub result: String,
+    /// The main process's exit code or signal.
+    pub status: i32,
+    /// What it last said of itself.
+    pub text: String,
+}
+
 impl Manager {
     /// Connects, or none where systemd does not run this system (sd_booted(3)).
     pub fn connect() -> Result<Option<Manager>> {
@@ -138,6 +150,15 @@ impl Manager {
     /// Whether a service is a job that runs to its end: nothing of it stays to be restarted.
     pub fn is_oneshot(&self, unit: &str) -> Result<bool> {
         Ok(self.property::<String>(unit, SERVICE, "Type")? == "oneshot")
+    }
+
+    /// How the last run of a service ended.
+    pub fn end(&self, unit: &str) -> Result<End> {
+        Ok(End {
+            result: self.property(unit, SERVICE, "Result")?,
+            status: self.property(unit, SERVICE, "ExecMainStatus")?,
+            text: self.property(unit, SERVICE, "StatusText")?,
+        })
     }
 
     /// The units that do not run without this one.

@@ -5,6 +5,7 @@ pub mod devices;
 pub mod digest;
 pub mod directives;
 pub mod fault;
+pub mod health;
 pub mod host_lines;
 pub mod layout;
 pub mod lint;

@@ -1,0 +1,208 @@
+//! One try of a health test: a program in the container, or a connection from the container's own network.
+//!
+//! The image is hostile: its program gets what the service's own has, what it says is cut, and it is ended when its time is up; a
+//! connection is made from an address to that same address, so it reaches nobody but the container and, on the host's network, the host.
+
+use std::{
+    fs,
+    io::{self, PipeReader, Read},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use http_body_util::Empty;
+use hyper::{Request, body::Bytes, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::{
+        signal::{Signal, kill, killpg},
+        wait::{Id, WaitPidFlag, waitid},
+    },
+    unistd::Pid,
+};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::{
+    enter,
+    process::{self, Inside},
+    systemd::Manager,
+};
+use crate::model::{
+    deployment::Deployment,
+    health::{HealthTest, Http, Probe, seconds},
+    layout,
+    process::{Exec, Wishes},
+};
+
+const POLL: Duration = Duration::from_millis(20);
+/// What is kept of what a program says.
+const SAID: usize = 4096;
+/// What is shown of it.
+const SHOWN: usize = 160;
+/// An answer's status and headers are never larger.
+const HEAD_LIMIT: usize = 16 << 10;
+
+/// Tries once. Gives in words what was well, or fails in words with what was not.
+pub fn attempt(manager: &Manager, deployment: &Deployment, test: &HealthTest) -> Result<String> {
+    let unit = deployment.name.service_unit();
+    let (main, group) = manager.main_process(&unit)?.with_context(|| format!("{unit} has no main process"))?;
+    let inside = process::of_service(main, &group).context("entering the container")?;
+    match &test.probe {
+        Probe::Exec(args) => run(deployment, &inside, &group, args, test)?,
+        Probe::Http(http) => {
+            let answer = in_its_network(&inside, test.timeout, get(http));
+            let status = answer.map_err(|error| anyhow!("{} got no answer: {error:#}", test.probe))?;
+            let (low, high) = http.status;
+            ensure!((low..=high).contains(&status), "{} answered {status}", test.probe);
+            return Ok(format!("{} answered {status}", test.probe));
+        }
+        Probe::Tcp(address) => {
+            let connected = in_its_network(&inside, test.timeout, connect(*address));
+            connected.map_err(|error| anyhow!("{} was not made: {error:#}", test.probe))?;
+            return Ok(format!("{} was made", test.probe));
+        }
+    }
+    Ok(format!("{} ended with 0", test.probe))
+}
+
+/// Runs a future where the container's network is. Only this thread goes there.
+fn in_its_network<T: Send>(
+    inside: &Inside,
+    limit: Duration,
+    work: impl Future<Output = Result<T>> + Send,
+) -> Result<T> {
+    let there = || -> Result<T> {
+        setns(&inside.pidfd, CloneFlags::CLONE_NEWNET).context("entering the container's network")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let worked = runtime.block_on(async { tokio::time::timeout(limit, work).await });
+        worked.map_err(|_| anyhow!("{} are over", seconds(limit)))?
+    };
+    thread::scope(|scope| scope.spawn(there).join()).map_err(|_| anyhow!("the try broke off"))?
+}
+
+/// Connects from the address itself: what is no address of this network is not reached.
+async fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(plain)?;
+    socket.bind(SocketAddr::new(address.ip(), 0)).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrNotAvailable => anyhow!("{} is no address of the container's network", address.ip()),
+        _ => plain(error),
+    })?;
+    let stream = socket.connect(address).await.map_err(plain)?;
+    // TCP lets a port that nobody listens on connect to itself.
+    ensure!(stream.local_addr()? != stream.peer_addr()?, "nobody listens");
+    Ok(stream)
+}
+
+async fn get(http: &Http) -> Result<u16> {
+    let stream = connect(http.address).await?;
+    let (mut sender, connection) =
+        http1::Builder::new().max_buf_size(HEAD_LIMIT).handshake(TokioIo::new(stream)).await.map_err(said)?;
+    let connection = tokio::spawn(connection);
+    let request = Request::get(&http.path)
+        .header(header::HOST, http.address.to_string())
+        .header(header::USER_AGENT, "sysctr")
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())?;
+    let answer = sender.send_request(request).await.map_err(said)?;
+    // The body is nobody's concern.
+    connection.abort();
+    Ok(answer.status().as_u16())
+}
+
+/// The cause alone, without the number that Rust adds.
+fn plain(error: io::Error) -> anyhow::Error {
+    match error.raw_os_error() {
+        Some(number) => anyhow!("{}", nix::errno::Errno::from_raw(number).desc().to_lowercase()),
+        None => anyhow!("{error}"),
+    }
+}
+
+fn said(error: hyper::Error) -> anyhow::Error {
+    if error.is_parse() { anyhow!("that is not HTTP ({error})") } else { anyhow!("{error}") }
+}
+
+/// Runs a program of the image, as `sysctr exec` would.
+fn run(deployment: &Deployment, inside: &Inside, group: &str, args: &[String], test: &HealthTest) -> Result<()> {
+    let id = process::deployment(&deployment.name, group).unwrap_or(deployment.id);
+    let request = Exec {
+        container: deployment.name.to_string(),
+        deployment: PathBuf::from(format!("/{}", layout::deployment(&deployment.name, id))),
+        cgroup: inside.cgroup.clone(),
+        wishes: Wishes { args: args.to_vec(), ..Wishes::default() },
+    };
+    let mut entering = enter::prepare(&inside.pidfd, &request)?;
+    let (reader, writer) = io::pipe().context("making a pipe")?;
+    let command = entering.command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+    let mut child = command.spawn().with_context(|| format!("running {}", layout::RUNTIME))?;
+    // Its ends of the pipe; ours would keep the reader waiting.
+    drop(entering);
+    let reader = thread::spawn(move || last_words(reader));
+    let ended = wait(&mut child, test.timeout);
+    let words = reader.join().unwrap_or_default();
+    let words = if words.is_empty() { words } else { format!(" ({words})") };
+    match ended? {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => Err(anyhow!("{} {}{words}", test.probe, ending(status))),
+        None => Err(anyhow!("{} did not end within {}{words}", test.probe, seconds(test.timeout))),
+    }
+}
+
+fn ending(status: ExitStatus) -> String {
+    status.code().map_or_else(|| "was killed".to_owned(), |code| format!("ended with {code}"))
+}
+
+/// How it ended; none where its time was up, and then nothing of it runs any more.
+fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= end {
+            end_all(child);
+            return Ok(None);
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// Ends the program with everything in its session's first group, and whoever waits for it. While that one is held, its children keep
+/// their numbers.
+fn end_all(child: &mut Child) {
+    let Ok(number) = i32::try_from(child.id()) else { return };
+    let waiter = Pid::from_raw(number);
+    let held = kill(waiter, Signal::SIGSTOP).and_then(|()| {
+        let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        waitid(Id::Pid(waiter), flags)
+    });
+    if held.is_ok() {
+        let children = fs::read_to_string(format!("/proc/{number}/task/{number}/children")).unwrap_or_default();
+        for program in children.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw) {
+            // The program leads a group once it is born; before, there is none of that number.
+            let _ = killpg(program, Signal::SIGKILL);
+            let _ = kill(program, Signal::SIGKILL);
+        }
+    }
+    // Its end ends what it has started, should it have come to no more than that.
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// The last line that is not empty, cut, without control characters.
+fn last_words(mut reader: PipeReader) -> String {
+    let (mut kept, mut chunk) = (Vec::new(), [0; SAID]);
+    while let Ok(length @ 1..) = reader.read(&mut chunk) {
+        kept.extend_from_slice(&chunk[..length]);
+        let surplus = kept.len().saturating_sub(SAID);
+        kept.drain(..surplus);
+    }
+    let text = String::from_utf8_lossy(&kept);
+    let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    line.trim().chars().filter(|c| !c.is_control()).take(SHOWN).collect()
+}
