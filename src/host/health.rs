@@ -23,6 +23,8 @@ use crate::model::{
 const POLL: Duration = Duration::from_millis(200);
 /// Longer than systemd lets a start run by default.
 const STARTING: Duration = Duration::from_secs(15 * 60);
+/// What is shown of what a program says of itself.
+const SHOWN: usize = 160;
 const FOLDER: &str = "run/sysctr/health";
 
 /// Judges the service of a deployment that was started a moment ago; one that is still being started is waited for. It has to be well by
@@ -61,7 +63,7 @@ fn why(manager: &Manager, unit: &str) -> String {
         "protocol" => "it ended before it was ready".to_owned(),
         other => other.to_owned(),
     };
-    let said = end.text.trim();
+    let said: String = end.text.trim().chars().take(SHOWN).collect();
     if said.is_empty() { format!(" ({how})") } else { format!(" ({how}: {said})") }
 }
 

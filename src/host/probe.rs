@@ -206,3 +206,78 @@ fn last_words(mut reader: PipeReader) -> String {
     let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
     line.trim().chars().filter(|c| !c.is_control()).take(SHOWN).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{io::Write, net::TcpListener};
+
+    /// Asks a server that says `words`, again and again where `endless`.
+    fn asked(words: &'static [u8], endless: bool, limit: Duration) -> Result<u16> {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let http = Http { address: listener.local_addr().expect("its address"), path: "/x".into(), status: (200, 399) };
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept()?;
+            while stream.write_all(words).is_ok() && endless {}
+            thread::sleep(Duration::from_secs(5));
+            Ok::<_, io::Error>(())
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let asked = runtime.block_on(async { tokio::time::timeout(limit, get(&http)).await });
+        asked.map_err(|_| anyhow!("too slow"))?
+    }
+
+    #[test]
+    fn a_hostile_answer_takes_neither_memory_nor_time() {
+        let second = Duration::from_secs(2);
+        assert_eq!(asked(b"HTTP/1.1 204 x\r\n\r\n", false, second).expect("an answer"), 204);
+        // The body is not waited for.
+        assert_eq!(asked(b"HTTP/1.1 503 x\r\ncontent-length: 9\r\n\r\n", false, second).expect("an answer"), 503);
+        let said = |words, endless| asked(words, endless, second).expect_err("no answer").to_string();
+        assert!(said(b"SSH-2.0-x\r\n", false).contains("that is not HTTP"));
+        assert!(said(b"HTTP/1.1 200 x\r\na: ", false).contains("too slow"));
+        assert!(said(b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", true).contains("that is not HTTP"));
+        let headers = said(b"HTTP/1.1 100 x\r\n\r\n", true);
+        assert!(headers.contains("too slow") || headers.contains("that is not HTTP"), "{headers}");
+    }
+
+    #[test]
+    fn only_an_own_address_is_reached() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let refused = |address: &str| {
+            runtime.block_on(connect(address.parse().expect("an address"))).expect_err(address).to_string()
+        };
+        assert!(refused("192.0.2.1:80").contains("no address of the container's network"));
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+        assert!(refused(&format!("127.0.0.1:{port}")).contains("connection refused"));
+    }
+
+    #[test]
+    fn what_a_program_says_is_cut() {
+        let words = |text: &[u8]| {
+            let (reader, mut writer) = io::pipe().expect("a pipe");
+            let text = text.to_vec();
+            thread::spawn(move || writer.write_all(&text));
+            last_words(reader)
+        };
+        assert_eq!(words(b"first\nlast\x1b[31m\n\n"), "last[31m");
+        assert_eq!(words(&b"x".repeat(1 << 20)).len(), SHOWN);
+        assert_eq!(words(b""), "");
+    }
+
+    #[test]
+    fn a_program_is_ended_with_its_group_at_its_time() {
+        // In the launcher's place: a waiter whose child leads a session of its own, and has a child itself.
+        let mut command = std::process::Command::new("/bin/sh");
+        command.args(["-c", "setsid sh -c 'sleep 1000 >/dev/null 2>&1 & echo $!; wait' & wait"]);
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let mut child = command.stdout(writer).spawn().expect("a shell");
+        drop(command);
+        let began = Instant::now();
+        assert!(wait(&mut child, Duration::from_millis(500)).expect("waited").is_none());
+        let sleeper = last_words(reader);
+        assert!(began.elapsed() < Duration::from_secs(10) && !sleeper.is_empty());
+        let alive = fs::read_to_string(format!("/proc/{sleeper}/stat")).is_ok_and(|stat| !stat.contains(" Z "));
+        assert!(!alive, "process {sleeper} runs on");
+    }
+}

@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
-    directives, etcd, exec, failures, foreign, handover, hooks, httpd, many, refuse, sockets, trace, update,
+    directives, etcd, exec, failures, foreign, handover, health, hooks, httpd, many, refuse, sockets, trace, update,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -99,6 +99,7 @@ scenarios! {
     systemd_comes_to_the_same_end_as_with_a_plain_unit: super::directives::systemd_comes_to_the_same_end;
     a_drop_in_that_would_be_lost_is_told: super::directives::a_drop_in_that_would_be_lost_is_told;
     an_update_is_kept_only_if_the_service_is_well: super::update::is_kept_only_if_well;
+    a_service_has_to_pass_its_health_test: super::health::has_to_pass;
     an_image_that_failed_is_not_tried_twice: super::update::is_not_tried_twice;
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
     a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;
