@@ -217,8 +217,7 @@ fn start(manager: Option<&Manager>, root: &Folder, name: &ContainerName) -> Resu
     match starters.iter().any(|unit| unit.ends_with(".timer") || unit.ends_with(".path")) {
         true => Ok(None),
         false => {
-            let begin = |unit: &String| manager.start(unit).map_err(|error| health::explain(manager, unit, error));
-            services.into_iter().try_for_each(begin)?;
+            services.into_iter().try_for_each(|unit| manager.start(unit))?;
             health::judge(manager, &deployment, settings::load(root)?.update.settle()).map(Some)
         }
     }

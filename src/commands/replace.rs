@@ -1,6 +1,6 @@
 //! One deployment takes the place of another in the running system: reload, one restart job, health; and back again if that fails.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -33,6 +33,8 @@ pub struct Running<'a> {
     restart: bool,
     /// Units that are running now, of the container and of those that require it.
     before: Before,
+    /// By what the service was found to be well when it was last restarted.
+    pub verdict: Cell<Option<Verdict>>,
 }
 
 #[derive(Default)]
@@ -65,7 +67,7 @@ impl<'a> Running<'a> {
                 }
             }
         }
-        Ok(Running { root, lock, manager, name, settle, restart, before })
+        Ok(Running { root, lock, manager, name, settle, restart, before, verdict: Cell::default() })
     }
 
     /// Whether the service runs.
@@ -73,23 +75,23 @@ impl<'a> Running<'a> {
         self.before.own.contains(&self.name.service_unit())
     }
 
-    /// Lets what runs become `new`, whose files are placed already, and waits until it is well; none where it does not run.
-    pub fn become_new(&self, old: &Deployment, new: &Deployment) -> Result<Option<Verdict>> {
+    /// Lets what runs become `new`, whose files are placed already, and waits until it is well.
+    pub fn become_new(&self, old: &Deployment, new: &Deployment) -> Result<()> {
         apply::sysusers(self.manager.is_some(), self.name, self.root)?;
         apply::tmpfiles(self.manager.is_some(), self.name, self.root)?;
-        let Some(manager) = self.manager else { return Ok(None) };
+        let Some(manager) = self.manager else { return Ok(()) };
         if self.is_up() {
             start_limit::lift(self.name)?;
         }
         manager.reload()?;
-        let changed = if self.restart { self.restart(manager, old, new) } else { Ok(None) };
+        let changed = if self.restart { self.restart(manager, old, new) } else { Ok(()) };
         if start_limit::restore(self.name)? {
             manager.reload()?;
         }
         changed
     }
 
-    fn restart(&self, manager: &Manager, old: &Deployment, new: &Deployment) -> Result<Option<Verdict>> {
+    fn restart(&self, manager: &Manager, old: &Deployment, new: &Deployment) -> Result<()> {
         let service = self.name.service_unit();
         let starter = |unit: &&String| !unit.ends_with(".service");
         for unit in old.units.iter().filter(starter).filter(|unit| !new.units.contains(unit)) {
@@ -110,11 +112,11 @@ impl<'a> Running<'a> {
             manager.restart(unit)?;
         }
         if !self.is_up() {
-            return Ok(None);
+            return Ok(());
         }
         manager.reset_failed(&service);
-        manager.restart(&service).map_err(|error| health::explain(manager, &service, error))?;
-        let verdict = health::judge(manager, new, self.settle)?;
+        manager.restart(&service)?;
+        self.verdict.set(Some(health::judge(manager, new, self.settle)?));
         // Those that went down with it come back with it.
         for unit in &self.before.dependents {
             if !is_up(manager, unit)? {
@@ -122,8 +124,7 @@ impl<'a> Running<'a> {
                 manager.start(unit).with_context(|| format!("bringing back {unit}, which requires it"))?;
             }
         }
-        health::come_back(manager, &self.before.dependents, DEPENDENTS)?;
-        Ok(Some(verdict))
+        health::come_back(manager, &self.before.dependents, DEPENDENTS)
     }
 
     /// After `cause`: puts `old` back in force and in the place of `new`, and remembers that the image of `new` failed.
@@ -142,7 +143,7 @@ impl<'a> Running<'a> {
                 .hint(format!("`systemctl status {name}` and `sysctr show {name}` tell how it is"))
         };
         // The journal stays until the old one runs: cut short here, recovery does it again, and takes nothing away beneath a program.
-        let back = || -> Result<Option<Verdict>> {
+        let back = || -> Result<()> {
             transaction::go_back(self.root, self.lock, name, journal)?;
             self.become_new(new, old)
         };
@@ -155,12 +156,11 @@ impl<'a> Running<'a> {
         };
         // The same image with other values may have been well before.
         let noted = if new.digest == old.digest { Ok(()) } else { quarantine::add(self.root, self.lock, name, failed) };
-        let verdict = back
-            .and_then(|verdict| noted.map(|()| verdict))
-            .and_then(|verdict| transaction::finish(self.root, self.lock, name).map(|()| verdict))
-            .and_then(|verdict| transaction::discard_staged(self.root, self.lock, name).map(|_| verdict))
+        back.and(noted)
+            .and_then(|()| transaction::finish(self.root, self.lock, name))
+            .and_then(|()| transaction::discard_staged(self.root, self.lock, name).map(drop))
             .map_err(needs_you)?;
-        let again = match verdict {
+        let again = match self.verdict.take() {
             Some(verdict) => format!("deployment {} runs again: {verdict}", old.id),
             None => format!("deployment {} is in force again", old.id),
         };

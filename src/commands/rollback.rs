@@ -34,17 +34,19 @@ pub fn run(context: &Context, args: &RollbackArgs) -> Result<()> {
         .with_context(|| transaction::half_done(name))?;
     let done = running.become_new(&old, &new);
     transaction::finish(&root, &lock, name)?;
-    let verdict = done.map_err(|error| {
+    if let Err(error) = done {
         let message = format!("deployment {} of {name} is in force, and not well: {error:#}", new.id);
-        Fault::new(Code::NeedsYou, message)
-            .hint(format!("`journalctl -u {name}` tells why; `sysctr rollback {name} --to {}` goes back", old.id))
-    })?;
+        bail!(
+            Fault::new(Code::NeedsYou, message)
+                .hint(format!("`journalctl -u {name}` tells why; `sysctr rollback {name} --to {}` goes back", old.id))
+        );
+    }
     let document =
         serde_json::json!({"name": name, "changed": true, "from": old.id, "deployment": new.id, "digest": new.digest});
     context.output.result(&document, || match context.output.quiet {
         true => String::new(),
         false => {
-            let verdict = verdict.map_or_else(String::new, |verdict| format!(": {verdict}"));
+            let verdict = running.verdict.take().map_or_else(String::new, |verdict| format!(": {verdict}"));
             format!("rolled back {name} from deployment {} to {} ({}){verdict}", old.id, new.id, new.image)
         }
     })

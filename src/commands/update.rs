@@ -253,11 +253,10 @@ impl Updater<'_> {
             bail!(replace::older_format(&new, old));
         }
         let journal = staged.replace(lock, old.id).with_context(updating)?;
-        let verdict = match running.become_new(old, &new) {
-            Ok(verdict) => {
+        match running.become_new(old, &new) {
+            Ok(()) => {
                 transaction::finish(&self.root, lock, name)?;
                 quarantine::forget(&self.root, lock, name, &new.digest)?;
-                verdict
             }
             Err(error) if self.args.no_rollback || new.raises_epoch_of(old) => {
                 transaction::finish(&self.root, lock, name)?;
@@ -265,8 +264,8 @@ impl Updater<'_> {
                 bail!(Fault::new(Code::NeedsYou, message).hint(format!("`sysctr rollback {name}` goes back")));
             }
             Err(error) => bail!(running.go_back(&journal, old, &new, error)?),
-        };
-        let idle = match (verdict, manager) {
+        }
+        let idle = match (running.verdict.take(), manager) {
             (Some(verdict), _) => format!(": {verdict}"),
             (None, Some(_)) if self.args.no_restart => "; the next start is of that one".to_owned(),
             (None, Some(_)) => "; it is not running".to_owned(),

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{
     dir::Folder,
@@ -23,8 +23,6 @@ use crate::model::{
 const POLL: Duration = Duration::from_millis(200);
 /// Longer than systemd lets a start run by default.
 const STARTING: Duration = Duration::from_secs(15 * 60);
-/// What is shown of what a program says of itself.
-const SHOWN: usize = 160;
 const FOLDER: &str = "run/sysctr/health";
 
 /// Judges the service of a deployment that was started a moment ago; one that is still being started is waited for. It has to be well by
@@ -45,28 +43,6 @@ pub fn judge(manager: &Manager, deployment: &Deployment, settle: Duration) -> Re
     verdict
 }
 
-/// A start that failed, with what systemd noted of it: another start soon takes that away.
-pub fn explain(manager: &Manager, unit: &str, error: Error) -> Error {
-    match why(manager, unit) {
-        why if why.is_empty() => error,
-        why => anyhow!("{error:#}{why}"),
-    }
-}
-
-/// How the last run of a service ended, in brackets; nothing where it did not.
-fn why(manager: &Manager, unit: &str) -> String {
-    let Ok(end) = manager.end(unit) else { return String::new() };
-    let how = match end.result.as_str() {
-        "success" => return String::new(),
-        "exit-code" => format!("it ended with {}", end.status),
-        "signal" | "core-dump" => format!("signal {} ended it", end.status),
-        "protocol" => "it ended before it was ready".to_owned(),
-        other => other.to_owned(),
-    };
-    let said: String = end.text.trim().chars().take(SHOWN).collect();
-    if said.is_empty() { format!(" ({how})") } else { format!(" ({how}: {said})") }
-}
-
 /// Waits for the end of a start; no longer for one that is tried again after it failed.
 fn started(manager: &Manager, unit: &str) -> Result<UnitState> {
     let end = Instant::now() + STARTING;
@@ -78,6 +54,11 @@ fn started(manager: &Manager, unit: &str) -> Result<UnitState> {
         }
         sleep(POLL);
     }
+}
+
+/// In brackets; nothing where the run has not ended badly.
+fn why(manager: &Manager, unit: &str) -> String {
+    manager.why(unit).map_or_else(String::new, |why| format!(" ({why})"))
 }
 
 /// One run of a service that is looked at.

@@ -8,25 +8,27 @@ use crate::machine::Machine;
 const IMAGES: &str = "oci:/srv/payload/images";
 
 /// Images that run and are not well: what the update says of each.
-const BAD: [(&str, &[&str]); 6] = [
-    ("503", &["GET http://127.0.0.1:8181/ answered 503, ", " times in "]),
-    ("ends-with-3", &["`tiny end 3` in the container ended with 3 (ended as told), "]),
-    ("hangs", &["`/bin/tiny hang` in the container did not end within 1 s, 2 times in "]),
-    ("other-port", &["a connection to 127.0.0.1:8182 was not made: connection refused, "]),
+const BAD: [(&str, &[&str]); 7] = [
+    ("web-503", &["GET http://127.0.0.1:8181/ answered 503, ", " times in "]),
+    ("web-ends-with-3", &["`tiny end 3` in the container ended with 3 (ended as told), "]),
+    ("web-hangs", &["`/bin/tiny hang` in the container did not end within 1 s, 2 times in "]),
+    ("web-other-port", &["a connection to 127.0.0.1:8182 was not made: connection refused, "]),
     // An address of nobody's here is not even tried, were it reachable.
-    ("elsewhere", &["192.0.2.1 is no address of the container's network"]),
-    ("docker-bad", &["`/bin/tiny end 4` in the container ended with 4 (ended as told), "]),
+    ("web-elsewhere", &["192.0.2.1 is no address of the container's network"]),
+    ("web-docker-bad", &["`/bin/tiny end 4` in the container ended with 4 (ended as told), "]),
+    // Not even started.
+    ("tiny-broken", &["restarting app.service: it ended before it was ready"]),
 ];
 
 /// Images that are well: what the update says of each.
 const GOOD: [(&str, &str); 6] = [
     // Control: of a service that answers 503 and has no test, nothing is known.
-    ("503-untested", "it was started; the image has no health test"),
-    ("late", "GET http://127.0.0.1:8181/ answered 200"),
-    ("moved", "GET http://127.0.0.1:8181/ answered 302"),
-    ("confined", "`/bin/tiny confined 4711` in the container ended with 0"),
-    ("connects", "a connection to 127.0.0.1:8181 was made"),
-    ("docker-good", "`/bin/tiny end 0` in the container ended with 0"),
+    ("web-503-untested", "it was started; the image has no health test"),
+    ("web-late", "GET http://127.0.0.1:8181/ answered 200"),
+    ("web-moved", "GET http://127.0.0.1:8181/ answered 302"),
+    ("web-confined", "`/bin/tiny confined 4711` in the container ended with 0"),
+    ("web-connects", "a connection to 127.0.0.1:8181 was made"),
+    ("web-docker-good", "`/bin/tiny end 0` in the container ended with 0"),
 ];
 
 /// Everything in one boot.
@@ -44,12 +46,12 @@ pub fn has_to_pass(machine: &mut dyn Machine) -> Result<()> {
     // What is asked of a test is done soon.
     machine.run("printf '[update]\\nsettle = 0\\n' >/etc/sysctr/sysctr.toml")?;
     for (image, words) in BAD {
-        is_rolled_back(machine, image, words).with_context(|| format!("web-{image}"))?;
+        is_rolled_back(machine, image, words).with_context(|| image.to_owned())?;
     }
     is_not_tried_again(machine)?;
     for (image, words) in GOOD {
-        let said = machine.run(&format!("sysctr update app --to {IMAGES}/web-{image}:1"))?;
-        ensure!(said.contains(words), "the update to web-{image} said {said}");
+        let said = machine.run(&format!("sysctr update app --to {IMAGES}/{image}:1"))?;
+        ensure!(said.contains(words), "the update to {image} said {said}");
     }
     is_known(machine, "healthy", "ended with 0")?;
     let said = machine.run("sysctr rollback app")?;
@@ -71,7 +73,7 @@ fn an_install_is_undone(machine: &mut dyn Machine) -> Result<()> {
 
 fn is_rolled_back(machine: &mut dyn Machine, image: &str, words: &[&str]) -> Result<()> {
     let run = machine.property("app", "InvocationID")?;
-    let said = machine.fails(3, &format!("sysctr update app --to {IMAGES}/web-{image}:1"))?;
+    let said = machine.fails(3, &format!("sysctr update app --to {IMAGES}/{image}:1"))?;
     // What failed, and how the old one came back.
     for word in words.iter().chain(&["rolled back", "deployment 1 runs again: GET http://127.0.0.1:8181/ answered 200"])
     {
