@@ -149,7 +149,7 @@ pub fn known(
         _ => None,
     };
     let well = judged.as_ref().map(|judged| judged.well);
-    let known = Known::of(Signs { active: &state.active, notify: deployment.notify, well, pending });
+    let known = Known::of(Signs { active: &state.active, sub: &state.sub, notify: deployment.notify, well, pending });
     Ok((known, judged.map(|judged| judged.words).filter(|_| known != Known::None)))
 }
 

@@ -1,7 +1,8 @@
 //! One try of a health test: a program in the container, or a connection from the container's own network.
 //!
 //! The image is hostile: its program gets what the service's own has, what it says is cut, and it is ended when its time is up; a
-//! connection is made from an address to that same address, so it reaches nobody but the container and, on the host's network, the host.
+//! connection is made from an address to that same address, so it reaches nobody but the container and, on the host's network, the host;
+//! and it is the container's user's, whom a firewall may tell from root.
 
 use std::{
     fs,
@@ -23,7 +24,7 @@ use nix::{
         signal::{Signal, kill, killpg},
         wait::{Id, WaitPidFlag, waitid},
     },
-    unistd::Pid,
+    unistd::{Gid, Pid, Uid, setfsgid, setfsuid},
 };
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -70,7 +71,7 @@ pub fn attempt(manager: &Manager, deployment: &Deployment, test: &HealthTest) ->
     Ok(format!("{} ended with 0", test.probe))
 }
 
-/// Runs a future where the container's network is. Only this thread goes there.
+/// Runs a future where the container's network is, as its user. Only a thread of its own goes there.
 fn in_its_network<T: Send>(
     inside: &Inside,
     limit: Duration,
@@ -78,6 +79,12 @@ fn in_its_network<T: Send>(
 ) -> Result<T> {
     let there = || -> Result<T> {
         setns(&inside.pidfd, CloneFlags::CLONE_NEWNET).context("entering the container's network")?;
+        let (uid, gid) = inside.user;
+        setfsgid(Gid::from_raw(gid));
+        setfsuid(Uid::from_raw(uid));
+        // They do not say whether they worked; asked for nobody's, they say what is.
+        let now = setfsuid(Uid::from_raw(u32::MAX));
+        ensure!(now.as_raw() == uid, "becoming user {uid}");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let worked = runtime.block_on(async { tokio::time::timeout(limit, work).await });
         worked.map_err(|_| anyhow!("{} are over", seconds(limit)))?

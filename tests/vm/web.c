@@ -1,6 +1,6 @@
 /* A service whose health can be chosen, and the programs that its image ships to test it.
  *
- *     serve PORT STATUS [SECONDS]   answers each request with STATUS; for so long at first with 503
+ *     serve PORT STATUS [SECONDS]   answers each request with STATUS; for so long at first with 503; says whose it is
  *     end CODE                      says so and ends with CODE
  *     hang                          and a child with it, both deaf to SIGTERM; never ends
  *     confined UID                  ends with 0 where it is that user, without capabilities, beside the service
@@ -14,6 +14,18 @@
 #include <time.h>
 #include <unistd.h>
 
+/* The user whose connection comes from this port, as the kernel's table has it. */
+static int owner(int port) {
+    char line[512];
+    unsigned local, state;
+    int uid;
+    FILE *table = fopen("/proc/net/tcp", "r");
+    while (table && fgets(line, sizeof line, table))
+        if (sscanf(line, " %*d: %*x:%x %*x:%*x %x %*x:%*x %*x:%*x %*x %d", &local, &state, &uid) == 3 && (int)local == port)
+            return fclose(table), uid;
+    return table ? fclose(table), -1 : -1;
+}
+
 static int serve(int port, const char *status, int late) {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     int yes = 1, door = socket(AF_INET, SOCK_STREAM, 0);
@@ -25,12 +37,17 @@ static int serve(int port, const char *status, int late) {
     }
     for (;;) {
         char request[4096];
-        int guest = accept(door, NULL, NULL);
+        struct sockaddr_in from = {0};
+        socklen_t length = sizeof from;
+        int guest = accept(door, (struct sockaddr *)&from, &length);
         if (guest < 0)
             continue;
-        if (read(guest, request, sizeof request) > 0)
+        if (read(guest, request, sizeof request) > 0) {
+            printf("asked by user %d\n", owner(ntohs(from.sin_port)));
+            fflush(stdout);
             dprintf(guest, "HTTP/1.1 %s x\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 2\r\nConnection: close\r\n\r\n.\n",
                     time(NULL) - start < late ? "503" : status);
+        }
         close(guest);
     }
 }

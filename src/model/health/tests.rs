@@ -211,17 +211,21 @@ fn verdicts_say_what_was_judged() {
 
 #[test]
 fn health_is_known_from_signs_alone() {
-    let of = |active, notify, well, pending| Known::of(Signs { active, notify, well, pending }).word();
+    let of = |active: (&str, &str), notify, well, pending| {
+        let (active, sub) = active;
+        Known::of(Signs { active, sub, notify, well, pending }).word()
+    };
     for (found, expected) in [
-        (of("activating", true, Some(true), false), "starting"),
-        (of("active", true, None, false), "healthy"),
-        (of("active", true, None, true), "starting"),
-        (of("active", false, None, false), "unknown"),
-        (of("active", false, Some(true), false), "healthy"),
-        (of("active", true, Some(false), false), "unhealthy"),
-        (of("failed", true, Some(true), false), "unhealthy"),
-        (of("inactive", true, Some(true), false), "none"),
-        (of("deactivating", true, None, false), "none"),
+        (of(("activating", "start"), true, Some(true), false), "starting"),
+        (of(("activating", "auto-restart"), true, Some(true), false), "unhealthy"),
+        (of(("active", "running"), true, None, false), "healthy"),
+        (of(("active", "running"), true, None, true), "starting"),
+        (of(("active", "running"), false, None, false), "unknown"),
+        (of(("active", "running"), false, Some(true), false), "healthy"),
+        (of(("active", "running"), true, Some(false), false), "unhealthy"),
+        (of(("failed", "failed"), true, Some(true), false), "unhealthy"),
+        (of(("inactive", "dead"), true, Some(true), false), "none"),
+        (of(("deactivating", "stop"), true, None, false), "none"),
     ] {
         assert_eq!(found, expected);
     }

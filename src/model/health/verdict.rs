@@ -52,7 +52,7 @@ pub enum Known {
     Starting,
     /// Its last start was found to be well, or it said itself that it is ready.
     Healthy,
-    /// It failed, or its last start was found not to be well.
+    /// It failed and is perhaps started again, or its last start was found not to be well.
     Unhealthy,
     /// It runs, and nobody has looked.
     Unknown,
@@ -66,6 +66,8 @@ pub enum Known {
 pub struct Signs<'a> {
     /// systemd's ActiveState
     pub active: &'a str,
+    /// and its SubState
+    pub sub: &'a str,
     /// It says itself when it is ready.
     pub notify: bool,
     /// The verdict on this run of it.
@@ -78,6 +80,8 @@ impl Known {
     /// What the signs come to.
     pub fn of(signs: Signs) -> Known {
         match (signs.active, signs.well) {
+            // It has failed, and is tried once more.
+            ("activating", _) if signs.sub.starts_with("auto-restart") => Known::Unhealthy,
             ("activating", _) => Known::Starting,
             ("failed", _) => Known::Unhealthy,
             ("active" | "reloading", Some(well)) => {

@@ -54,6 +54,9 @@ pub fn has_to_pass(machine: &mut dyn Machine) -> Result<()> {
         ensure!(said.contains(words), "the update to {image} said {said}");
     }
     is_known(machine, "healthy", "ended with 0")?;
+    // On the host's network and in a private one it is the container's user who connects, not root.
+    let asked = machine.run("journalctl --sync; journalctl -u app -o cat | grep -F 'asked by' | sort | uniq -c")?;
+    ensure!(asked.lines().count() == 1 && asked.ends_with(" asked by user 4711"), "{asked}");
     let said = machine.run("sysctr rollback app")?;
     ensure!(said.contains("a connection to 127.0.0.1:8181 was made"), "the rollback said {said}");
     later_runs_are_known(machine)?;
