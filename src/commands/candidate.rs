@@ -20,6 +20,7 @@ use sysctr::{
     model::{
         deployment::{Deployment, Record},
         fault::{Code, Fault},
+        health::HealthTest,
         layout,
         name::ContainerName,
         other_runtime::RuntimePath,
@@ -83,7 +84,11 @@ impl Candidate {
             before: before.map(|before| &before.values),
             runtime,
         };
-        let rendered = render::render(&inputs).with_context(|| format!("rendering {source}"))?;
+        let mut rendered = render::render(&inputs).with_context(|| format!("rendering {source}"))?;
+        if rendered.health.is_none() {
+            let of_image = HealthTest::of_image(&image.config_json);
+            rendered.health = of_image.with_context(|| format!("rendering {source}: the image's config"))?;
+        }
         let replaces = before.map(|before| before.id);
         Ok(Candidate { name: name.clone(), id, replaces, reference, image, rendered, runtime: runtime.cloned() })
     }
@@ -159,6 +164,8 @@ impl Candidate {
             epoch: rendered.epoch,
             mount_points: Vec::new(),
             runtime,
+            notify: spec::notifies(&rendered.spec),
+            health: rendered.health,
         };
         let config_json = spec::to_text(&rendered.spec)?;
         let parts = Parts { image: &image, record: record.clone(), config_json, files: rendered.files, mount_points };

@@ -1,6 +1,6 @@
 //! One deployment takes the place of another in the running system: reload, one restart job, health; and back again if that fails.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -12,6 +12,7 @@ use sysctr::{
     model::{
         deployment::{Deployment, Journal, Quarantined},
         fault::{Code, Fault},
+        health::Verdict,
         name::ContainerName,
     },
 };
@@ -29,6 +30,8 @@ pub struct Running<'a> {
     restart: bool,
     /// Units that are running now, of the container and of those that require it.
     before: Before,
+    /// By what the service was found to be well when it was last restarted.
+    pub verdict: Cell<Option<Verdict>>,
 }
 
 #[derive(Default)]
@@ -57,7 +60,7 @@ impl<'a> Running<'a> {
             }
             before.dependents = dependents::of(manager, &name.service_unit(), &deployment.units)?;
         }
-        Ok(Running { root, lock, manager, name, settle, restart, before })
+        Ok(Running { root, lock, manager, name, settle, restart, before, verdict: Cell::default() })
     }
 
     /// Whether the service runs.
@@ -112,7 +115,7 @@ impl<'a> Running<'a> {
             true => manager.start(&service)?,
             false => manager.restart(&service)?,
         }
-        health::stays_up(manager, &service, self.settle)?;
+        self.verdict.set(Some(health::judge(manager, new, self.settle)?));
         // Those that went down with it come back with it.
         dependents::come_back(manager, &self.before.dependents, self.settle)
     }
@@ -143,11 +146,13 @@ impl<'a> Running<'a> {
             .and_then(|()| transaction::finish(self.root, self.lock, name))
             .and_then(|()| transaction::discard_staged(self.root, self.lock, name).map(drop))
             .map_err(needs_you)?;
-        let message = format!("updating {name} to deployment {} failed and was rolled back: {cause}", new.id);
-        Ok(Fault::new(Code::RolledBack, message).hint(format!(
-            "it runs deployment {} again; `journalctl -u {name}` tells more; a newer image or `--to` tries again",
-            old.id
-        )))
+        let again = match self.verdict.take() {
+            Some(verdict) => format!("deployment {} runs again: {verdict}", old.id),
+            None => format!("deployment {} is in force again", old.id),
+        };
+        let message = format!("updating {name} to deployment {} failed and was rolled back: {cause}; {again}", new.id);
+        Ok(Fault::new(Code::RolledBack, message)
+            .hint(format!("`journalctl -u {name}` tells more; a newer image or `--to` tries again")))
     }
 }
 

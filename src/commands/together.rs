@@ -113,7 +113,7 @@ fn update(
             new.name,
             short(&new.digest),
             new.id,
-            updater.idle(running)
+            updater.judged(running)
         ));
     }
     Ok(new)

@@ -7,6 +7,7 @@ use crate::cli::UninstallArgs;
 use sysctr::{
     host::{
         dir::Folder,
+        health,
         lock::StoreLock,
         owned, recovery,
         state::{self, Container},
@@ -73,6 +74,7 @@ pub fn remove(
     if let Some(manager) = manager {
         manager.reload()?;
         deployment.units.iter().for_each(|unit| manager.reset_failed(unit));
+        let _ = health::forget(&container.name);
     }
     let gone = || Fault::new(Code::NeedsYou, format!("{} is uninstalled", container.name)).hint("delete it by hand");
     purged.with_context(gone)

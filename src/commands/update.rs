@@ -207,16 +207,17 @@ impl Updater<'_> {
             }
             Err(error) => bail!(running.go_back(&journal, old, &new, error)?),
         }
-        self.say(format!("updated {name} to {} (deployment {}){}", short(&new.digest), new.id, self.idle(&running)));
+        self.say(format!("updated {name} to {} (deployment {}){}", short(&new.digest), new.id, self.judged(&running)));
         Ok(new)
     }
 
-    /// What more there is to say of a service that was not restarted.
-    pub fn idle(&self, running: &Running) -> &'static str {
-        match (running.is_up(), running.manager) {
-            (false, Some(_)) if self.args.no_restart => "; the next start is of that one",
-            (false, Some(_)) => "; it is not running",
-            _ => "",
+    /// What the service was judged by, or why it was not.
+    pub fn judged(&self, running: &Running) -> String {
+        match (running.verdict.take(), running.manager) {
+            (Some(verdict), _) => format!(": {verdict}"),
+            (None, Some(_)) if self.args.no_restart => "; the next start is of that one".to_owned(),
+            (None, Some(_)) => "; it is not running".to_owned(),
+            (None, None) => String::new(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{digest::Digest, name::ContainerName, other_runtime::RuntimePath, values::Values};
+use super::{digest::Digest, health::HealthTest, name::ContainerName, other_runtime::RuntimePath, values::Values};
 
 /// `deployment.json`: one numbered version of a container, written once.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,6 +46,12 @@ pub struct Deployment {
     /// The runtime that starts it, where it is not the bundled one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimePath>,
+    /// Its program says itself when it is ready.
+    #[serde(default)]
+    pub notify: bool,
+    /// How to tell that it works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthTest>,
 }
 
 impl Deployment {

@@ -6,6 +6,7 @@ pub mod digest;
 pub mod directives;
 pub mod fault;
 pub mod graph;
+pub mod health;
 pub mod host_lines;
 pub mod layout;
 pub mod lint;

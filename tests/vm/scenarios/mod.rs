@@ -7,6 +7,7 @@ pub mod exec;
 pub mod failures;
 pub mod foreign;
 pub mod handover;
+pub mod health;
 pub mod hooks;
 pub mod httpd;
 pub mod many;
