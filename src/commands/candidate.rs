@@ -20,6 +20,7 @@ use sysctr::{
     model::{
         deployment::{Deployment, Record},
         fault::{Code, Fault},
+        health::HealthTest,
         id_range, layout,
         name::ContainerName,
         other_runtime::RuntimePath,
@@ -88,7 +89,11 @@ impl Candidate {
             runtime,
             range,
         };
-        let rendered = render::render(&inputs).with_context(|| format!("rendering {source}"))?;
+        let mut rendered = render::render(&inputs).with_context(|| format!("rendering {source}"))?;
+        if rendered.health.is_none() {
+            let of_image = HealthTest::of_image(&image.config_json);
+            rendered.health = of_image.with_context(|| format!("rendering {source}: the image's config"))?;
+        }
         let replaces = before.map(|before| before.id);
         // An image's own configuration may have made nothing of it.
         let range = range.filter(|first| id_range::chosen(&rendered.spec) == Some(*first));
@@ -134,7 +139,7 @@ impl Candidate {
         bail!(Fault::new(Code::Refused, message).hint("--yes accepts them"))
     }
 
-    /// Writes the deployment beside what is in force, and lets systemd read its units.
+    /// Writes the deployment beside what is in force, and lets systemd read its units where a manager is given.
     pub fn stage<'a>(
         self,
         context: &Context,
@@ -167,12 +172,14 @@ impl Candidate {
             mount_points: Vec::new(),
             runtime,
             range,
+            notify: spec::notifies(&rendered.spec),
+            health: rendered.health,
         };
         let config_json = spec::to_text(&rendered.spec)?;
         let parts = Parts { image: &image, record: record.clone(), config_json, files: rendered.files, mount_points };
         let staged = Staged::write(root, lock, store, parts).with_context(staging)?;
         if manager.is_some() {
-            units::verify(root, &name, id).with_context(staging)?;
+            units::verify(root, &[(&name, id)]).with_context(staging)?;
         }
         Ok((staged, record))
     }

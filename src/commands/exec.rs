@@ -1,26 +1,13 @@
 //! `sysctr exec NAME[@INSTANCE] -- CMD...`: one more program in a running container.
 
-use std::{
-    fs::File,
-    io::{Seek, Write},
-    os::{
-        fd::{AsFd, AsRawFd},
-        unix::process::CommandExt,
-    },
-    path::PathBuf,
-    process::Command,
-};
+use std::{os::unix::process::CommandExt, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use rustix::{
-    fs::{MemfdFlags, memfd_create},
-    io::{FdFlags, fcntl_setfd},
-};
 
 use super::Context;
 use crate::cli::{ExecArgs, ProgramArgs};
 use sysctr::{
-    host::{process, state},
+    host::{enter, process, state},
     model::{
         fault::{Code, Fault},
         layout,
@@ -54,16 +41,8 @@ pub fn run(context: &Context, args: &ExecArgs) -> Result<()> {
         cgroup: inside.cgroup,
         wishes: wishes(&args.program, &args.command),
     };
-    // Not on the command line: what is secret in an environment is nobody else's.
-    let mut file = File::from(memfd_create("request", MemfdFlags::CLOEXEC)?);
-    file.write_all(&serde_json::to_vec(&request)?)?;
-    file.rewind()?;
-    let pass = |file: &dyn AsFd| -> Result<String> {
-        fcntl_setfd(file.as_fd(), FdFlags::empty())?;
-        Ok(file.as_fd().as_raw_fd().to_string())
-    };
-    let mut command = Command::new(layout::RUNTIME);
-    Err(replace(command.arg("exec").arg(pass(&inside.pidfd)?).arg(pass(&file)?)))
+    let mut entering = enter::prepare(&inside.pidfd, &request)?;
+    Err(replace(&mut entering.command))
 }
 
 /// Becomes another program; the error says why not.

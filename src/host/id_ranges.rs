@@ -9,18 +9,25 @@ use crate::model::{
     name::ContainerName,
 };
 
-/// The first number of its range: the one that it has already, else of a free one. None where none is free.
-pub fn of(root: &Folder, name: &ContainerName) -> Result<Option<u32>> {
+/// The first number of its range: the one that it has already, else of a free one, which others that are on their way were not `given`.
+/// None where none is free.
+pub fn of(root: &Folder, name: &ContainerName, given: &[u32]) -> Result<Option<u32>> {
     let own = state::deployments(root, name)?.iter().rev().find_map(|deployment| deployment.range);
     match own {
         Some(first) => Ok(Some(first)),
-        None => another(root),
+        None => free(root, given),
     }
 }
 
 /// A range for one that is thrown away.
 pub fn another(root: &Folder) -> Result<Option<u32>> {
-    Ok(id_range::free(&taken(root)?))
+    free(root, &[])
+}
+
+fn free(root: &Folder, given: &[u32]) -> Result<Option<u32>> {
+    let mut taken = taken(root)?;
+    taken.extend(given.iter().map(|first| (*first, WIDTH)));
+    Ok(id_range::free(&taken))
 }
 
 /// What administrators have granted, users have, and containers have.
@@ -68,16 +75,17 @@ mod tests {
         };
         let root = Folder::root(place.path()).expect("a root");
         let name: ContainerName = "a".parse().expect("a name");
-        assert_eq!(of(&root, &name).expect("read"), Some(524_288));
+        assert_eq!(of(&root, &name, &[]).expect("read"), Some(524_288));
         write("etc/subuid", "alice:524288:65536\n");
         write("etc/passwd", "root:x:0:0::/root:/bin/sh\nb\u{e9}:x:589900:5::/:/bin/sh\n");
-        assert_eq!(of(&root, &name).expect("read"), Some(655_360));
+        assert_eq!(of(&root, &name, &[]).expect("read"), Some(655_360));
         write(
             "var/lib/sysctr/run/b-1/config.json",
             r#"{"ociVersion": "1.0.2", "linux": {"namespaces": [{"type": "user"}],
             "uidMappings": [{"containerID": 0, "hostID": 655360, "size": 65536}],
             "gidMappings": [{"containerID": 0, "hostID": 655360, "size": 65536}]}}"#,
         );
-        assert_eq!(of(&root, &name).expect("read"), Some(720_896));
+        assert_eq!(of(&root, &name, &[]).expect("read"), Some(720_896));
+        assert_eq!(of(&root, &name, &[720_896]).expect("read"), Some(786_432));
     }
 }

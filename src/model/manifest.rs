@@ -15,6 +15,8 @@ use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::health;
+
 /// The whole file. Keys that we do not know are refused: a mistyped one must not silently do nothing.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
@@ -36,7 +38,7 @@ pub struct Manifest {
     /// How the container differs from the defaults.
     pub container: Container,
     /// How to tell that it works.
-    pub health: Option<Health>,
+    pub health: Option<health::Section>,
     /// The host folders that it owns.
     pub state: State,
     /// Files for the host.
@@ -156,19 +158,6 @@ pub struct Mount {
     pub options: Vec<String>,
 }
 
-/// How to tell that a service works. Read and checked already; acted upon with updates.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[allow(missing_docs)]
-pub struct Health {
-    pub exec: Option<Vec<String>>,
-    pub http: Option<String>,
-    pub tcp: Option<String>,
-    pub interval: Option<String>,
-    pub timeout: Option<String>,
-    pub retries: Option<u32>,
-}
-
 /// What the container keeps on the host.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -218,6 +207,7 @@ impl Manifest {
     fn check(&self) -> Result<()> {
         let container = &self.container;
         ensure!(self.host_files.is_empty(), "hostFiles: not supported yet");
+        self.health.as_ref().map_or(Ok(()), health::Section::check)?;
         ensure!(container.args.as_ref().is_none_or(|args| !args.is_empty()), "container.args: empty");
         for (name, value) in &self.values {
             let good = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.is_empty();

@@ -5,6 +5,8 @@ pub mod devices;
 pub mod digest;
 pub mod directives;
 pub mod fault;
+pub mod graph;
+pub mod health;
 pub mod host_lines;
 pub mod id_range;
 pub mod idmap;

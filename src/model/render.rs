@@ -15,6 +15,7 @@ use super::{
     digest::Digest,
     directives::{self, Finding, Verdict},
     fault::{Code, Fault},
+    health::HealthTest,
     host_lines, layout,
     manifest::{Container, Manifest},
     name::ContainerName,
@@ -75,6 +76,8 @@ pub struct Rendered {
     pub state: Vec<OwnedFolder>,
     /// Format of the state.
     pub epoch: u32,
+    /// How to tell that it works.
+    pub health: Option<HealthTest>,
     pub requests: Requests,
 }
 
@@ -213,7 +216,10 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
         files.insert(layout::SYSUSERS.to_owned(), text);
     }
     let epoch = manifest.state.epoch;
-    Ok(Rendered { values, gone, spec, files, state, epoch, requests })
+    let fill_in = |key: &str, text: &str| template::render(Kind::Plain, key, text, &data, &raw);
+    let health = manifest.health.as_ref().map(|section| section.resolve(&fill_in)).transpose();
+    let health = health.context("/exports/manifest.json")?;
+    Ok(Rendered { values, gone, spec, files, state, epoch, health, requests })
 }
 
 impl Rendered {

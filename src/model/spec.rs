@@ -184,6 +184,11 @@ fn capabilities(container: &Container, uid: u32) -> Result<Json> {
     })
 }
 
+/// Whether the program says itself when it is ready.
+pub fn notifies(spec: &Spec) -> bool {
+    spec.annotations().as_ref().and_then(|all| all.get(NOTIFY)).is_some_and(|given| given == "true")
+}
+
 /// All that the container can ever hold.
 pub fn bounding(container: &Container) -> Result<Vec<String>> {
     let drop = full_names(&container.capabilities.drop).context("container.capabilities.drop")?;

@@ -23,7 +23,7 @@ const SOCKET: &str =
     "[Socket]\nListenStream=/run/{{name}}/first\nListenStream=127.0.0.1:4711\nFileDescriptorName=door\n";
 
 /// Compiles a program of this folder, statically.
-fn compile(source: &str, to: &Path) -> Result<()> {
+pub fn compile(source: &str, to: &Path) -> Result<()> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm").join(source);
     run(Command::new("gcc").args(["-static", "-Os", "-s", "-Wall", "-o"]).arg(to).arg(source)).map(drop)
 }
@@ -45,7 +45,18 @@ pub fn images(folder: &Path) -> Result<()> {
         folder,
         "tiny-broken",
         &[("exports/manifest.json", &MANIFEST.replace("\"/bin/tiny\"]", "\"/bin/tiny\", \"end\"]"))],
-    )
+    )?;
+    with_word(folder, "tiny-silent", "silent")?;
+    with_word(folder, "tiny-crash", "crash")?;
+    with_word(folder, "tiny-value", "{{values.word}}")
+}
+
+/// The program's argument, and a value that can be that argument.
+fn with_word(folder: &Path, name: &str, word: &str) -> Result<()> {
+    let value = r#""values": {"word": {"type": "string", "default": "X_A=1"}}, "container""#;
+    let manifest = MANIFEST.replace("\"container\"", value);
+    let manifest = manifest.replace("\"/bin/tiny\"]", &format!("\"/bin/tiny\", \"{word}\"]"));
+    image(folder, name, &[("exports/manifest.json", &manifest)])
 }
 
 fn image(folder: &Path, name: &str, more: &[(&str, &str)]) -> Result<()> {
@@ -53,7 +64,15 @@ fn image(folder: &Path, name: &str, more: &[(&str, &str)]) -> Result<()> {
 }
 
 fn image_of(program: &str, folder: &Path, name: &str, more: &[(&str, &str)]) -> Result<()> {
-    let program = fs::read(folder.join(program))?;
+    let own = more.iter().any(|(path, _)| *path == "exports/manifest.json");
+    let more: Vec<_> =
+        (!own).then_some(("exports/manifest.json", MANIFEST)).into_iter().chain(more.iter().copied()).collect();
+    write(&folder.join(name), &folder.join(program), &more, json!({"Cmd": ["/bin/tiny"], "User": "4711"}))
+}
+
+/// Writes an OCI folder with one image: a program as /bin/tiny, these files, and this config.
+pub fn write(to: &Path, program: &Path, files: &[(&str, &str)], config: Value) -> Result<()> {
+    let program = fs::read(program)?;
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |path: &str, mode: u32, content: &[u8]| -> Result<()> {
         let mut header = tar::Header::new_gnu();
@@ -65,15 +84,11 @@ fn image_of(program: &str, folder: &Path, name: &str, more: &[(&str, &str)]) -> 
         Ok(tar.append_data(&mut header, path, content)?)
     };
     add("bin/tiny", 0o755, &program)?;
-    if !more.iter().any(|(path, _)| *path == "exports/manifest.json") {
-        add("exports/manifest.json", 0o644, MANIFEST.as_bytes())?;
-    }
-    for (path, text) in more {
+    for (path, text) in files {
         add(path, 0o644, text.as_bytes())?;
     }
     let layer = tar.into_inner()?;
 
-    let to = folder.join(name);
     fs::create_dir_all(to.join("blobs/sha256"))?;
     let blob = |kind: &str, bytes: &[u8]| -> Result<Value> {
         let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -87,7 +102,7 @@ fn image_of(program: &str, folder: &Path, name: &str, more: &[(&str, &str)]) -> 
         "aarch64" => "arm64",
         other => other,
     };
-    let config = json!({"architecture": architecture, "os": "linux", "config": {"Cmd": ["/bin/tiny"], "User": "4711"},
+    let config = json!({"architecture": architecture, "os": "linux", "config": config,
         "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]}});
     let config = blob("config.v1+json", config.to_string().as_bytes())?;
     let manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer]});
@@ -96,5 +111,5 @@ fn image_of(program: &str, folder: &Path, name: &str, more: &[(&str, &str)]) -> 
     fs::write(to.join("index.json"), json!({"schemaVersion": 2, "manifests": [manifest]}).to_string())?;
     fs::write(to.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#)?;
     let all = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(&to, all).with_context(|| format!("writing {}", to.display()))
+    fs::set_permissions(to, all).with_context(|| format!("writing {}", to.display()))
 }
