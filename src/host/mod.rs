@@ -7,6 +7,7 @@ pub mod content;
 pub mod credentials;
 pub mod dir;
 pub mod dropins;
+pub mod events;
 pub mod fsck;
 pub mod health;
 pub mod import;
