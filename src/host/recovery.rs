@@ -105,7 +105,7 @@ fn recover_one(root: &Folder, lock: &StoreLock, name: &ContainerName) -> Result<
             return Ok(Some(Recovered::Undone(name.clone())));
         }
         // What ran may have brought its state into the new format already.
-        Operation::Update if container.active == journal.to && raises_epoch(root, name, journal) => {
+        Operation::Update if container.active == journal.to && journal.keep => {
             roll_forward(root, name, journal)?;
             Recovered::Finished(name.clone())
         }
@@ -124,14 +124,6 @@ fn recover_one(root: &Folder, lock: &StoreLock, name: &ContainerName) -> Result<
     };
     finish(root, lock, name)?;
     Ok(Some(done))
-}
-
-fn raises_epoch(root: &Folder, name: &ContainerName, journal: &Journal) -> bool {
-    let record = |id: Option<u32>| id.and_then(|id| state::deployment(root, name, id).ok());
-    match (record(journal.from), record(journal.to)) {
-        (Some(old), Some(new)) => new.raises_epoch_of(&old),
-        _ => false,
-    }
 }
 
 /// Files that were being written.

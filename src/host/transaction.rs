@@ -101,7 +101,9 @@ impl<'a> Staged<'a> {
     pub fn replace(mut self, lock: &StoreLock, from: u32) -> Result<Journal> {
         self.armed = false;
         let enable = units::is_enabled(self.root, &self.name, from)?;
-        let journal = Journal::new(Operation::Update, Some(from), Some(self.id), enable);
+        let mut journal = Journal::new(Operation::Update, Some(from), Some(self.id), enable);
+        let record = |id| state::deployment(self.root, &self.name, id);
+        journal.keep = record(self.id)?.raises_epoch_of(&record(from)?);
         if let Err(error) = put_in_force(self.root, &self.name, &journal) {
             // Not in force: what cannot be removed now, the next changing command removes.
             let _ = finish(self.root, lock, &self.name).and_then(|()| discard(self.root, &self.name, self.id));

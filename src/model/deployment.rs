@@ -1,10 +1,13 @@
-//! The records on disk: one deployment, and the operation under way. Each has a version; a newer one than ours is refused.
+//! The records on disk: one deployment, and the images that failed.
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, ensure};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
+pub use super::{
+    journal::{Journal, Operation},
+    record::{Record, parse, to_text},
+};
 use super::{digest::Digest, name::ContainerName, other_runtime::RuntimePath, values::Values};
 
 /// `deployment.json`: one numbered version of a container, written once.
@@ -65,44 +68,6 @@ pub struct OwnedFolder {
     pub gid: u32,
 }
 
-/// `journal.json`: names and numbers only, never paths to follow.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Journal {
-    /// Format of the record.
-    pub version: u32,
-    /// What is under way.
-    pub operation: Operation,
-    /// The deployment in force before.
-    pub from: Option<u32>,
-    /// The deployment in force after.
-    pub to: Option<u32>,
-    /// Whether its units are enabled.
-    pub enable: bool,
-    /// Whether declared state goes too.
-    pub purge: bool,
-}
-
-impl Journal {
-    /// An operation from one deployment to another.
-    pub fn new(operation: Operation, from: Option<u32>, to: Option<u32>, enable: bool) -> Journal {
-        Journal { version: Journal::VERSION, operation, from, to, enable, purge: false }
-    }
-}
-
-/// The operations that change what is installed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum Operation {
-    Install,
-    Uninstall,
-    /// To a new deployment; cut short before it is known to be well, it goes back.
-    Update,
-    /// To a deployment that was in force before; cut short, it goes on.
-    Rollback,
-}
-
 /// `quarantine.json`: images that failed in an update and are not tried again by themselves.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -127,40 +92,10 @@ pub struct Quarantined {
     pub at: String,
 }
 
-/// A record of a known version.
-pub trait Record: Serialize + DeserializeOwned {
-    /// The newest version that this program reads, and the one that it writes.
-    const VERSION: u32;
-}
-
 impl Record for Deployment {
-    const VERSION: u32 = 1;
-}
-
-impl Record for Journal {
     const VERSION: u32 = 1;
 }
 
 impl Record for Quarantine {
     const VERSION: u32 = 1;
-}
-
-/// Reads a record; a newer version is refused before anything else of it is believed.
-pub fn parse<R: Record>(text: &str) -> Result<R> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        version: u32,
-    }
-    let Versioned { version } = serde_json::from_str(text).context("no record of sysctr")?;
-    ensure!(
-        version <= R::VERSION,
-        "written by a newer sysctr (record version {version}, this one reads {})",
-        R::VERSION
-    );
-    serde_json::from_str(text).context("a damaged record")
-}
-
-/// The text of a record.
-pub fn to_text(record: &impl Record) -> Result<String> {
-    Ok(serde_json::to_string_pretty(record).context("writing a record")? + "\n")
 }
