@@ -16,7 +16,7 @@ use std::{fs, io::Write, path::Path, process::ExitCode};
 use anyhow::{Context, Result};
 
 use crate::model::{
-    journal::Journal,
+    journal::{Group, Journal},
     layout,
     name::ContainerName,
     probation::Probation,
@@ -64,7 +64,9 @@ fn one(root: &Path, name: &ContainerName, output: &Output) -> Result<()> {
     if let Some(journal) = journal?
         && journal.boot.as_deref() != Some(boot)
     {
-        set::write(root, name, &journal, active, output.early)?;
+        let (place, file) = layout::GROUP;
+        let group = journal.group && read::<Group>(&root.join(place), file)?.is_some();
+        set::write(root, name, &journal, journal.winner(active, group), output.early)?;
     }
     if let Some(probation) = probation?
         && Some(probation.deployment) == active

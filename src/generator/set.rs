@@ -18,14 +18,13 @@ use crate::model::{
     unit::UnitFile,
 };
 
-/// Writes the set that will be in force when the operation is finished or taken back. The units of the container's other sets are masked:
+/// Writes the set of the deployment that will be in force when the operation is finished or taken back. The units of the container's other sets are masked:
 /// half of one may be in place. What the admin has in /etc/systemd/system goes on to win, a mask too, though this folder comes before it.
-pub fn write(root: &Path, name: &ContainerName, journal: &Journal, active: Option<u32>, early: &Path) -> Result<()> {
-    let settled = journal.settled(active);
+pub fn write(root: &Path, name: &ContainerName, journal: &Journal, settled: Option<u32>, early: &Path) -> Result<()> {
     // Read whole before a line of it is written: of a damaged set not even half is given.
     let wanted = settled.map(|id| units(root, name, id)).transpose()?.unwrap_or_default();
     let mut others = BTreeMap::new();
-    for id in [journal.from, journal.to, active].into_iter().flatten().filter(|id| Some(*id) != settled) {
+    for id in [journal.from, journal.to].into_iter().flatten().filter(|id| Some(*id) != settled) {
         // One that is gone already has nothing in place.
         others.extend(units(root, name, id).unwrap_or_default());
     }

@@ -87,7 +87,8 @@ const NEW: [&str; 6] = [
 
 /// The links of the other set, whose units are masked anyway.
 fn without_masked_links(found: Vec<String>) -> Vec<String> {
-    let masked = |line: &String| line.contains(".wants/app.socket -> /dev") || line.contains(".wants/app.timer -> /dev");
+    let masked =
+        |line: &String| line.contains(".wants/app.socket -> /dev") || line.contains(".wants/app.timer -> /dev");
     found.into_iter().filter(|line| !masked(line)).collect()
 }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::{digest::Digest, name::ContainerName, other_runtime::RuntimePath, values::Values};
 pub use super::{
-    journal::{Journal, Operation},
+    journal::{Group, Journal, Operation},
     record::{Record, parse, to_text},
 };
-use super::{digest::Digest, name::ContainerName, other_runtime::RuntimePath, values::Values};
 
 /// `deployment.json`: one numbered version of a container, written once.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ pub mod digest;
 pub mod directives;
 pub mod event;
 pub mod fault;
+pub mod graph;
 pub mod host_lines;
 pub mod journal;
 pub mod layout;

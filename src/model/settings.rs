@@ -59,6 +59,10 @@ pub struct Update {
     pub keep: Option<std::num::NonZeroUsize>,
     /// Seconds that a service has to stay up after an update.
     pub settle: Option<u32>,
+    /// Seconds after an update in which failures take it back; none with 0.
+    pub probation: Option<u32>,
+    /// How many failures, or boots, those are.
+    pub crashes: Option<std::num::NonZeroU32>,
     /// What `update --auto` does with a container that has no policy of its own.
     pub policy: Option<Policy>,
     /// When it may update.
@@ -96,6 +100,16 @@ impl Update {
     pub fn settle(&self) -> std::time::Duration {
         std::time::Duration::from_secs(self.settle.unwrap_or(5).into())
     }
+
+    /// Seconds of probation after an update.
+    pub fn probation(&self) -> u32 {
+        self.probation.unwrap_or(600)
+    }
+
+    /// Failures in that time that take the update back.
+    pub fn crashes(&self) -> u32 {
+        self.crashes.map_or(3, std::num::NonZeroU32::get)
+    }
 }
 
 impl Settings {
@@ -116,6 +130,8 @@ impl Settings {
         self.requests.accept.extend(other.requests.accept);
         self.update.keep = other.update.keep.or(self.update.keep);
         self.update.settle = other.update.settle.or(self.update.settle);
+        self.update.probation = other.update.probation.or(self.update.probation);
+        self.update.crashes = other.update.crashes.or(self.update.crashes);
         self.update.policy = other.update.policy.or(self.update.policy);
         self.update.window = other.update.window.or(self.update.window.take());
         for (name, container) in other.container {
