@@ -10,7 +10,7 @@ use sysctr::{
         transaction, units,
     },
     model::{
-        deployment::{Deployment, Journal, Quarantined},
+        deployment::{Deployment, Journal},
         fault::{Code, Fault},
         name::ContainerName,
     },
@@ -70,6 +70,16 @@ impl<'a> Running<'a> {
     /// Whether the service runs.
     pub fn is_up(&self) -> bool {
         self.before.own.contains(&self.name.service_unit())
+    }
+
+    /// The service is to run, though it failed and does not.
+    pub fn revive(&mut self) -> Result<()> {
+        let Some(manager) = self.manager else { return Ok(()) };
+        let service = self.name.service_unit();
+        if !self.is_up() && manager.state(&service)?.active == "failed" && !manager.is_oneshot(&service)? {
+            self.before.own.push(service);
+        }
+        Ok(())
     }
 
     /// Lets what runs become `new`, whose files are placed already, and waits until it is well.
@@ -145,14 +155,7 @@ impl<'a> Running<'a> {
             self.become_new(new, old)
         };
         let back = back();
-        let failed = Quarantined {
-            digest: new.digest.clone(),
-            deployment: new.id,
-            cause: cause.clone(),
-            at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-        };
-        // The same image with other values may have been well before.
-        let noted = if new.digest == old.digest { Ok(()) } else { quarantine::add(self.root, self.lock, name, failed) };
+        let noted = quarantine::add_failed(self.root, self.lock, new, old, &cause);
         back.and(noted)
             .and_then(|()| transaction::finish(self.root, self.lock, name))
             .and_then(|()| transaction::discard_staged(self.root, self.lock, name).map(drop))

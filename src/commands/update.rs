@@ -6,12 +6,13 @@ use serde::Serialize;
 use super::{
     Context,
     candidate::{Candidate, Wanted},
-    image,
+    image, probation,
     replace::{self, Running},
 };
 use crate::cli::UpdateArgs;
 use sysctr::{
     host::{
+        self,
         dir::Folder,
         lock::StoreLock,
         ostree::{Store, StoredImage},
@@ -252,9 +253,13 @@ impl Updater<'_> {
         if old.raises_epoch_of(&new) {
             bail!(replace::older_format(&new, old));
         }
+        let comes_back = !self.args.no_rollback && !new.raises_epoch_of(old);
+        let probation = comes_back.then_some(&self.settings.update);
+        host::probation::prepare(&self.root, lock, &new, old, probation).with_context(updating)?;
         let journal = staged.replace(lock, old.id).with_context(updating)?;
         match running.become_new(old, &new) {
             Ok(()) => {
+                probation::begin(self.context, &self.root, lock, manager, name);
                 transaction::finish(&self.root, lock, name)?;
                 quarantine::forget(&self.root, lock, name, &new.digest)?;
             }

@@ -26,6 +26,7 @@ pub mod probation;
 pub mod process;
 pub mod pull;
 pub mod quarantine;
+pub mod recovered;
 pub mod recovery;
 pub mod registry;
 pub mod runs;

@@ -29,21 +29,26 @@ pub fn load(root: &Folder, name: &ContainerName) -> Result<Option<Probation>> {
     Ok(read(root, name)?.filter(|probation| Some(probation.deployment) == active))
 }
 
-/// Before `new` takes the place of `old`: from its commit on it is on probation. Its time begins with [`begin`].
-pub fn prepare(root: &Folder, lock: &StoreLock, new: &Deployment, old: &Deployment, settings: &Update) -> Result<()> {
-    match settings.probation() {
-        0 => end(root, lock, &new.name),
-        seconds => write(root, &new.name, &Probation::new(new.id, old.id, seconds, settings.crashes())),
+/// Before `new` takes the place of `old`: from its commit on it is on probation, if it may come back at all. Its time begins with
+/// [`begin`].
+pub fn prepare(
+    root: &Folder,
+    lock: &StoreLock,
+    new: &Deployment,
+    old: &Deployment,
+    settings: Option<&Update>,
+) -> Result<()> {
+    match settings.filter(|settings| settings.probation() > 0) {
+        None => end(root, lock, &new.name),
+        Some(set) => write(root, &new.name, &Probation::new(new.id, old.id, set.probation(), set.crashes())),
     }
 }
 
-/// The update is done: its time begins. Below another root it does with the first boot.
-pub fn begin(root: &Folder, _lock: &StoreLock, name: &ContainerName, running: bool) -> Result<Option<Probation>> {
+/// The update is done: its time begins.
+pub fn begin(root: &Folder, _lock: &StoreLock, name: &ContainerName) -> Result<Option<Probation>> {
     let Some(mut probation) = load(root, name)? else { return Ok(None) };
-    if running {
-        probation.begin(&clock::now());
-        write(root, name, &probation)?;
-    }
+    probation.begin(&clock::now());
+    write(root, name, &probation)?;
     Ok(Some(probation))
 }
 

@@ -185,6 +185,12 @@ pub fn is_enabled(root: &Folder, name: &ContainerName, id: u32) -> Result<bool> 
     Ok(!links.is_empty())
 }
 
+/// Whether a unit of the set is one that its [Install] section enables.
+pub fn is_linked(root: &Folder, name: &ContainerName, id: u32, unit: &str) -> Result<bool> {
+    let target = format!("/{}/{unit}", layout::UNITS);
+    Ok(links(root, name, id)?.iter().any(|link| link.target == target))
+}
+
 /// Removes every link to the container's units, whoever made it.
 fn disable(root: &Folder, name: &ContainerName) -> Result<()> {
     let mut targets = Vec::new();

@@ -1,5 +1,6 @@
 /* A service as small as can be: says READY=1 at once, ends at SIGTERM at once. To each connection on a socket that systemd passed it
- * tells what else was passed. With an argument it ends at once, but one that is a notification it sends to systemd, by every way. */
+ * tells what else was passed. With an argument it ends at once, but one that is a notification it sends to systemd, by every way.
+ * "fail": it fails after two seconds. "once": it fails in every boot (BOOT) but the first one that it ran in. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <poll.h>
@@ -64,8 +65,20 @@ static void answer(int fd) {
             atoi(variable("LISTEN_PID")) == getpid() ? "own" : variable("LISTEN_PID"), secret, getuid());
 }
 
+/* Whether this is another boot than the first. */
+static int another_boot(void) {
+    char first[64] = "";
+    int file = open("/var/lib/app/data/boot", O_RDWR | O_CREAT, 0600);
+    if (read(file, first, sizeof first - 1) > 0)
+        return strcmp(first, variable("BOOT")) != 0;
+    return write(file, variable("BOOT"), strlen(variable("BOOT"))) < 0;
+}
+
 int main(int count, char **words) {
-    if (count > 1 && !strchr(words[1], '='))
+    int fails = count > 1 && strcmp(words[1], "fail") == 0;
+    if (count > 1 && strcmp(words[1], "once") == 0)
+        fails = another_boot();
+    else if (!fails && count > 1 && !strchr(words[1], '='))
         return 0; /* as true(1) */
     struct sigaction action = {.sa_handler = end};
     sigset_t term, before;
@@ -78,8 +91,12 @@ int main(int count, char **words) {
     for (int at = 0; at < passed && at < 8; at++)
         sockets[at] = (struct pollfd){.fd = 3 + at, .events = POLLIN};
     notify("READY=1\nSTATUS=as small as can be");
-    for (int at = 1; at < count; at++)
+    for (int at = 1; at < count && strchr(words[at], '='); at++)
         attack(words[at]);
+    if (fails) {
+        sleep(2);
+        return 3;
+    }
     while (!ended) {
         if (ppoll(sockets, passed < 8 ? passed : 8, NULL, &before) < 0)
             continue;

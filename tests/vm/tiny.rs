@@ -39,7 +39,15 @@ pub fn images(folder: &Path) -> Result<()> {
         folder,
         "tiny-broken",
         &[("exports/manifest.json", &MANIFEST.replace("\"/bin/tiny\"]", "\"/bin/tiny\", \"end\"]"))],
-    )
+    )?;
+    // And two that an update takes for good: one fails soon after it, the other one only behind a boot.
+    let failing = MANIFEST.replace("\"/bin/tiny\"]", "\"/bin/tiny\", \"fail\"]");
+    image(folder, "tiny-failing", &[("exports/manifest.json", &failing)])?;
+    let once = MANIFEST
+        .replace("\"/bin/tiny\"]", "\"/bin/tiny\", \"once\"]")
+        .replace("\"container\"", "\"state\": {\"folders\": [{\"path\": \"/var/lib/app/data\"}]}, \"container\"");
+    let service = "[Service]\nEnvironment=BOOT=%b\nExecStart={{exec_start}}\nRestart=on-failure\n[Install]\nWantedBy=multi-user.target\n";
+    image(folder, "tiny-once", &[("exports/manifest.json", &once), ("exports/service.hbs", service)])
 }
 
 fn image(folder: &Path, name: &str, more: &[(&str, &str)]) -> Result<()> {

@@ -9,6 +9,7 @@ pub mod handover;
 pub mod hooks;
 pub mod httpd;
 pub mod many;
+pub mod probation;
 pub mod refuse;
 pub mod sockets;
 pub mod trace;
