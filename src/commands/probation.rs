@@ -22,9 +22,6 @@ use sysctr::{
     },
 };
 
-/// What the timer starts.
-const SETTLE: &str = "sysctr-settle.service";
-
 /// After an update that is well: its time begins. Below another root it does with the first boot.
 pub fn begin(context: &Context, root: &Folder, lock: &StoreLock, manager: Option<&Manager>, name: &ContainerName) {
     let Some(manager) = manager else { return };
@@ -45,11 +42,12 @@ pub fn start_timer(manager: &Manager, name: &ContainerName, probation: &Probatio
         return Ok(());
     }
     let description = format!("End of the probation of {name}");
-    manager.start_timer(&timer, &description, probation.left(&clock::now()).max(1), SETTLE)
+    manager.start_timer(&timer, &description, probation.left(&clock::now()).max(1))
 }
 
+/// It starts an instance of `units/sysctr-probation@.service`.
 fn timer(name: &ContainerName, probation: &Probation) -> String {
-    format!("sysctr-probation-{name}-{}.timer", probation.deployment)
+    format!("sysctr-probation@{name}-{}.timer", probation.deployment)
 }
 
 /// At boot, before any of them starts: what brings the machine down again and again is taken back, in files. Gives those.

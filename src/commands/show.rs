@@ -110,6 +110,7 @@ impl OnProbation {
             self.until.as_ref().map_or("its first boot and some time".to_owned(), |time| format!("until {time}"));
         let failed = match self.crashes {
             0 => String::new(),
+            1 => ", failed once".to_owned(),
             count => format!(", failed {count} times"),
         };
         format!("on probation {until}{failed}; goes back to deployment {} by itself", self.replaces)

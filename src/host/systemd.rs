@@ -183,14 +183,13 @@ impl Manager {
             .with_context(|| format!("starting {unit}"))
     }
 
-    /// Starts a unit once, in so many seconds. The timer is gone when it has elapsed, and with the boot.
-    pub fn start_timer(&self, timer: &str, description: &str, seconds: u64, unit: &str) -> Result<()> {
+    /// Starts the service of the timer's own name once, in so many seconds. The timer is gone when it has elapsed, and with the boot.
+    pub fn start_timer(&self, timer: &str, description: &str, seconds: u64) -> Result<()> {
         let properties = vec![
             ("Description", Variant::from(description)),
             ("TimersMonotonic", Variant::from(vec![("OnActiveSec", seconds * 1_000_000)])),
             ("AccuracyUSec", Variant::from(1_000_000_u64)),
             ("RemainAfterElapse", Variant::from(false)),
-            ("Unit", Variant::from(unit)),
             ("CollectMode", Variant::from("inactive-or-failed")),
         ];
         let none: Vec<(String, Vec<(String, Variant)>)> = Vec::new();
