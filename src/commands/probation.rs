@@ -27,7 +27,10 @@ pub fn begin(context: &Context, root: &Folder, lock: &StoreLock, manager: Option
     let Some(manager) = manager else { return };
     // The update is done whatever comes of this: the record is there.
     let begun = probation::begin(root, lock, name).and_then(|begun| match begun {
-        Some(probation) => start_timer(manager, name, &probation),
+        Some(probation) => {
+            forget(Some(manager), name, probation.replaces);
+            start_timer(manager, name, &probation)
+        }
         None => Ok(()),
     });
     if let Err(error) = begun {
@@ -37,7 +40,7 @@ pub fn begin(context: &Context, root: &Folder, lock: &StoreLock, manager: Option
 
 /// Lets the service manager call us when the time is over; once for each.
 pub fn start_timer(manager: &Manager, name: &ContainerName, probation: &Probation) -> Result<()> {
-    let timer = timer(name, probation);
+    let timer = timer(name, probation.deployment);
     if manager.state(&timer)?.active == "active" {
         return Ok(());
     }
@@ -46,8 +49,13 @@ pub fn start_timer(manager: &Manager, name: &ContainerName, probation: &Probatio
 }
 
 /// It starts an instance of `units/sysctr-probation@.service`.
-fn timer(name: &ContainerName, probation: &Probation) -> String {
-    format!("sysctr-probation@{name}-{}.timer", probation.deployment)
+fn timer(name: &ContainerName, deployment: u32) -> String {
+    format!("sysctr-probation@{name}-{deployment}.timer")
+}
+
+/// A deployment is not in force any more: its timer goes. Left alone it would elapse and find nothing to do.
+pub fn forget(manager: Option<&Manager>, name: &ContainerName, deployment: u32) {
+    let _ = manager.map(|manager| manager.stop(&timer(name, deployment)));
 }
 
 /// At boot, before any of them starts: what brings the machine down again and again is taken back, in files. Gives those.
@@ -102,8 +110,7 @@ fn restore(
     let (_, good) = taken.with_context(|| transaction::half_done(name))?;
     let restored = running.become_new(&bad, &good);
     transaction::finish(root, lock, name)?;
-    // Left alone it would elapse and find nothing to do.
-    let _ = manager.stop(&timer(name, probation));
+    forget(Some(manager), name, bad.id);
     restored
 }
 

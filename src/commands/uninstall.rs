@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use super::Context;
+use super::{Context, probation};
 use crate::cli::UninstallArgs;
 use sysctr::{
     host::{
@@ -73,6 +73,7 @@ pub fn remove(
     if let Some(manager) = manager {
         manager.reload()?;
         deployment.units.iter().for_each(|unit| manager.reset_failed(unit));
+        probation::forget(Some(manager), &container.name, deployment.id);
     }
     let gone = || Fault::new(Code::NeedsYou, format!("{} is uninstalled", container.name)).hint("delete it by hand");
     purged.with_context(gone)

@@ -301,8 +301,10 @@ pub fn discard_staged(root: &Folder, _lock: &StoreLock, name: &ContainerName) ->
             staged.push(*id);
         }
     }
-    // the last of a deployment that was being thrown away
-    staged.extend(units::set_ids(root, name)?.into_iter().filter(|id| !deployments.contains(id)));
+    // the last of a deployment that was being thrown away; what is in force is never left over, though /var may lack it
+    let active = state::container(root, name)?.and_then(|container| container.active);
+    let left = |id: &u32| !deployments.contains(id) && Some(*id) != active;
+    staged.extend(units::set_ids(root, name)?.into_iter().filter(left));
     staged.iter().try_for_each(|id| discard(root, name, *id))?;
     Ok(!staged.is_empty())
 }

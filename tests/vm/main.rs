@@ -17,7 +17,8 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
-    directives, etcd, exec, failures, foreign, handover, hooks, httpd, many, probation, refuse, sockets, trace, update,
+    boot, directives, etcd, exec, failures, foreign, handover, hooks, httpd, many, probation, refuse, sockets, trace,
+    update,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -103,6 +104,7 @@ scenarios! {
     an_update_that_fails_in_its_probation_goes_back: super::probation::goes_back_when_it_fails;
     only_failures_of_an_update_itself_take_it_back: super::probation::only_its_own_failures_count;
     an_update_that_fails_behind_a_boot_goes_back: super::probation::goes_back_after_a_reboot;
+    a_boot_after_a_cut_starts_from_one_whole_unit_set: super::boot::starts_from_one_whole_set;
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
     a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;
     a_full_disk_changes_nothing: super::refuse::a_full_disk_changes_nothing;

@@ -102,7 +102,7 @@ pub fn only_its_own_failures_count(machine: &mut dyn Machine) -> Result<()> {
         machine.run("systemctl restart app && sleep 0.3")?;
     }
     ensure!(probation(machine, "crashes")? == "0", "stops were counted");
-    machine.run("systemctl kill --signal=SEGV app")?;
+    machine.run("systemctl kill --signal=KILL app")?;
     machine.wait_until(SOON, "sysctr show app | grep 'failed once'")?;
 
     machine.run(
@@ -114,7 +114,7 @@ pub fn only_its_own_failures_count(machine: &mut dyn Machine) -> Result<()> {
     machine.wait_until(SOON, "! systemctl is-active sysctr-settle")?;
     leaves_nothing(machine)?;
     for _ in 0..4 {
-        machine.run("systemctl kill --signal=SEGV app && sleep 0.5")?;
+        machine.run("systemctl kill --signal=KILL app && sleep 0.5")?;
     }
     machine.wait_until(SOON, &runs(3))?;
     ensure!(told(machine)? == 0, "it was taken back");
