@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use sysctr::{
     host::{
         apply, dir::Folder, health, lock::StoreLock, process, quarantine, start_limit, state, systemd::Manager,
-        transaction, units,
+        systems, transaction, units,
     },
     model::{
         deployment::{Deployment, Journal},
@@ -172,10 +172,12 @@ fn is_up(manager: &Manager, unit: &str) -> Result<bool> {
     Ok(matches!(manager.state(unit)?.active.as_str(), "active" | "activating" | "reloading"))
 }
 
-/// Those of them that nothing needs: neither the running service nor a unit or drop-in of the admin's.
+/// Those of them that nothing needs: neither the running service nor a unit or drop-in of the admin's, nor another version of the
+/// operating system.
 pub fn unneeded(root: &Folder, manager: Option<&Manager>, name: &ContainerName, surplus: Vec<u32>) -> Result<Vec<u32>> {
     let running = running(manager, name)?;
-    let named = units::named_deployments(root, name)?;
+    let mut named = units::named_deployments(root, name)?;
+    named.extend(systems::named_deployments(root, name)?);
     Ok(surplus.into_iter().filter(|id| running != Some(*id) && !named.contains(id)).collect())
 }
 

@@ -35,6 +35,7 @@ pub mod source;
 pub mod start_limit;
 pub mod state;
 pub mod systemd;
+pub mod systems;
 pub mod tarball;
 pub mod transaction;
 pub mod units;

@@ -21,6 +21,7 @@ use super::{
     owned, probation,
     state::{self, Container},
     transaction::{self, finish, half_done, remove_files, roll_forward, switch_files},
+    units,
 };
 use crate::model::{
     deployment::{Journal, Operation},
@@ -95,6 +96,8 @@ fn recover_one(
     sweep(root, name)?;
     let Some(journal) = &container.journal else {
         probation::drop_stale(root, name)?;
+        // An operating system that went back took /etc with it, and /var stayed.
+        container.active.map_or(Ok(()), |id| units::point(root, name, id))?;
         return Ok(transaction::discard_staged(root, lock, name)?.then(|| Recovered::Undone(name.clone())));
     };
     let group = match group {

@@ -112,8 +112,17 @@ pub fn place(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
             }
         }
     }
-    if let Some(container) = root.open(&layout::container(name))? {
-        container.link("current", &format!("deployments/{id}"))?;
+    point(root, name, id)
+}
+
+/// Lets `current` name the deployment in force.
+pub fn point(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
+    let target = format!("deployments/{id}");
+    if let Some(container) = root.open(&layout::container(name))?
+        && container.link_target("current").as_deref() != Some(&target)
+        && container.kind(&target)?.is_some()
+    {
+        container.link("current", &target)?;
     }
     Ok(())
 }

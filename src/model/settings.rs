@@ -10,6 +10,8 @@
 //! [update]
 //! keep = 2     # deployments of a container that stay: the one in force and those before it
 //! settle = 5   # seconds that a service has to stay up after an update
+//! probation = 600   # seconds after it in which failures take it back; 0 for none
+//! crashes = 3       # how many
 //! policy = "check"         # what `update --auto` does: auto, check or hold
 //! window = "02:00-05:00"   # when it may; outside of it, it only checks
 //!
