@@ -1,6 +1,6 @@
 //! An update that may still be taken back by itself: begins with the update, ends with its time, or goes back.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::{Context, replace::Running};
 use sysctr::{
@@ -90,6 +90,11 @@ pub fn go_back(
     cause: &str,
 ) -> Result<()> {
     let restored = restore(root, lock, manager, name, probation, cause);
+    if restored.is_err() && probation::load(root, name)?.is_some() {
+        // It cannot go back: at the next failure it could not either.
+        probation::end(root, lock, name)?;
+        manager.reload()?;
+    }
     tell(context, root, name, probation, cause, restored.as_ref().err());
     restored
 }
@@ -106,8 +111,7 @@ fn restore(
     let bad = state::deployment(root, name, probation.deployment)?;
     let mut running = Running::look(root, lock, Some(manager), &bad, settle, true)?;
     running.revive()?;
-    let taken = probation::take_back(root, lock, name, cause);
-    let (_, good) = taken.with_context(|| transaction::half_done(name))?;
+    let (_, good) = probation::take_back(root, lock, name, cause)?;
     let restored = running.become_new(&bad, &good);
     transaction::finish(root, lock, name)?;
     forget(Some(manager), name, bad.id);

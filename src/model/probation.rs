@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::record::Record;
 
+/// Boots after which it goes back: what brings the machine down has no time to fail itself.
+const BOOTS: u32 = 3;
+
 /// A deployment on probation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -19,7 +22,7 @@ pub struct Probation {
     pub replaces: u32,
     /// How many seconds it lasts.
     pub seconds: u32,
-    /// Failures, or boots, after which it goes back.
+    /// Failures after which it goes back.
     pub limit: u32,
     /// When it was begun and when it ends, in seconds since 1970.
     pub since: i64,
@@ -183,7 +186,7 @@ impl Probation {
         // A wall clock that starts in the past knows nothing: the whole time begins anew, as often as there may be boots.
         let left = if now.wall < self.since { self.seconds } else { (self.until - now.wall).try_into().unwrap_or(0) };
         self.set_end(now, left.min(self.seconds));
-        if self.boots >= self.limit { AtBoot::TooMany } else { AtBoot::GoesOn }
+        if self.boots >= BOOTS { AtBoot::TooMany } else { AtBoot::GoesOn }
     }
 }
 

@@ -63,7 +63,7 @@ pub struct Update {
     pub settle: Option<u32>,
     /// Seconds after an update in which failures take it back; none with 0.
     pub probation: Option<u32>,
-    /// How many failures, or boots, those are.
+    /// How many failures those are.
     pub crashes: Option<std::num::NonZeroU32>,
     /// What `update --auto` does with a container that has no policy of its own.
     pub policy: Option<Policy>,

@@ -97,6 +97,17 @@ END
         "recovery left {}",
         machine.run(FOUND)?
     );
+    // What the boot recovers and cannot run is told; what it could above was not.
+    let told = "journalctl -q -o cat SYSCTR_OPERATION=recovery SYSCTR_RESULT=needsYou";
+    ensure!(machine.run(told)?.is_empty(), "it was told of one that is well: {}", machine.run(told)?);
+    machine.run(
+        r#"echo '{"version": 1, "operation": "rollback", "from": 2, "to": 1, "enable": true, "purge": false}' \
+             >/etc/sysctr/containers/app/journal.json
+           mkdir -p /etc/systemd/system/app.service.d
+           printf '[Service]\nExecStartPost=/bin/false\n' >/etc/systemd/system/app.service.d/bad.conf; sync"#,
+    )?;
+    machine.cut_power()?;
+    machine.wait_until(SOON, &format!("{told} | grep 'boot that recovered it'"))?;
     // Where it is not mounted, nobody takes what /etc has for left over.
     machine.run("umount /var/lib/sysctr && { sysctr prune; ls /etc/sysctr/containers/app/1/app.service /etc/sysctr/containers/app/active; }").map(drop)
 }
