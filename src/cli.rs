@@ -210,11 +210,14 @@ pub struct LintArgs {
 #[derive(Args)]
 pub struct UpdateArgs {
     /// The containers
-    #[arg(value_name = "NAME", required_unless_present = "all")]
+    #[arg(value_name = "NAME", required_unless_present_any = ["all", "auto"])]
     pub names: Vec<ContainerName>,
-    /// All that are installed
+    /// All that are installed, but those on hold
     #[arg(long, conflicts_with = "names")]
     pub all: bool,
+    /// All, each as its policy in sysctr.toml says: what sysctr-update.timer does
+    #[arg(long, conflicts_with_all = ["names", "all", "to", "settings", "yes", "check", "no_restart", "no_rollback"])]
+    pub auto: bool,
     /// Another image than the newest of the same reference
     #[arg(long, value_name = "IMAGE", conflicts_with = "all")]
     pub to: Option<ImageSource>,

@@ -22,10 +22,11 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             let json = std::env::args_os().any(|word| word == "--json");
-            return Output { json, verbose: false, quiet: false }.failure(&usage(&error).into());
+            return Output { json, verbose: false, quiet: false, unattended: true }.failure(&usage(&error).into());
         }
     };
-    let output = Output { json: cli.json, verbose: cli.verbose, quiet: cli.quiet };
+    let unattended = matches!(&cli.verb, Verb::Update(args) if args.auto);
+    let output = Output { json: cli.json, verbose: cli.verbose, quiet: cli.quiet, unattended };
     let context = Context { root: cli.root.unwrap_or_else(|| PathBuf::from("/")), output };
     let runs_a_program = matches!(cli.verb, Verb::Exec(_) | Verb::Run(_));
     match run(&context, cli.verb) {

@@ -16,6 +16,8 @@ pub struct Output {
     pub json: bool,
     pub verbose: bool,
     pub quiet: bool,
+    /// Nobody is asked anything, even where somebody is there.
+    pub unattended: bool,
 }
 
 impl Output {
@@ -69,7 +71,7 @@ impl Output {
 
     /// Whether somebody is there to answer.
     pub fn can_ask(&self) -> bool {
-        !self.json && io::stdin().is_terminal() && io::stderr().is_terminal()
+        !self.json && !self.unattended && io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 
     /// Asks on the terminal; without one the answer is no.

@@ -1,5 +1,6 @@
 //! One verb a file: choose, apply, report.
 
+pub mod auto;
 pub mod candidate;
 pub mod exec;
 pub mod image;
@@ -32,6 +33,7 @@ use crate::output::Output;
 use sysctr::host::{
     apply,
     dir::Folder,
+    events,
     lock::StoreLock,
     recovery::{self, Recovered, Recovery},
     start_limit, state,
@@ -116,6 +118,7 @@ impl Context {
                 Recovered::Back(name) => format!("took back the update of {name} that was cut short"),
                 Recovered::RolledBack(name) => format!("finished the rollback of {name} that was cut short"),
             });
+            events::tell_recovered(root, &self.root, one);
             if let Recovered::Finished(name) = one {
                 // The boot makes them too: no reason to fail whoever happens to recover, nor to leave out the reload.
                 let running = manager.is_some();

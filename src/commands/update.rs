@@ -1,10 +1,12 @@
 //! `sysctr update NAME...`: the newest image of the same reference, or another one; kept only if the service is well with it.
 
+use std::cell::RefCell;
+
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde::Serialize;
 
 use super::{
-    Context,
+    Context, auto,
     candidate::{Candidate, Wanted},
     image,
     replace::{self, Running},
@@ -22,11 +24,12 @@ use sysctr::{
     model::{
         deployment::Deployment,
         digest::Digest,
+        event::Version,
         fault::{Code, Fault},
         name::ContainerName,
         reference::ImageSource,
         retention,
-        settings::Settings,
+        settings::{Policy, Settings},
         values::Values,
     },
 };
@@ -34,61 +37,81 @@ use sysctr::{
 /// What came of one container.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Outcome {
+pub struct Outcome {
     name: ContainerName,
-    result: Kind,
-    digest: Option<Digest>,
-    deployment: Option<u32>,
+    pub result: Kind,
+    pub digest: Option<Digest>,
+    pub deployment: Option<u32>,
     error: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-enum Kind {
+#[allow(missing_docs)]
+pub enum Kind {
     Unchanged,
-    /// With `--check`: there is something newer.
+    /// There is something newer, and nobody asked for it to be taken.
     Available,
     Updated,
     /// The image failed before.
     Held,
+    /// Its policy is `hold`, and it was not named.
+    OnHold,
     RolledBack,
+    Refused,
     Failed,
 }
 
 /// The parts of an update that all containers share.
-struct Updater<'a> {
-    context: &'a Context,
-    args: &'a UpdateArgs,
-    root: Folder,
-    settings: Settings,
+pub struct Updater<'a> {
+    pub context: &'a Context,
+    pub args: &'a UpdateArgs,
+    pub root: Folder,
+    pub settings: Settings,
+    /// What was tried last, for whoever tells of a failure.
+    pub tried: RefCell<Option<Version>>,
 }
 
 /// Updates each of them by itself; one that fails does not keep the others.
 pub fn run(context: &Context, args: &UpdateArgs) -> Result<()> {
+    if args.auto {
+        return auto::run(context, args);
+    }
     if args.check {
-        let updater = Updater { context, args, root: context.folder()?, settings: settings::load(&context.folder()?)? };
+        let updater = Updater::new(context, args, context.folder()?)?;
         return updater.each(|name| updater.check(name));
     }
     let (root, lock) = context.begin("update")?;
-    let settings = settings::load(&root)?;
-    let updater = Updater { context, args, root, settings };
+    let updater = Updater::new(context, args, root)?;
     let store = Store::open_or_create(&lock)?;
     let manager = context.manager()?;
-    updater.each(|name| updater.update(name, &lock, &store, manager.as_ref()))
+    updater.each(|name| {
+        updater.warn_of_hold(name);
+        auto::told(&updater, name, || updater.update(name, &lock, &store, manager.as_ref()))
+    })
 }
 
-impl Updater<'_> {
-    fn each(&self, update: impl Fn(&ContainerName) -> Result<Outcome>) -> Result<()> {
+impl<'a> Updater<'a> {
+    pub fn new(context: &'a Context, args: &'a UpdateArgs, root: Folder) -> Result<Updater<'a>> {
+        let settings = settings::load(&root)?;
+        Ok(Updater { context, args, root, settings, tried: RefCell::default() })
+    }
+
+    pub fn each(&self, update: impl Fn(&ContainerName) -> Result<Outcome>) -> Result<()> {
         let mut names = self.args.names.clone();
         names.sort();
         names.dedup();
-        if self.args.all {
+        if self.args.all || self.args.auto {
             let installed = state::containers(&self.root)?.into_iter().filter(|one| one.active.is_some());
             names = installed.map(|one| one.name).collect();
         }
         for name in &self.args.names {
             state::installed(&self.root, name)?;
         }
+        let update = |name: &ContainerName| {
+            let passed_over = self.args.names.is_empty() && self.settings.policy(name) == Policy::Hold;
+            if passed_over { self.on_hold(name) } else { update(name) }
+        };
         if let [name] = &names[..] {
             let outcome = update(name)?;
             return self.context.output.result(&[outcome], String::new);
@@ -98,10 +121,13 @@ impl Updater<'_> {
         for name in &names {
             outcomes.push(update(name).unwrap_or_else(|error| {
                 let code = Fault::code_of(&error);
-                worst = worst
-                    .max(code.filter(|code| [Code::RolledBack, Code::NeedsYou].contains(code)).map(|code| code as u8));
+                worst = worst.max(code.map(badness));
                 self.context.output.warn(format!("{error:#}"));
-                let result = if code == Some(Code::RolledBack) { Kind::RolledBack } else { Kind::Failed };
+                let result = match code {
+                    Some(Code::RolledBack) => Kind::RolledBack,
+                    Some(Code::Refused) => Kind::Refused,
+                    _ => Kind::Failed,
+                };
                 Outcome {
                     name: name.clone(),
                     result,
@@ -112,17 +138,17 @@ impl Updater<'_> {
             }));
         }
         let count = |kind| outcomes.iter().filter(|one| one.result == kind).count();
-        let (back, failed) = (count(Kind::RolledBack), count(Kind::Failed));
+        let (back, refused, failed) = (count(Kind::RolledBack), count(Kind::Refused), count(Kind::Failed));
         self.context.output.result(&outcomes, String::new)?;
-        if back + failed == 0 {
+        if back + refused + failed == 0 {
             return Ok(());
         }
-        let code = match worst {
-            Some(code) if code == Code::NeedsYou as u8 => Code::NeedsYou,
-            Some(_) => Code::RolledBack,
-            None => Code::Failed,
-        };
-        let message = format!("of {} updates {back} were rolled back and {failed} failed", outcomes.len());
+        let code = worst.map_or(Code::Failed, |(_, code)| code);
+        let mut came = vec![format!("{back} were rolled back"), format!("{failed} failed")];
+        if refused > 0 {
+            came.insert(1, format!("{refused} refused"));
+        }
+        let message = format!("of {} updates {}", outcomes.len(), came.join(" and "));
         bail!(Fault::new(code, message).hint("the warnings above say why"))
     }
 
@@ -133,7 +159,19 @@ impl Updater<'_> {
         }
     }
 
-    fn check(&self, name: &ContainerName) -> Result<Outcome> {
+    fn on_hold(&self, name: &ContainerName) -> Result<Outcome> {
+        let (_, old) = state::installed(&self.root, name)?;
+        self.say(format!("{name} is on hold"));
+        Ok(self.outcome(name, Kind::OnHold, &old.digest, old.id))
+    }
+
+    fn warn_of_hold(&self, name: &ContainerName) {
+        if self.settings.policy(name) == Policy::Hold && !self.args.names.is_empty() {
+            self.context.output.warn(format!("{name} is on hold by its policy, and is updated since it was named"));
+        }
+    }
+
+    pub fn check(&self, name: &ContainerName) -> Result<Outcome> {
         let (_, old) = state::installed(&self.root, name)?;
         let source = self.source(&old)?;
         let found = source::resolve(&source, &self.settings).with_context(|| format!("checking {name}"))?;
@@ -150,7 +188,7 @@ impl Updater<'_> {
         Ok(outcome(Kind::Available))
     }
 
-    fn update(
+    pub fn update(
         &self,
         name: &ContainerName,
         lock: &StoreLock,
@@ -163,6 +201,7 @@ impl Updater<'_> {
         policy::check(&self.context.root, &source)?;
         let updating = || format!("updating {name}");
         let image = image::pull(self.context, lock, store, &source, &self.settings).with_context(updating)?;
+        self.tried.replace(Some(Version { digest: image.digest.clone(), deployment: None }));
         if image.digest != old.digest
             && let Some(cause) = self.held(name, &image.digest)?
         {
@@ -242,6 +281,7 @@ impl Updater<'_> {
         let running =
             Running::look(&self.root, lock, manager, old, self.settings.update.settle(), !self.args.no_restart)?;
         let (staged, new) = candidate.stage(self.context, &self.root, lock, store, manager).with_context(updating)?;
+        self.tried.replace(Some(Version { digest: new.digest.clone(), deployment: Some(new.id) }));
         if new.raises_epoch_of(old) && !self.args.yes {
             let message = format!(
                 "{name}: the new image keeps its state in format {}, the old one in {}: there may be no way back",
@@ -290,6 +330,16 @@ impl Updater<'_> {
 
     fn outcome(&self, name: &ContainerName, result: Kind, digest: &Digest, deployment: u32) -> Outcome {
         Outcome { name: name.clone(), result, digest: Some(digest.clone()), deployment: Some(deployment), error: None }
+    }
+}
+
+/// Which of several failures the exit code tells of, and that code.
+fn badness(code: Code) -> (u8, Code) {
+    match code {
+        Code::NeedsYou => (3, code),
+        Code::RolledBack => (2, code),
+        Code::Refused => (1, code),
+        _ => (0, Code::Failed),
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
-    directives, etcd, exec, failures, foreign, handover, hooks, httpd, many, refuse, sockets, trace, update,
+    auto, directives, etcd, exec, failures, foreign, handover, hooks, httpd, many, refuse, sockets, trace, update,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -100,6 +100,7 @@ scenarios! {
     a_drop_in_that_would_be_lost_is_told: super::directives::a_drop_in_that_would_be_lost_is_told;
     an_update_is_kept_only_if_the_service_is_well: super::update::is_kept_only_if_well;
     an_image_that_failed_is_not_tried_twice: super::update::is_not_tried_twice;
+    the_timer_does_what_the_policy_says: super::auto::the_timer_does_what_the_policy_says;
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
     a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;
     a_full_disk_changes_nothing: super::refuse::a_full_disk_changes_nothing;
