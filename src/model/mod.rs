@@ -2,6 +2,7 @@
 
 pub mod deployment;
 pub mod devices;
+pub mod diff;
 pub mod digest;
 pub mod directives;
 pub mod event;
