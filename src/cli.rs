@@ -50,6 +50,8 @@ pub enum Verb {
         /// The container
         name: ContainerName,
     },
+    /// Show what differs between two deployments of a container, or what an update would bring
+    Diff(DiffArgs),
     /// Run a program in a running container
     Exec(ExecArgs),
     /// Run a program in a container that is thrown away afterwards
@@ -236,6 +238,28 @@ pub struct UpdateArgs {
     /// Keep the new deployment even if the service is not well with it
     #[arg(long)]
     pub no_rollback: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "The exit code is 0 whether or not they differ.")]
+pub struct DiffArgs {
+    /// The container
+    pub name: ContainerName,
+    /// Number of the older deployment, as `sysctr show` lists them [default: the one before that in force]
+    #[arg(value_name = "A")]
+    pub from: Option<u32>,
+    /// Number of the newer one [default: the one in force]
+    #[arg(value_name = "B")]
+    pub to: Option<u32>,
+    /// What an update would bring: pulls the newest image of the same reference, and changes nothing else
+    #[arg(long, conflicts_with_all = ["from", "to", "image"])]
+    pub available: bool,
+    /// The same of another image
+    #[arg(long = "to", value_name = "IMAGE", conflicts_with_all = ["from", "to"])]
+    pub image: Option<ImageSource>,
+    /// List every file that differs
+    #[arg(long)]
+    pub files: bool,
 }
 
 #[derive(Args)]

@@ -2,6 +2,8 @@
 
 pub mod auto;
 pub mod candidate;
+pub mod diff;
+mod diff_text;
 pub mod exec;
 pub mod image;
 pub mod images;

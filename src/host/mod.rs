@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod archive;
 pub mod blob;
+pub mod compare;
 pub mod content;
 pub mod credentials;
 pub mod dir;

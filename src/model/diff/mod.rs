@@ -1,6 +1,7 @@
 //! What differs between two deployments of a container, as an admin has to judge it: pure comparison of what was read elsewhere.
 
 pub mod config;
+pub mod files;
 pub mod packages;
 pub mod powers;
 pub mod units;

@@ -1,5 +1,7 @@
 //! The rendered files of two deployments as unified diffs.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use similar::TextDiff;
 
@@ -27,6 +29,7 @@ pub struct UnitDifference {
 
 /// Lines around a change.
 const CONTEXT: usize = 3;
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The files that differ, by name.
 pub fn compare(old: &Side, new: &Side) -> Vec<UnitDifference> {
@@ -43,7 +46,10 @@ pub fn compare(old: &Side, new: &Side) -> Vec<UnitDifference> {
             (None, to) => (Change::Added, String::new(), to.unwrap_or_default()),
         };
         let name = |side: &Side| if side.units.contains_key(file) { file.as_str() } else { "/dev/null" };
-        let diff = TextDiff::from_lines(&from, &to)
+        // An image may have written what takes long to compare; then the diff is longer than it need be.
+        let diff = TextDiff::configure()
+            .timeout(PATIENCE)
+            .diff_lines(&from, &to)
             .unified_diff()
             .context_radius(CONTEXT)
             .header(name(old), name(new))
@@ -56,10 +62,17 @@ pub fn compare(old: &Side, new: &Side) -> Vec<UnitDifference> {
 /// A unit names its own deployment and image; that these are others is known and would hide what else is.
 fn without_identity(text: &str, side: &Side) -> String {
     let text = text.replace(&side.identity.digest.to_string(), "DIGEST");
-    let Some(id) = side.identity.deployment else { return text };
+    match side.identity.deployment {
+        Some(id) => without_number(&text, id),
+        None => text,
+    }
+}
+
+/// The text without the number of the deployment that it is of.
+pub fn without_number(text: &str, id: u32) -> String {
     let own = format!("/deployments/{id}");
     let mut clean = String::with_capacity(text.len());
-    let mut rest = text.as_str();
+    let mut rest = text;
     while let Some(at) = rest.find(&own) {
         let (before, after) = (&rest[..at], &rest[at + own.len()..]);
         clean.push_str(before);
@@ -67,4 +80,16 @@ fn without_identity(text: &str, side: &Side) -> String {
         rest = after;
     }
     clean + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_units_own_number_is_left_out() {
+        let text = "run /x/deployments/1\nx /deployments/12 /deployments/1/rootfs\n";
+        let clean = "run /x/deployments/N\nx /deployments/12 /deployments/N/rootfs\n";
+        assert_eq!(without_number(text, 1), clean);
+    }
 }
