@@ -159,7 +159,7 @@ impl Foreign {
     }
 
     fn hand_over(&self, init: &Init, manager: &Manager, speaks_itself: bool) -> Result<()> {
-        manager.main_pid(init.pid)?;
+        manager.main_pid(init.pid)?.wait().context("waiting until systemd knows the main process")?;
         self.start(init)?;
         if !speaks_itself {
             manager.ready()?;

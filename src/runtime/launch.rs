@@ -209,8 +209,10 @@ fn clone(run: &Run, sibling: bool) -> Result<Started> {
 
 impl Started {
     fn hand_over(&mut self, manager: &Manager) -> Result<()> {
+        // systemd takes it in while init puts the root together.
+        let told = manager.main_pid(self.child.pid)?;
         self.until_prepared()?;
-        manager.main_pid(self.child.pid)?;
+        told.wait().context("waiting until systemd knows the main process")?;
         self.until_executed()?;
         if !self.speaks_itself {
             manager.ready()?;
