@@ -3,8 +3,11 @@
 
 mod common;
 
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
+
 use common::host::{Host, Image, assert_same};
 use serde_json::{Value, json};
+use sysctr::model::diff::packages::Packages;
 
 const STATUS: &str = "var/lib/dpkg/status";
 
@@ -181,4 +184,85 @@ fn what_an_image_wrote_steers_neither_terminal_nor_reader() {
     host.image("app", &Image::new().link("var/lib/dpkg", "/opt/dpkg").file("opt/dpkg/status", &package("inside", "1")));
     host.does(&["update", "app"]);
     assert_eq!(host.json(&["diff", "app"])["packages"]["added"][0]["name"], "inside");
+}
+
+/// A database that rpm itself wrote: so many packages of this version, and what rpm says of them.
+fn rpm_database(work: &Path, count: u32, version: &str) -> (Vec<u8>, BTreeSet<String>) {
+    // A long description goes to overflow pages, many packages make inner pages.
+    let long = "a word and another one ".repeat(400);
+    let of = |number: u32| {
+        format!(
+            "%package -n pkg{number}\nSummary: x\n{}%description -n pkg{number}\n{}\n%files -n pkg{number}\n",
+            if number % 2 == 0 { "Epoch: 3\n" } else { "" },
+            if number % 10 == 0 { long.as_str() } else { "x" }
+        )
+    };
+    let start = format!(
+        "Name: none\nVersion: {version}\nRelease: 4.fc\nSummary: x\nLicense: MIT\nBuildArch: noarch\n%description\nx\n"
+    );
+    fs::write(work.join("all.spec"), start + &(0..count).map(of).collect::<String>()).unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).current_dir(work).output().unwrap();
+        assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let place = work.display();
+    let (top, packages) = (format!("_topdir {place}/top"), format!("_rpmdir {place}/{version}"));
+    run("rpmbuild", &["-bb", "--quiet", "--define", &top, "--define", &packages, "all.spec"]);
+    let built = fs::read_dir(work.join(version).join("noarch")).unwrap();
+    let built: Vec<String> = built.map(|entry| entry.unwrap().path().display().to_string()).collect();
+    let database = work.join(format!("db-{version}"));
+    let at = ["--dbpath", database.to_str().unwrap()];
+    let built: Vec<&str> = built.iter().map(String::as_str).collect();
+    run("rpm", &[&at[..], &["--justdb", "--nodeps", "--nosignature", "-i"], &built].concat());
+    let query = "%{NAME} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\\n";
+    let said = run("rpm", &[&at[..], &["-qa", "--qf", query]].concat());
+    (fs::read(database.join("rpmdb.sqlite")).unwrap(), said.lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn the_packages_of_an_rpm_database_are_those_that_rpm_lists() {
+    let host = Host::new();
+    let (old, listed) = rpm_database(host.work.path(), 120, "1");
+    assert_eq!(listed.len(), 120);
+    let mut packages = Packages::default();
+    packages.add_rpm(&old).unwrap();
+    let lines =
+        packages.versions.iter().flat_map(|(name, of)| of.iter().map(move |version| format!("{name} {version}")));
+    assert_eq!(lines.collect::<BTreeSet<_>>(), listed);
+
+    let (new, _) = rpm_database(host.work.path(), 121, "2");
+    let with = |database: Vec<u8>| {
+        Image::new()
+            .bytes("usr/lib/sysimage/rpm/rpmdb.sqlite", database)
+            .link("var/lib/rpm", "../../usr/lib/sysimage/rpm")
+    };
+    let image = host.image("app", &with(old.clone()));
+    host.does(&["install", &image]);
+    host.image("app", &with(new));
+    host.does(&["update", "app"]);
+    let found = host.json(&["diff", "app"])["packages"].clone();
+    assert_eq!(found["changed"][0], json!({"name": "pkg0", "from": "3:1-4.fc", "to": "3:2-4.fc"}));
+    assert_eq!(
+        (&found["added"], &found["problems"]),
+        (&json!([{"name": "pkg120", "version": "3:2-4.fc"}]), &json!([]))
+    );
+
+    // whatever an image makes of it
+    let started = std::time::Instant::now();
+    let (mut seed, mut refused) = (7_u64, 0);
+    for round in 0..3000 {
+        let mut broken = old.clone();
+        for _ in 0..1 + round % 8 {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            // half of them where the pages begin, and in the first ones
+            let at = (seed >> 33) as usize % if round % 2 == 0 { old.len() } else { 8192.min(old.len()) };
+            let at = if round % 3 == 0 { at / 4096 * 4096 + at % 16 } else { at };
+            broken[at] = (seed >> 25) as u8;
+        }
+        broken.truncate(if round % 5 == 0 { (seed >> 20) as usize % broken.len() } else { broken.len() });
+        refused += usize::from(Packages::default().add_rpm(&broken).is_err());
+    }
+    assert!(refused > 500, "only {refused} of 3000 broken ones were seen");
+    assert!(started.elapsed().as_secs() < 60, "it took {:?}", started.elapsed());
 }

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use ostree::{ObjectType, gio};
 
 use super::{
@@ -31,7 +31,8 @@ const MAX_DATABASE: u64 = 64 * 1024 * 1024;
 const MAX_STATUS_FILES: usize = 10_000;
 const MAX_STATUS_FILE: u64 = 256 * 1024;
 const STATUS_FILES: &str = "var/lib/dpkg/status.d";
-const APK: [&str; 2] = ["lib/apk/db/installed", "usr/lib/apk/db/installed"];
+const APK: [&str; 2] = ["lib/apk/db", "usr/lib/apk/db"];
+const RPM: [&str; 2] = ["var/lib/rpm", "usr/lib/sysimage/rpm"];
 const CONFIG: &str = "config.json";
 
 /// A deployment on disk.
@@ -69,19 +70,36 @@ pub fn side(root: &Folder, store: &Store, deployment: &Deployment) -> Result<Sid
 /// What the package manager of an image knows. A database that cannot be read is a problem to tell, and no failure.
 pub fn packages(store: &Store, image: &StoredImage) -> Packages {
     let mut packages = Packages::default();
-    let mut add = |path: &str, limit, add: fn(&mut Packages, &str)| match store.read_file(image, Path::new(path), limit)
-    {
-        Ok(Some(bytes)) => add(&mut packages, &String::from_utf8_lossy(&bytes)),
-        Ok(None) => {}
-        Err(error) => packages.problems.push(format!("{error:#}")),
+    let read = |path: &str, limit| store.read_file(image, Path::new(path), limit);
+    let mut add = |path: &str, limit, add: fn(&mut Packages, &[u8]) -> Result<()>| {
+        let found = read(path, limit).and_then(|bytes| bytes.map_or(Ok(()), |bytes| add(&mut packages, &bytes)));
+        packages.problems.extend(found.err().map(|error| format!("{path}: {error:#}")));
     };
-    add("var/lib/dpkg/status", MAX_DATABASE, Packages::add_dpkg);
+    let dpkg = |packages: &mut Packages, bytes: &[u8]| {
+        packages.add_dpkg(&String::from_utf8_lossy(bytes));
+        Ok(())
+    };
+    add("var/lib/dpkg/status", MAX_DATABASE, dpkg);
     let status_files = names(store, image, STATUS_FILES).unwrap_or_default();
     for name in status_files.iter().filter(|name| !name.ends_with(".md5sums")).take(MAX_STATUS_FILES) {
-        add(&format!("{STATUS_FILES}/{name}"), MAX_STATUS_FILE, Packages::add_dpkg);
+        add(&format!("{STATUS_FILES}/{name}"), MAX_STATUS_FILE, dpkg);
     }
-    for path in APK {
-        add(path, MAX_DATABASE, Packages::add_apk);
+    for folder in APK {
+        add(&format!("{folder}/installed"), MAX_DATABASE, |packages, bytes| {
+            packages.add_apk(&String::from_utf8_lossy(bytes));
+            Ok(())
+        });
+    }
+    for folder in RPM {
+        add(&format!("{folder}/rpmdb.sqlite"), MAX_DATABASE, Packages::add_rpm);
+        // What was not yet taken over into the database itself, as after a build that was killed.
+        add(&format!("{folder}/rpmdb.sqlite-wal"), MAX_DATABASE, |_, log| {
+            ensure!(log.is_empty(), "the database was not closed: what came last is missing here");
+            Ok(())
+        });
+        for old in ["Packages", "Packages.db"] {
+            add(&format!("{folder}/{old}"), MAX_DATABASE, |_, _| bail!("this format of rpm's database is not read"));
+        }
     }
     packages
 }

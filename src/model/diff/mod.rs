@@ -4,6 +4,8 @@ pub mod config;
 pub mod files;
 pub mod packages;
 pub mod powers;
+mod rpm;
+mod sqlite;
 pub mod units;
 
 use std::collections::BTreeMap;
