@@ -193,8 +193,8 @@ fn rpm_database(work: &Path, count: u32, version: &str) -> (Vec<u8>, BTreeSet<St
     let of = |number: u32| {
         format!(
             "%package -n pkg{number}\nSummary: x\n{}%description -n pkg{number}\n{}\n%files -n pkg{number}\n",
-            if number % 2 == 0 { "Epoch: 3\n" } else { "" },
-            if number % 10 == 0 { long.as_str() } else { "x" }
+            if number.is_multiple_of(2) { "Epoch: 3\n" } else { "" },
+            if number.is_multiple_of(10) { long.as_str() } else { "x" }
         )
     };
     let start = format!(

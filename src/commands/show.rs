@@ -10,13 +10,14 @@ use super::{
 };
 use crate::output::one_line;
 use sysctr::{
-    host::{dir::Folder, state, units},
+    host::{dir::Folder, settings, state, units},
     model::{
         deployment::{Deployment, OwnedFolder},
         digest::Digest,
         layout,
         name::ContainerName,
         other_runtime::RuntimePath,
+        settings::Policy,
         values::Values,
     },
 };
@@ -26,6 +27,8 @@ use sysctr::{
 struct Shown<'a> {
     #[serde(flatten)]
     row: Row,
+    /// What the timer does with it.
+    update: Policy,
     values: &'a Values,
     units: &'a [String],
     host_files: Vec<HostFile>,
@@ -60,6 +63,7 @@ pub fn run(context: &Context, name: &ContainerName) -> Result<()> {
     let deployments = state::deployments(&root, name)?;
     let shown = Shown {
         row,
+        update: settings::load(&root)?.policy(name),
         values: &deployment.values,
         units: &deployment.units,
         host_files: host_files(&root, &deployment)?,
@@ -103,6 +107,7 @@ impl Shown<'_> {
         }
         line("State", &format!("{}{}", row.state, if row.pending { " (an operation is pending)" } else { "" }));
         line("Enabled", if row.enabled { "yes" } else { "no" });
+        line("Update", &self.update.to_string());
         if let Some(runtime) = self.runtime {
             line("Runtime", runtime.as_str());
         }

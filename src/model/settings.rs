@@ -17,10 +17,10 @@
 //! update = "hold"   # another policy for this one
 //! ```
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use anyhow::Result;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{name::ContainerName, window::Window};
 
@@ -74,7 +74,7 @@ pub struct Container {
 }
 
 /// What happens to a container without anybody asking for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
     /// It is updated.
@@ -95,6 +95,16 @@ impl Update {
     /// How long a service has to stay up.
     pub fn settle(&self) -> std::time::Duration {
         std::time::Duration::from_secs(self.settle.unwrap_or(5).into())
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Policy::Auto => "auto",
+            Policy::Check => "check",
+            Policy::Hold => "hold",
+        })
     }
 }
 

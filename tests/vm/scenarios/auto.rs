@@ -83,6 +83,16 @@ pub fn the_timer_does_what_the_policy_says(machine: &mut dyn Machine) -> Result<
     machine.run("sysctr rollback look")?;
     let entries = told(machine, &[("kept", "updated"), ("look", "rolledBack"), ("look", "updated")])?;
     ensure!(entries.iter().all(|one| one["SYSCTR_UNASKED"] == "no"), "what was asked for counts as unasked");
+
+    // cut short between its commit and its health: the recovery goes back, and says so
+    machine.run(
+        "echo '{\"version\": 1, \"operation\": \"update\", \"from\": 1, \"to\": 2, \"enable\": true, \"purge\": false}' \
+         >/etc/sysctr/containers/kept/journal.json && sysctr recover",
+    )?;
+    machine.wait_until(Duration::from_secs(30), "systemctl is-active kept")?;
+    in_force(machine, &[("kept", 1)])?;
+    let entries = told(machine, &[("kept", "rolledBack")])?;
+    ensure!(entries[0]["SYSCTR_OPERATION"] == "recovery" && entries[0]["SYSCTR_UNASKED"] == "yes", "{}", entries[0]);
     machine.run("sysctr uninstall good kept look && sysctr verify").map(drop)
 }
 
