@@ -165,7 +165,7 @@ fn what_an_image_wrote_steers_neither_terminal_nor_reader() {
     let image = host.image("app", &Image::new().file(STATUS, &package("a", "1")));
     host.does(&["install", &image]);
     // A link to the host's own database, a name that would turn the terminal red, and an entry that never ends.
-    let colour = package("evil\u{1b}[31m\u{7}", "1\u{1b}]0;x\u{7}");
+    let colour = package("evil\u{1b}[31m\u{7}", "\u{202e}1\u{1b}]0;x\u{7}");
     let hostile = Image::new()
         .link("var/lib/dpkg/status", "/etc/shadow-of-the-host")
         .file("var/lib/dpkg/status.d/colour", &colour)
@@ -174,7 +174,7 @@ fn what_an_image_wrote_steers_neither_terminal_nor_reader() {
     host.image("app", &hostile);
     host.does(&["update", "app"]);
     let text = host.does(&["diff", "app", "--files"]);
-    assert!(text.contains("evil") && !text.contains(['\u{1b}', '\u{7}']), "{text:?}");
+    assert!(text.contains("evil") && !text.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{text:?}");
     let packages = host.json(&["diff", "app"])["packages"].clone();
     assert_eq!(packages["added"].as_array().unwrap().len(), 1, "{packages}");
     assert_eq!(packages["removed"][0]["name"], "a");

@@ -22,6 +22,7 @@ pub mod seccomp;
 pub mod settings;
 pub mod spec;
 pub mod template;
+pub mod text;
 pub mod throwaway;
 pub mod unit;
 pub mod user;
