@@ -60,6 +60,9 @@ install: $(PROGRAMS)/sysctr $(PROGRAMS)/sysctr-runtime
 	install -d $(DESTDIR)$(UNITS)/sysinit.target.wants
 	set -e; for unit in units/*; do \
 	    sed 's|@bindir@|$(PREFIX)/bin|' $$unit > $(DESTDIR)$(UNITS)/$$(basename $$unit); done
+# Debian's own preset enables what is installed.
+	install -d $(DESTDIR)$(UNITS)-preset
+	echo 'disable sysctr-update.timer' > $(DESTDIR)$(UNITS)-preset/60-sysctr-update.preset
 	ln -sf ../sysctr-recover.service $(DESTDIR)$(UNITS)/sysinit.target.wants/sysctr-recover.service
 	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions \
 	    $(SHARE)/fish/vendor_completions.d

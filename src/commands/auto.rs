@@ -48,6 +48,20 @@ fn is_open(updater: &Updater) -> bool {
     updater.settings.update.window.as_ref().is_none_or(|window| window.is_open(chrono::Local::now().naive_local()))
 }
 
+/// Passes over a container.
+pub fn on_hold(updater: &Updater, name: &ContainerName) -> Result<Outcome> {
+    let (_, old) = state::installed(&updater.root, name)?;
+    updater.say(format!("{name} is on hold"));
+    Ok(updater.outcome(name, Kind::OnHold, &old.digest, old.id))
+}
+
+/// Who names a container wants it, and may have forgotten that it is on hold.
+pub fn warn_of_hold(updater: &Updater, name: &ContainerName) {
+    if updater.settings.policy(name) == Policy::Hold && !updater.args.names.is_empty() {
+        updater.context.output.warn(format!("{name} is on hold by its policy, and is updated since it was named"));
+    }
+}
+
 /// Says what there is, and why it is not taken.
 fn check(updater: &Updater, name: &ContainerName) -> Result<Outcome> {
     let outcome = told(updater, name, || updater.check(name))?;

@@ -86,7 +86,7 @@ pub fn run(context: &Context, args: &UpdateArgs) -> Result<()> {
     let store = Store::open_or_create(&lock)?;
     let manager = context.manager()?;
     updater.each(|name| {
-        updater.warn_of_hold(name);
+        auto::warn_of_hold(&updater, name);
         auto::told(&updater, name, || updater.update(name, &lock, &store, manager.as_ref()))
     })
 }
@@ -110,7 +110,7 @@ impl<'a> Updater<'a> {
         }
         let update = |name: &ContainerName| {
             let passed_over = self.args.names.is_empty() && self.settings.policy(name) == Policy::Hold;
-            if passed_over { self.on_hold(name) } else { update(name) }
+            if passed_over { auto::on_hold(self, name) } else { update(name) }
         };
         if let [name] = &names[..] {
             let outcome = update(name)?;
@@ -156,18 +156,6 @@ impl<'a> Updater<'a> {
         match &self.args.to {
             Some(source) => Ok(source.clone()),
             None => old.image.parse().map_err(|error| anyhow!("the image of {}: {error}", old.name)),
-        }
-    }
-
-    fn on_hold(&self, name: &ContainerName) -> Result<Outcome> {
-        let (_, old) = state::installed(&self.root, name)?;
-        self.say(format!("{name} is on hold"));
-        Ok(self.outcome(name, Kind::OnHold, &old.digest, old.id))
-    }
-
-    fn warn_of_hold(&self, name: &ContainerName) {
-        if self.settings.policy(name) == Policy::Hold && !self.args.names.is_empty() {
-            self.context.output.warn(format!("{name} is on hold by its policy, and is updated since it was named"));
         }
     }
 
@@ -322,13 +310,13 @@ impl<'a> Updater<'a> {
         Ok(quarantine::of(&self.root, name, digest)?.map(|one| one.cause))
     }
 
-    fn say(&self, line: String) {
+    pub fn say(&self, line: String) {
         if !self.context.output.json {
             self.context.output.say(line);
         }
     }
 
-    fn outcome(&self, name: &ContainerName, result: Kind, digest: &Digest, deployment: u32) -> Outcome {
+    pub fn outcome(&self, name: &ContainerName, result: Kind, digest: &Digest, deployment: u32) -> Outcome {
         Outcome { name: name.clone(), result, digest: Some(digest.clone()), deployment: Some(deployment), error: None }
     }
 }

@@ -17,6 +17,8 @@ pub fn the_timer_does_what_the_policy_says(machine: &mut dyn Machine) -> Result<
     machine.booted()?;
     machine.run("systemd-analyze verify --man=no sysctr-update.timer sysctr-update.service 2>&1 | tee /dev/stderr | grep -c . | grep -qx 0")?;
     ensure!(machine.property("sysctr-update.timer", "ActiveState")? == "inactive", "it runs though nobody enabled it");
+    machine
+        .run("systemctl preset sysctr-update.timer && [ $(systemctl is-enabled sysctr-update.timer) = disabled ]")?;
     machine.run("systemctl start sysctr-update")?;
     ensure!(machine.property("sysctr-update", "ConditionResult")? == "no", "it ran with nothing installed");
 
