@@ -5,7 +5,12 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
-use sysctr::model::{name::ContainerName, other_runtime::RuntimePath, reference::ImageSource, values::Setting};
+use sysctr::model::{
+    name::{ContainerName, ServiceName},
+    other_runtime::RuntimePath,
+    reference::ImageSource,
+    values::Setting,
+};
 
 /// The heading of the options that every verb has.
 const EVERYWHERE: &str = "With every command";
@@ -156,8 +161,9 @@ pub struct ProgramArgs {
 pub struct ExecArgs {
     #[command(flatten)]
     pub program: ProgramArgs,
-    /// The container
-    pub name: ContainerName,
+    /// The container, or one instance of its template unit
+    #[arg(value_name = "NAME[@INSTANCE]")]
+    pub name: ServiceName,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::cli::DiffArgs;
 use sysctr::{
-    host::{compare, dir::Folder, ostree::Store, settings, state, transaction},
+    host::{compare, dir::Folder, id_ranges, ostree::Store, settings, state, transaction},
     model::{
         deployment::Deployment,
         diff::{self, Difference, Identity, Side, files::FilesDifference},
@@ -83,7 +83,8 @@ fn available(context: &Context, now: &Deployment, source: &ImageSource) -> Resul
     let image = image::pull(context, &lock, &store, source, &settings::load(&root)?).with_context(looking)?;
     let id = transaction::next_id(&root, name)?;
     let runtime = now.runtime.as_ref();
-    let wanted = Wanted { name, id, source, settings: &[], before: Some(now), runtime };
+    let range = id_ranges::of(&root, name)?;
+    let wanted = Wanted { name, id, source, settings: &[], before: Some(now), runtime, range };
     let candidate = Candidate::render(&store, image, &wanted).with_context(looking)?;
     let labels = candidate.image.config.config().as_ref().and_then(|config| config.labels().clone());
     let identity = Identity {

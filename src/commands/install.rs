@@ -12,8 +12,8 @@ use super::{
 use crate::cli::InstallArgs;
 use sysctr::{
     host::{
-        apply, dir::Folder, lock::StoreLock, ostree::Store, other_runtime, owned, policy, recovery, settings, state,
-        systemd::Manager, transaction, units,
+        apply, dir::Folder, id_ranges, lock::StoreLock, ostree::Store, other_runtime, owned, policy, recovery,
+        settings, state, systemd::Manager, transaction, units,
     },
     model::{
         deployment::Deployment,
@@ -114,6 +114,7 @@ fn plan(
         settings: &args.settings,
         before: None,
         runtime: args.runtime.as_ref(),
+        range: id_ranges::of(root, name)?,
     };
     let candidate = Candidate::render(store, image, &wanted)?;
     let (image, rendered) = (&candidate.image, &candidate.rendered);

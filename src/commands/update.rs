@@ -15,6 +15,7 @@ use crate::cli::UpdateArgs;
 use sysctr::{
     host::{
         dir::Folder,
+        id_ranges,
         lock::StoreLock,
         ostree::{Store, StoredImage},
         policy, quarantine, recovery, settings, source, state,
@@ -246,6 +247,7 @@ impl<'a> Updater<'a> {
             settings: &self.args.settings,
             before: Some(old),
             runtime: old.runtime.as_ref(),
+            range: id_ranges::of(&self.root, &old.name)?,
         };
         let candidate = Candidate::render(store, image, &wanted)?;
         let plain =

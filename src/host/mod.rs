@@ -11,6 +11,7 @@ pub mod dropins;
 pub mod events;
 pub mod fsck;
 pub mod health;
+pub mod id_ranges;
 pub mod import;
 pub mod layer;
 pub mod lock;

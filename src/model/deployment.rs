@@ -46,6 +46,9 @@ pub struct Deployment {
     /// The runtime that starts it, where it is not the bundled one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimePath>,
+    /// The first of the host's numbers for users of its own: the same over all updates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<u32>,
 }
 
 impl Deployment {

@@ -14,6 +14,10 @@ use crate::process::run;
 /// A user of its own, so that it may report its readiness unasked.
 const MANIFEST: &str = r#"{"version": "2.0", "description": "as small as can be",
     "container": {"user": "4711", "args": ["/bin/tiny"], "notify": true}}"#;
+/// Root, who names another main process to systemd: with users of its own, and without.
+const ATTACK: &str = r#"{"version": "2.0", "description": "names another main process",
+    "values": {"victim": {"type": "integer"}},
+    "container": {"user": "0", "args": ["/bin/tiny", "MAINPID={{values.victim}}"], "notify": true, "userns": "USERNS"}}"#;
 /// A second image has two sockets, named.
 const SOCKET: &str =
     "[Socket]\nListenStream=/run/{{name}}/first\nListenStream=127.0.0.1:4711\nFileDescriptorName=door\n";
@@ -33,6 +37,8 @@ pub fn images(folder: &Path) -> Result<()> {
     image_of("passed-program", folder, "passed", &[])?;
     image(folder, "tiny", &[])?;
     image(folder, "tiny-socket", &[("exports/socket.hbs", SOCKET)])?;
+    image(folder, "tiny-apart", &[("exports/manifest.json", &ATTACK.replace("USERNS", "auto"))])?;
+    image(folder, "tiny-root", &[("exports/manifest.json", &ATTACK.replace("USERNS", "host"))])?;
     // For updates: one that is as good, and one that ends before it is ready.
     image(folder, "tiny-next", &[("exports/manifest.json", &MANIFEST.replace("as small as can be", "the next one"))])?;
     // And one that wants more than those before it.

@@ -227,6 +227,13 @@ mod tests {
             ("/linux/seccomp/syscalls", filter(json!(["read", "write"])), "", "", "linux.seccomp"),
             ("/process/noNewPrivileges", json!(false), "gain privileges through setuid programs", "", ""),
             ("/process/user/uid", json!(7), "", "run as root", "process.user.uid"),
+            (
+                "/linux/namespaces",
+                json!([{"type": "pid"}, {"type": "network"}, {"type": "user"}]),
+                "",
+                "run as root; share the host's user and group numbers",
+                "",
+            ),
             ("/root/readonly", json!(false), "write to its root file system", "", ""),
             (
                 "/hooks",

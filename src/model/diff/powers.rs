@@ -33,7 +33,8 @@ pub fn compare(old: &Json, new: &Json) -> GainedLost<String> {
 fn powers(config: &Json) -> BTreeSet<String> {
     let mut powers: BTreeSet<String> =
         capabilities(config).into_iter().map(|name| format!("capability {name}")).collect();
-    if config.pointer("/process/user/uid").and_then(Json::as_u64).unwrap_or_default() == 0 {
+    let has_users_of_its_own = list(config, "/linux/namespaces").iter().any(|one| text(one, "type") == "user");
+    if config.pointer("/process/user/uid").and_then(Json::as_u64).unwrap_or_default() == 0 && !has_users_of_its_own {
         powers.insert("run as root".to_owned());
     }
     if config.pointer("/process/noNewPrivileges") != Some(&Json::Bool(true)) {

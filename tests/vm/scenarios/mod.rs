@@ -9,11 +9,13 @@ pub mod foreign;
 pub mod handover;
 pub mod hooks;
 pub mod httpd;
+pub mod limits;
 pub mod many;
 pub mod refuse;
 pub mod sockets;
 pub mod trace;
 pub mod update;
+pub mod users;
 
 use std::time::Duration;
 
