@@ -63,6 +63,9 @@ install: $(PROGRAMS)/sysctr $(PROGRAMS)/sysctr-runtime $(PROGRAMS)/sysctr-genera
 	install -d $(DESTDIR)$(UNITS)/sysinit.target.wants $(DESTDIR)$(UNITS)/multi-user.target.wants
 	set -e; for unit in units/*; do \
 	    sed 's|@bindir@|$(PREFIX)/bin|' $$unit > $(DESTDIR)$(UNITS)/$$(basename $$unit); done
+# Debian's own preset enables what is installed.
+	install -d $(DESTDIR)$(UNITS)-preset
+	echo 'disable sysctr-update.timer' > $(DESTDIR)$(UNITS)-preset/60-sysctr-update.preset
 	ln -sf ../sysctr-recover.service $(DESTDIR)$(UNITS)/sysinit.target.wants/sysctr-recover.service
 	ln -sf ../sysctr-settle.service $(DESTDIR)$(UNITS)/multi-user.target.wants/sysctr-settle.service
 	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions \

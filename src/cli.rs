@@ -59,6 +59,8 @@ pub enum Verb {
         /// The container
         name: ContainerName,
     },
+    /// Show what differs between two deployments of a container, or what an update would bring
+    Diff(DiffArgs),
     /// Run a program in a running container
     Exec(ExecArgs),
     /// Run a program in a container that is thrown away afterwards
@@ -235,11 +237,14 @@ pub struct LintArgs {
 #[derive(Args)]
 pub struct UpdateArgs {
     /// The containers
-    #[arg(value_name = "NAME", required_unless_present = "all")]
+    #[arg(value_name = "NAME", required_unless_present_any = ["all", "auto"])]
     pub names: Vec<ContainerName>,
-    /// All that are installed
+    /// All that are installed, but those on hold
     #[arg(long, conflicts_with = "names")]
     pub all: bool,
+    /// All, each as its policy in sysctr.toml says: what sysctr-update.timer does
+    #[arg(long, conflicts_with_all = ["names", "all", "to", "settings", "yes", "check", "no_restart", "no_rollback"])]
+    pub auto: bool,
     /// Another image than the newest of the same reference
     #[arg(long, value_name = "IMAGE", conflicts_with = "all")]
     pub to: Option<ImageSource>,
@@ -261,6 +266,28 @@ pub struct UpdateArgs {
     /// Keep the new deployment even if the service is not well with it
     #[arg(long)]
     pub no_rollback: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "The exit code is 0 whether or not they differ.")]
+pub struct DiffArgs {
+    /// The container
+    pub name: ContainerName,
+    /// Number of the older deployment, as `sysctr show` lists them [default: the one before that in force]
+    #[arg(value_name = "A")]
+    pub from: Option<u32>,
+    /// Number of the newer one [default: the one in force]
+    #[arg(value_name = "B")]
+    pub to: Option<u32>,
+    /// What an update would bring: pulls the newest image of the same reference, and changes nothing else
+    #[arg(long, conflicts_with_all = ["from", "to", "image"])]
+    pub available: bool,
+    /// The same of another image
+    #[arg(long = "to", value_name = "IMAGE", conflicts_with_all = ["from", "to"])]
+    pub image: Option<ImageSource>,
+    /// List every file that differs
+    #[arg(long)]
+    pub files: bool,
 }
 
 #[derive(Args)]

@@ -4,7 +4,7 @@ mod cli;
 mod commands;
 mod output;
 
-use std::{error::Error, path::PathBuf, process::ExitCode};
+use std::{error::Error, num::ParseIntError, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, error::ErrorKind};
 
@@ -22,10 +22,11 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             let json = std::env::args_os().any(|word| word == "--json");
-            return Output { json, verbose: false, quiet: false }.failure(&usage(&error).into());
+            return Output { json, verbose: false, quiet: false, unattended: true }.failure(&usage(&error).into());
         }
     };
-    let output = Output { json: cli.json, verbose: cli.verbose, quiet: cli.quiet };
+    let unattended = matches!(&cli.verb, Verb::Update(args) if args.auto);
+    let output = Output { json: cli.json, verbose: cli.verbose, quiet: cli.quiet, unattended };
     let context = Context { root: cli.root.unwrap_or_else(|| PathBuf::from("/")), output, wait: cli.wait };
     let runs_a_program = matches!(cli.verb, Verb::Exec(_) | Verb::Run(_));
     match run(&context, cli.verb) {
@@ -42,7 +43,7 @@ fn usage(error: &clap::Error) -> Fault {
     let first = first.lines().map(str::trim).collect::<Vec<_>>().join(" ");
     // What our own types say of a value needs no words around it.
     let message = match error.source() {
-        Some(cause) if error.kind() == ErrorKind::ValueValidation => cause.to_string(),
+        Some(cause) if error.kind() == ErrorKind::ValueValidation && !cause.is::<ParseIntError>() => cause.to_string(),
         _ => first,
     };
     let line = |start: &str| text.lines().map(str::trim).find_map(|line| line.strip_prefix(start));
@@ -59,6 +60,7 @@ fn run(context: &Context, verb: Verb) -> anyhow::Result<()> {
         Verb::Uninstall(args) => commands::uninstall::run(context, &args),
         Verb::List => commands::list::run(context),
         Verb::Show { name } => commands::show::run(context, &name),
+        Verb::Diff(args) => commands::diff::run(context, &args),
         Verb::Completions { shell } => commands::man::completions(shell),
         Verb::Man { dir } => commands::man::run(dir.as_deref()),
         Verb::Exec(args) => commands::exec::run(context, &args),

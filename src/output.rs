@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use sysctr::model::fault::{Code, Fault};
+pub use sysctr::model::text::one_line;
 
 /// How this run talks.
 #[derive(Clone, Copy)]
@@ -16,6 +17,8 @@ pub struct Output {
     pub json: bool,
     pub verbose: bool,
     pub quiet: bool,
+    /// Nobody is asked anything, even where somebody is there.
+    pub unattended: bool,
 }
 
 impl Output {
@@ -69,7 +72,7 @@ impl Output {
 
     /// Whether somebody is there to answer.
     pub fn can_ask(&self) -> bool {
-        !self.json && io::stdin().is_terminal() && io::stderr().is_terminal()
+        !self.json && !self.unattended && io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 
     /// Asks on the terminal; without one the answer is no.
@@ -117,11 +120,6 @@ fn is_denied(cause: &(dyn std::error::Error + 'static)) -> bool {
     let io = cause.downcast_ref::<io::Error>();
     errno.is_some_and(|errno| matches!(*errno, rustix::io::Errno::ACCESS | rustix::io::Errno::PERM))
         || io.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-}
-
-/// Text on one line, whatever line breaks and control characters an image put into it.
-pub fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Like println!, but a reader that left (`sysctr list | head -1`) is no failure.

@@ -29,6 +29,7 @@ fn help_names_every_verb_and_fits_a_terminal() {
         "uninstall",
         "list",
         "show",
+        "diff",
         "exec",
         "run",
         "pull",

@@ -1,6 +1,9 @@
 //! One verb a file: choose, apply, report.
 
+pub mod auto;
 pub mod candidate;
+pub mod diff;
+mod diff_text;
 pub mod exec;
 pub mod image;
 pub mod images;
@@ -36,6 +39,7 @@ use crate::output::Output;
 use sysctr::host::{
     apply,
     dir::Folder,
+    events,
     lock::StoreLock,
     recovery::{self, Recovered, Recovery},
     start_limit, state,
@@ -133,6 +137,7 @@ impl Context {
                 Recovered::Back(name) => format!("took back the update of {name} that was cut short"),
                 Recovered::RolledBack(name) => format!("finished the rollback of {name} that was cut short"),
             });
+            events::tell_recovered(root, &self.root, one);
             if let Recovered::Finished(name) = one {
                 // The boot makes them too: no reason to fail whoever happens to recover, nor to leave out the reload.
                 let running = manager.is_some();

@@ -15,7 +15,10 @@ use sysctr::{
         ostree::{Store, StoredImage},
         policy, quarantine, recovery, state, transaction, units,
     },
-    model::{deployment::Deployment, digest::Digest, name::ContainerName, reference::ImageSource, values::Values},
+    model::{
+        deployment::Deployment, digest::Digest, event::Version, name::ContainerName, reference::ImageSource,
+        values::Values,
+    },
 };
 
 /// What an update comes to.
@@ -39,6 +42,7 @@ impl Updater<'_> {
         policy::check(&self.context.root, &source)?;
         let updating = || format!("updating {name}");
         let image = image::pull(self.context, lock, store, &source, &self.settings).with_context(updating)?;
+        self.tried.replace(Some(Version { digest: image.digest.clone(), deployment: None }));
         if image.digest != old.digest
             && let Some(cause) = self.held(name, &image.digest)?
         {

@@ -3,13 +3,16 @@
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    Context, probation,
+    Context, auto, probation,
     replace::{self, Running},
 };
 use crate::cli::RollbackArgs;
 use sysctr::{
-    host::{recovery, settings, state, transaction},
-    model::fault::{Code, Fault},
+    host::{events, recovery, settings, state, transaction},
+    model::{
+        event::{self, Event, Operation},
+        fault::{Code, Fault},
+    },
 };
 
 /// Puts an earlier deployment in force; the one in force stays on disk.
@@ -35,6 +38,11 @@ pub fn run(context: &Context, args: &RollbackArgs) -> Result<()> {
     let done = running.become_new(&old, &new);
     transaction::finish(&root, &lock, name)?;
     probation::forget(manager.as_ref(), name, old.id);
+    let result = if done.is_ok() { event::Result::RolledBack } else { event::Result::NeedsYou };
+    let cause = done.as_ref().err().map(|error| format!("{error:#}"));
+    let (from, to) = (Some(auto::version(&old)), Some(auto::version(&new)));
+    let (container, operation) = (name.clone(), Operation::Rollback);
+    events::tell(&context.root, &Event { container, operation, result, from, to, unasked: false, cause });
     if let Err(error) = done {
         let message = format!("deployment {} of {name} is in force, and not well: {error:#}", new.id);
         bail!(

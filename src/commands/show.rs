@@ -10,7 +10,7 @@ use super::{
 };
 use crate::output::one_line;
 use sysctr::{
-    host::{clock, dir::Folder, probation, state, units},
+    host::{clock, dir::Folder, probation, settings, state, units},
     model::{
         deployment::{Deployment, OwnedFolder},
         digest::Digest,
@@ -18,6 +18,7 @@ use sysctr::{
         name::ContainerName,
         other_runtime::RuntimePath,
         probation::Probation,
+        settings::Policy,
         values::Values,
     },
 };
@@ -27,6 +28,8 @@ use sysctr::{
 struct Shown<'a> {
     #[serde(flatten)]
     row: Row,
+    /// What the timer does with it.
+    update: Policy,
     values: &'a Values,
     units: &'a [String],
     host_files: Vec<HostFile>,
@@ -73,6 +76,7 @@ pub fn run(context: &Context, name: &ContainerName) -> Result<()> {
     let deployments = state::deployments(&root, name)?;
     let shown = Shown {
         row,
+        update: settings::load(&root)?.policy(name),
         values: &deployment.values,
         units: &deployment.units,
         host_files: host_files(&root, &deployment)?,
@@ -141,6 +145,7 @@ impl Shown<'_> {
             line("Health", &format!("{}{judged}", known.word()));
         }
         line("Enabled", if row.enabled { "yes" } else { "no" });
+        line("Update", &self.update.to_string());
         if let Some(runtime) = self.runtime {
             line("Runtime", runtime.as_str());
         }

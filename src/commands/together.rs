@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, bail};
 
 use super::{
+    auto,
     prepare::{Next, Prepared},
     probation,
     replace::{Change, Running, become_all},
@@ -13,7 +14,7 @@ use super::{
 };
 use sysctr::{
     host::{
-        self, dropins,
+        self, dropins, events,
         group::{self, Member},
         lock::StoreLock,
         ostree::Store,
@@ -23,6 +24,7 @@ use sysctr::{
     },
     model::{
         deployment::{Deployment, Journal},
+        event::{self, Event, Operation},
         fault::{Code, Fault},
         graph::{self, Units},
         layout,
@@ -104,12 +106,16 @@ fn update(
     let journals = group::replace(root, lock, members).with_context(|| format!("updating {words}"))?;
     let group = Group { updater, lock, running, old: old.clone(), new: new.clone() };
     if let Err((at, cause)) = become_all(&group.changes()) {
-        bail!(group.go_back(&journals, at, cause));
+        let words = format!("{}: {cause:#}", new[at].name);
+        let fault = group.go_back(&journals, at, cause);
+        group.tell(event::Result::of_code(Some(fault.code())), Some(&words));
+        bail!(fault);
     }
     for new in &new {
         probation::begin(updater.context, root, lock, manager, &new.name);
     }
     group::keep(root, lock, &journals)?;
+    group.tell(event::Result::Updated, None);
     for (new, running) in new.iter().zip(&group.running) {
         quarantine::forget(root, lock, &new.name, &new.digest)?;
         if let Err(error) = updater.retire(new, manager) {
@@ -165,6 +171,22 @@ impl Group<'_> {
     fn changes(&self) -> Vec<Change<'_>> {
         let parts = self.running.iter().zip(self.old.iter().zip(&self.new));
         parts.map(|(running, (old, new))| Change { running, old, new }).collect()
+    }
+
+    /// An entry of the system's journal for each.
+    fn tell(&self, result: event::Result, cause: Option<&str>) {
+        for (old, new) in self.old.iter().zip(&self.new) {
+            let told = Event {
+                container: new.name.clone(),
+                operation: Operation::Update,
+                result,
+                from: Some(auto::version(old)),
+                to: Some(auto::version(new)),
+                unasked: false,
+                cause: cause.map(str::to_owned),
+            };
+            events::tell(&self.updater.context.root, &told);
+        }
     }
 
     /// After `cause` at one of them: puts the old ones back in force, the last one first, and in their places, and remembers which

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
 use super::{
-    Context,
+    Context, auto,
     prepare::{Next, Prepared},
     probation,
     replace::{self, Running},
@@ -21,10 +21,11 @@ use sysctr::{
     model::{
         deployment::Deployment,
         digest::Digest,
+        event::Version,
         fault::{Code, Fault},
         name::ContainerName,
         retention,
-        settings::Settings,
+        settings::{Policy, Settings},
     },
 };
 
@@ -34,21 +35,25 @@ use sysctr::{
 pub struct Outcome {
     pub name: ContainerName,
     pub result: Kind,
-    digest: Option<Digest>,
-    deployment: Option<u32>,
+    pub digest: Option<Digest>,
+    pub deployment: Option<u32>,
     error: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
 pub enum Kind {
     Unchanged,
-    /// With `--check`: there is something newer.
+    /// There is something newer, and nobody asked for it to be taken.
     Available,
     Updated,
     /// The image failed before.
     Held,
+    /// Its policy is `hold`, and it was not named.
+    OnHold,
     RolledBack,
+    Refused,
     Failed,
 }
 
@@ -60,17 +65,22 @@ pub struct Updater<'a> {
     pub settings: Settings,
     /// Users' ranges of those that are prepared, which no record on disk tells yet.
     pub ranges: RefCell<Vec<u32>>,
+    /// What was tried last, for whoever tells of a failure.
+    pub tried: RefCell<Option<Version>>,
 }
 
 impl<'a> Updater<'a> {
-    fn new(context: &'a Context, args: &'a UpdateArgs, root: Folder) -> Result<Updater<'a>> {
+    pub fn new(context: &'a Context, args: &'a UpdateArgs, root: Folder) -> Result<Updater<'a>> {
         let settings = settings::load(&root)?;
-        Ok(Updater { context, args, root, settings, ranges: RefCell::default() })
+        Ok(Updater { context, args, root, settings, ranges: RefCell::default(), tried: RefCell::default() })
     }
 }
 
 /// Updates each of them by itself, where one that fails does not keep the others, or with `--together` all of them as one.
 pub fn run(context: &Context, args: &UpdateArgs) -> Result<()> {
+    if args.auto {
+        return auto::run(context, args);
+    }
     if args.check {
         let updater = Updater::new(context, args, context.folder()?)?;
         return updater.each(|name| updater.check(name));
@@ -82,7 +92,10 @@ pub fn run(context: &Context, args: &UpdateArgs) -> Result<()> {
     if args.together {
         return together::run(&updater, &lock, &store, manager.as_ref());
     }
-    updater.each(|name| updater.update(name, &lock, &store, manager.as_ref()))
+    updater.each(|name| {
+        auto::warn_of_hold(&updater, name);
+        auto::told(&updater, name, || updater.update(name, &lock, &store, manager.as_ref()))
+    })
 }
 
 impl Updater<'_> {
@@ -91,7 +104,7 @@ impl Updater<'_> {
         let mut names = self.args.names.clone();
         names.sort();
         names.dedup();
-        if self.args.all {
+        if self.args.all || self.args.auto {
             let installed = state::containers(&self.root)?.into_iter().filter(|one| one.active.is_some());
             names = installed.map(|one| one.name).collect();
         }
@@ -101,8 +114,12 @@ impl Updater<'_> {
         Ok(names)
     }
 
-    fn each(&self, update: impl Fn(&ContainerName) -> Result<Outcome>) -> Result<()> {
+    pub fn each(&self, update: impl Fn(&ContainerName) -> Result<Outcome>) -> Result<()> {
         let names = self.names()?;
+        let update = |name: &ContainerName| {
+            let passed_over = self.args.names.is_empty() && self.settings.policy(name) == Policy::Hold;
+            if passed_over { auto::on_hold(self, name) } else { update(name) }
+        };
         if let [name] = &names[..] {
             let outcome = update(name)?;
             return self.context.output.result(&[outcome], String::new);
@@ -112,10 +129,13 @@ impl Updater<'_> {
         for name in &names {
             outcomes.push(update(name).unwrap_or_else(|error| {
                 let code = Fault::code_of(&error);
-                worst = worst
-                    .max(code.filter(|code| [Code::RolledBack, Code::NeedsYou].contains(code)).map(|code| code as u8));
+                worst = worst.max(code.map(badness));
                 self.context.output.warn(format!("{error:#}"));
-                let result = if code == Some(Code::RolledBack) { Kind::RolledBack } else { Kind::Failed };
+                let result = match code {
+                    Some(Code::RolledBack) => Kind::RolledBack,
+                    Some(Code::Refused) => Kind::Refused,
+                    _ => Kind::Failed,
+                };
                 Outcome {
                     name: name.clone(),
                     result,
@@ -126,21 +146,21 @@ impl Updater<'_> {
             }));
         }
         let count = |kind| outcomes.iter().filter(|one| one.result == kind).count();
-        let (back, failed) = (count(Kind::RolledBack), count(Kind::Failed));
+        let (back, refused, failed) = (count(Kind::RolledBack), count(Kind::Refused), count(Kind::Failed));
         self.context.output.result(&outcomes, String::new)?;
-        if back + failed == 0 {
+        if back + refused + failed == 0 {
             return Ok(());
         }
-        let code = match worst {
-            Some(code) if code == Code::NeedsYou as u8 => Code::NeedsYou,
-            Some(_) => Code::RolledBack,
-            None => Code::Failed,
-        };
-        let message = format!("of {} updates {back} were rolled back and {failed} failed", outcomes.len());
+        let code = worst.map_or(Code::Failed, |(_, code)| code);
+        let mut came = vec![format!("{back} were rolled back"), format!("{failed} failed")];
+        if refused > 0 {
+            came.insert(1, format!("{refused} refused"));
+        }
+        let message = format!("of {} updates {}", outcomes.len(), came.join(" and "));
         bail!(Fault::new(code, message).hint("the warnings above say why"))
     }
 
-    fn check(&self, name: &ContainerName) -> Result<Outcome> {
+    pub fn check(&self, name: &ContainerName) -> Result<Outcome> {
         let (_, old) = state::installed(&self.root, name)?;
         let source = self.source(&old)?;
         let found = source::resolve(&source, &self.settings).with_context(|| format!("checking {name}"))?;
@@ -157,7 +177,7 @@ impl Updater<'_> {
         Ok(outcome(Kind::Available))
     }
 
-    fn update(
+    pub fn update(
         &self,
         name: &ContainerName,
         lock: &StoreLock,
@@ -196,6 +216,7 @@ impl Updater<'_> {
         let running =
             Running::look(&self.root, lock, manager, old, self.settings.update.settle(), !self.args.no_restart)?;
         let (staged, new) = candidate.stage(self.context, &self.root, lock, store, manager).with_context(updating)?;
+        self.tried.replace(Some(Version { digest: new.digest.clone(), deployment: Some(new.id) }));
         if new.raises_epoch_of(old) && !self.args.yes {
             let message = format!(
                 "{name}: the new image keeps its state in format {}, the old one in {}: there may be no way back",
@@ -245,6 +266,16 @@ impl Updater<'_> {
 
     pub fn outcome(&self, name: &ContainerName, result: Kind, digest: &Digest, deployment: u32) -> Outcome {
         Outcome { name: name.clone(), result, digest: Some(digest.clone()), deployment: Some(deployment), error: None }
+    }
+}
+
+/// Which of several failures the exit code tells of, and that code.
+fn badness(code: Code) -> (u8, Code) {
+    match code {
+        Code::NeedsYou => (3, code),
+        Code::RolledBack => (2, code),
+        Code::Refused => (1, code),
+        _ => (0, Code::Failed),
     }
 }
 

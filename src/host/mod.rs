@@ -4,6 +4,7 @@ pub mod apply;
 pub mod archive;
 pub mod blob;
 pub mod clock;
+pub mod compare;
 pub mod content;
 pub mod credentials;
 pub mod dependents;

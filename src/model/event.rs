@@ -1,6 +1,6 @@
 //! What happened to a container, as one structured entry of the system's journal (systemd.journal-fields(7)).
 
-use super::{digest::Digest, fault::Code, name::ContainerName};
+use super::{digest::Digest, fault::Code, name::ContainerName, text::one_line};
 
 /// `MESSAGE_ID=` of every entry; it never changes, since `journalctl MESSAGE_ID=...` and alerts of admins name it.
 pub const MESSAGE_ID: &str = "4e42a982f3914b6ea27edc8cb08b1a2b";
@@ -160,11 +160,6 @@ impl Event {
         fields.extend(self.cause.as_ref().map(|cause| ("SYSCTR_CAUSE", one_line(cause))));
         fields
     }
-}
-
-/// What an image brought must neither break the entry nor steer a terminal.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// What the exit status says; the numbers are part of the command line's contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Code {
     /// It failed and nothing changed.
     Failed = 1,

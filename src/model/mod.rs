@@ -2,6 +2,7 @@
 
 pub mod deployment;
 pub mod devices;
+pub mod diff;
 pub mod digest;
 pub mod directives;
 pub mod event;
@@ -30,6 +31,7 @@ pub mod seccomp;
 pub mod settings;
 pub mod spec;
 pub mod template;
+pub mod text;
 pub mod throwaway;
 pub mod unit;
 pub mod user;

@@ -19,10 +19,10 @@
 //! update = "hold"   # another policy for this one
 //! ```
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use anyhow::Result;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{name::ContainerName, window::Window};
 
@@ -80,7 +80,7 @@ pub struct Container {
 }
 
 /// What happens to a container without anybody asking for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
     /// It is updated.
@@ -111,6 +111,16 @@ impl Update {
     /// Failures in that time that take the update back.
     pub fn crashes(&self) -> u32 {
         self.crashes.map_or(3, std::num::NonZeroU32::get)
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Policy::Auto => "auto",
+            Policy::Check => "check",
+            Policy::Hold => "hold",
+        })
     }
 }
 

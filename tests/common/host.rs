@@ -51,8 +51,12 @@ impl Image {
         }
     }
 
-    pub fn file(mut self, path: &str, text: &str) -> Image {
-        self.files.push((path.to_owned(), 0o644, text.as_bytes().to_vec()));
+    pub fn file(self, path: &str, text: &str) -> Image {
+        self.bytes(path, text.as_bytes().to_vec())
+    }
+
+    pub fn bytes(mut self, path: &str, content: Vec<u8>) -> Image {
+        self.files.push((path.to_owned(), 0o644, content));
         self
     }
 

@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
-    boot, dependents, directives, etcd, exec, failures, foreign, handover, health, hooks, httpd, limits, many,
+    auto, boot, dependents, directives, etcd, exec, failures, foreign, handover, health, hooks, httpd, limits, many,
     probation, refuse, sockets, together, trace, update, updates, users,
 };
 
@@ -103,6 +103,7 @@ scenarios! {
     an_update_is_kept_only_if_the_service_is_well: super::update::is_kept_only_if_well;
     a_service_has_to_pass_its_health_test: super::health::has_to_pass;
     an_image_that_failed_is_not_tried_twice: super::update::is_not_tried_twice;
+    the_timer_does_what_the_policy_says: super::auto::the_timer_does_what_the_policy_says;
     etcd_lives_with_users_of_its_own: super::users::etcd_keeps_its_data;
     root_of_a_user_namespace_is_nobody_to_systemd: super::users::root_inside_is_nobody_to_systemd;
     an_update_that_fails_in_any_way_leaves_the_old_one: super::updates::fails_in_any_way;

@@ -41,6 +41,9 @@ pub fn images(folder: &Path) -> Result<()> {
     image(folder, "tiny-root", &[("exports/manifest.json", &ATTACK.replace("USERNS", "host"))])?;
     // For updates: one that is as good, and one that ends before it is ready.
     image(folder, "tiny-next", &[("exports/manifest.json", &MANIFEST.replace("as small as can be", "the next one"))])?;
+    // And one that wants more than those before it.
+    let asking = MANIFEST.replace("\"notify\"", "\"capabilities\": {\"add\": [\"NET_ADMIN\"]}, \"notify\"");
+    image(folder, "tiny-asking", &[("exports/manifest.json", &asking)])?;
     image(
         folder,
         "tiny-broken",

@@ -1,5 +1,6 @@
 //! What sysctr promises, on any booted machine. `main.rs` says which machine each of them runs on.
 
+pub mod auto;
 pub mod boot;
 pub mod dependents;
 pub mod directives;
