@@ -200,6 +200,23 @@ fn an_update_cut_anywhere_is_taken_back_or_done() {
     check(&updated(&["update", "app"], |_| {}));
 }
 
+/// Both are there in a first version; the second one of each is in the store.
+fn of_two(verb: &[&str]) -> Case {
+    Case::new(verb, |host, image_name| {
+        host.does(&["install", image_name]);
+        host.image("app", &second());
+        let other = Image::new().export("socket.hbs", "[Socket]\nListenStream=/run/{{name}}/socket\n");
+        let other = host.image("other", &other.manifest(json!({"version": "2.0", "after": ["app"]})));
+        host.does(&["pull", image_name]);
+        host.does(&["pull", &other]);
+    })
+}
+
+#[test]
+fn an_update_of_two_as_one_cut_anywhere_leaves_both_old_or_both_new() {
+    check(&of_two(&["update", "app", "other", "--together"]));
+}
+
 #[test]
 fn a_rollback_cut_anywhere_is_done_or_not_begun() {
     check(&updated(&["rollback", "app"], |host| drop(host.does(&["update", "app"]))));

@@ -1,4 +1,4 @@
-//! `sysctr exec NAME -- CMD...`: one more program in a running container.
+//! `sysctr exec NAME[@INSTANCE] -- CMD...`: one more program in a running container.
 
 use std::{os::unix::process::CommandExt, path::PathBuf, process::Command};
 
@@ -18,20 +18,26 @@ use sysctr::{
 /// Becomes the launcher that waits for the program; returns only where it cannot.
 pub fn run(context: &Context, args: &ExecArgs) -> Result<()> {
     let name = &args.name;
-    let (_, current) = state::installed(&context.folder()?, name)?;
+    let (_, current) = state::installed(&context.folder()?, &name.container)?;
     let running = || format!("running {:?} in {name}", args.command.first().map_or("", String::as_str));
     let Some(manager) = context.manager()? else { bail!("{}: systemd does not run this system", running()) };
-    let unit = name.service_unit();
+    let unit = name.unit();
     let Some((main, group)) = manager.main_process(&unit).with_context(running)? else {
-        let state = manager.state(&unit).with_context(running)?.active;
-        let message = format!("{}: the container does not run, it is {state}", running());
+        let state = manager.state(&unit).with_context(running)?;
+        if let (Some(template), "not-found") = (name.template_unit(), state.load.as_str()) {
+            let message = format!("{}: there is no {template} to make instances of", running());
+            bail!(Fault::new(Code::NotRun, message));
+        }
+        let message = format!("{}: the container does not run, it is {}", running(), state.active);
         bail!(Fault::new(Code::NotRun, message).hint(format!("`systemctl start {name}` starts it")));
     };
     let inside = process::of_service(main, &group).with_context(running)?;
-    let id = process::deployment(name, &group).unwrap_or(current.id);
+    // The launcher's own group is where the mark is: with DelegateSubgroup= it is one below the unit's.
+    let marked = [&inside.cgroup, &group].into_iter().find_map(|group| process::deployment(&name.container, group));
+    let id = marked.unwrap_or(current.id);
     let request = Exec {
         container: name.to_string(),
-        deployment: PathBuf::from(format!("/{}", layout::deployment(name, id))),
+        deployment: PathBuf::from(format!("/{}", layout::deployment(&name.container, id))),
         cgroup: inside.cgroup,
         wishes: wishes(&args.program, &args.command),
     };

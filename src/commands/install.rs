@@ -12,8 +12,8 @@ use super::{
 use crate::cli::InstallArgs;
 use sysctr::{
     host::{
-        apply, dir::Folder, health, lock::StoreLock, ostree::Store, other_runtime, owned, policy, recovery, settings,
-        state, systemd::Manager, transaction, units,
+        apply, dir::Folder, health, id_ranges, lock::StoreLock, ostree::Store, other_runtime, owned, policy, recovery,
+        settings, state, systemd::Manager, transaction, units,
     },
     model::{
         deployment::Deployment,
@@ -36,7 +36,7 @@ enum Plan {
 /// Installs an image.
 pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
     let name = name(args.name.as_ref(), &args.image)?;
-    let (root, lock) = context.begin("install")?;
+    let (root, lock) = context.begin_now("install")?;
     let manager = context.manager()?;
     let store = Store::open_or_create(&lock)?;
     let candidate = match plan(context, args, &name, &root, &lock, &store)? {
@@ -116,6 +116,7 @@ fn plan(
         settings: &args.settings,
         before: None,
         runtime: args.runtime.as_ref(),
+        range: id_ranges::of(root, name, &[])?,
     };
     let candidate = Candidate::render(store, image, &wanted)?;
     let (image, rendered) = (&candidate.image, &candidate.rendered);

@@ -15,7 +15,7 @@ use sysctr::{
 /// Puts an earlier deployment in force; the one in force stays on disk.
 pub fn run(context: &Context, args: &RollbackArgs) -> Result<()> {
     let name = &args.name;
-    let (root, lock) = context.begin("rollback")?;
+    let (root, lock) = context.begin_now("rollback")?;
     let (container, old) = state::installed(&root, name)?;
     recovery::refuse_pending(&container)?;
     let new = replace::earlier(&root, &old, args.to)?;

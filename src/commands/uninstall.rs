@@ -23,7 +23,7 @@ use sysctr::{
 
 /// Uninstalls all of them, or none where one of them is not installed.
 pub fn run(context: &Context, args: &UninstallArgs) -> Result<()> {
-    let (root, lock) = context.begin("uninstall")?;
+    let (root, lock) = context.begin_now("uninstall")?;
     let mut names = args.names.clone();
     names.sort();
     names.dedup();

@@ -121,22 +121,6 @@ impl Watch<'_> {
     }
 }
 
-/// Waits until none of these units is on its way any more; then each of them is active, or it is named.
-pub fn come_back(manager: &Manager, units: &[String], deadline: Duration) -> Result<()> {
-    let end = Instant::now() + deadline;
-    for unit in units {
-        loop {
-            let state = manager.state(unit)?;
-            match state.active.as_str() {
-                "active" => break,
-                "activating" | "deactivating" | "reloading" if Instant::now() < end => sleep(POLL),
-                other => bail!("{unit}, which requires it, is {other} ({})", state.sub),
-            }
-        }
-    }
-    Ok(())
-}
-
 /// What is known without a try, and the words of the verdict on this run.
 pub fn known(
     manager: &Manager,

@@ -142,6 +142,11 @@ impl Manager {
         Ok(self.property::<String>(unit, SERVICE, "Type")? == "oneshot")
     }
 
+    /// Whether it is such a job, and nothing of it counts as running afterwards.
+    pub fn ends_by_itself(&self, unit: &str) -> Result<bool> {
+        Ok(self.is_oneshot(unit)? && !self.property::<bool>(unit, SERVICE, "RemainAfterExit")?)
+    }
+
     /// How the last run of a service went wrong, in words, with what it last said of itself; none where it did not.
     pub fn why(&self, unit: &str) -> Option<String> {
         let result: String = self.property(unit, SERVICE, "Result").ok()?;
@@ -161,9 +166,10 @@ impl Manager {
         Some(if said.is_empty() { how } else { format!("{how}: {said}") })
     }
 
-    /// The units that do not run without this one.
+    /// The units that are stopped or restarted with this one.
     pub fn required_by(&self, unit: &str) -> Result<Vec<String>> {
-        let lists = ["RequiredBy", "BoundBy", "ConsistsOf"].map(|name| self.property::<Vec<String>>(unit, UNIT, name));
+        let inverse = ["RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf", "PropagatesStopTo"];
+        let lists = inverse.map(|name| self.property::<Vec<String>>(unit, UNIT, name));
         Ok(lists.into_iter().collect::<Result<Vec<_>>>()?.concat())
     }
 

@@ -107,6 +107,8 @@ pub struct Container {
     pub tmpfs: Vec<String>,
     /// The program speaks sd_notify(3) itself.
     pub notify: bool,
+    /// Whether its users are the host's own.
+    pub userns: Users,
     /// With `false` the root file system may be written to, and forgets it at each stop.
     pub readonly: Option<bool>,
     /// Which system calls the program has: `default` (also where absent), `unconfined`, or a file of `/exports` with a profile.
@@ -121,6 +123,17 @@ pub enum Network {
     #[default]
     Host,
     Private,
+}
+
+/// Whose numbers the container's users have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Users {
+    /// The host's.
+    #[default]
+    Host,
+    /// A range of the host's that nobody else has, chosen at install.
+    Auto,
 }
 
 /// Capabilities by name, with or without `CAP_`.
@@ -210,8 +223,12 @@ impl Manifest {
             absolute(path).context("container.mounts")?;
         }
         for option in container.mounts.iter().flat_map(|mount| &mount.options) {
-            let known = ["ro", "rw", "noexec", "nofail"].contains(&option.as_str());
-            ensure!(known, "container.mounts: the option {option:?} is not one of ro, rw, noexec, nofail");
+            let known = ["ro", "rw", "noexec", "nofail", "idmap"].contains(&option.as_str());
+            ensure!(known, "container.mounts: the option {option:?} is not one of ro, rw, noexec, nofail, idmap");
+            ensure!(
+                option != "idmap" || container.userns == Users::Auto,
+                "container.mounts: the option \"idmap\" is for container.userns \"auto\""
+            );
         }
         for path in container.tmpfs.iter().chain(&container.devices).chain(&container.workdir) {
             absolute(path).context("container")?;

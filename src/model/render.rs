@@ -59,6 +59,8 @@ pub struct Inputs<'a> {
     pub before: Option<&'a Values>,
     /// What starts it in the bundled runtime's place.
     pub runtime: Option<&'a RuntimePath>,
+    /// The first number of a range of the host's for users of its own; none where none is free.
+    pub range: Option<u32>,
 }
 
 /// The files of a deployment, and what they ask of the host.
@@ -144,6 +146,7 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
                     .collect::<Result<_>>()?,
                 state: state.iter().map(|(folder, inside)| (folder.path.clone(), inside.clone())).collect(),
                 seccomp: filter.as_ref(),
+                range: inputs.range,
             })?
         }
     };
@@ -303,6 +306,7 @@ fn data(inputs: &Inputs, manifest: &Manifest, values: &Values, filter: Option<&L
         "image_name": inputs.image,
         "image_id": inputs.digest.hex(),
         "seccomp": filter,
+        "range": inputs.range,
         "state_directory": "/var/lib",
         "run_directory": "/run",
         "conf_directory": "/etc",

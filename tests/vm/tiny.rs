@@ -14,6 +14,10 @@ use crate::process::run;
 /// A user of its own, so that it may report its readiness unasked.
 const MANIFEST: &str = r#"{"version": "2.0", "description": "as small as can be",
     "container": {"user": "4711", "args": ["/bin/tiny"], "notify": true}}"#;
+/// Root, who names another main process to systemd: with users of its own, and without.
+const ATTACK: &str = r#"{"version": "2.0", "description": "names another main process",
+    "values": {"victim": {"type": "integer"}},
+    "container": {"user": "0", "args": ["/bin/tiny", "MAINPID={{values.victim}}"], "notify": true, "userns": "USERNS"}}"#;
 /// A second image has two sockets, named.
 const SOCKET: &str =
     "[Socket]\nListenStream=/run/{{name}}/first\nListenStream=127.0.0.1:4711\nFileDescriptorName=door\n";
@@ -33,13 +37,26 @@ pub fn images(folder: &Path) -> Result<()> {
     image_of("passed-program", folder, "passed", &[])?;
     image(folder, "tiny", &[])?;
     image(folder, "tiny-socket", &[("exports/socket.hbs", SOCKET)])?;
+    image(folder, "tiny-apart", &[("exports/manifest.json", &ATTACK.replace("USERNS", "auto"))])?;
+    image(folder, "tiny-root", &[("exports/manifest.json", &ATTACK.replace("USERNS", "host"))])?;
     // For updates: one that is as good, and one that ends before it is ready.
     image(folder, "tiny-next", &[("exports/manifest.json", &MANIFEST.replace("as small as can be", "the next one"))])?;
     image(
         folder,
         "tiny-broken",
         &[("exports/manifest.json", &MANIFEST.replace("\"/bin/tiny\"]", "\"/bin/tiny\", \"end\"]"))],
-    )
+    )?;
+    with_word(folder, "tiny-silent", "silent")?;
+    with_word(folder, "tiny-crash", "crash")?;
+    with_word(folder, "tiny-value", "{{values.word}}")
+}
+
+/// The program's argument, and a value that can be that argument.
+fn with_word(folder: &Path, name: &str, word: &str) -> Result<()> {
+    let value = r#""values": {"word": {"type": "string", "default": "X_A=1"}}, "container""#;
+    let manifest = MANIFEST.replace("\"container\"", value);
+    let manifest = manifest.replace("\"/bin/tiny\"]", &format!("\"/bin/tiny\", \"{word}\"]"));
+    image(folder, name, &[("exports/manifest.json", &manifest)])
 }
 
 fn image(folder: &Path, name: &str, more: &[(&str, &str)]) -> Result<()> {
