@@ -6,6 +6,7 @@ export RUST_LIB_BACKTRACE = 0
 PREFIX ?= /usr/local
 LIBEXEC ?= /usr/libexec
 UNITS ?= /usr/lib/systemd/system
+GENERATORS ?= /usr/lib/systemd/system-generators
 # Where the built programs are. `make install` builds the release ones if they are not there.
 PROGRAMS ?= target/release
 
@@ -17,6 +18,7 @@ STATIC := $(if $(filter /%,$(shell cc -print-file-name=libc.a 2>/dev/null)),-C t
 all:
 	$(CARGO) build --release --bin sysctr
 	$(CARGO) rustc --release --bin sysctr-runtime -- $(STATIC)
+	$(CARGO) rustc --release --bin sysctr-generator -- $(STATIC)
 
 deps:
 	@tests/deps.sh
@@ -50,17 +52,19 @@ bench: deps
 machine: deps
 	@$(CARGO) test --quiet --test demo -- --shell
 
-$(PROGRAMS)/sysctr $(PROGRAMS)/sysctr-runtime:
+$(PROGRAMS)/sysctr $(PROGRAMS)/sysctr-runtime $(PROGRAMS)/sysctr-generator:
 	$(MAKE) --no-print-directory all
 
 SHARE = $(DESTDIR)$(PREFIX)/share
-install: $(PROGRAMS)/sysctr $(PROGRAMS)/sysctr-runtime
+install: $(PROGRAMS)/sysctr $(PROGRAMS)/sysctr-runtime $(PROGRAMS)/sysctr-generator
 	install -D $(if $(STRIP),-s) -m 755 $(PROGRAMS)/sysctr $(DESTDIR)$(PREFIX)/bin/sysctr
 	install -D $(if $(STRIP),-s) -m 755 $(PROGRAMS)/sysctr-runtime $(DESTDIR)$(LIBEXEC)/sysctr/sysctr-runtime
-	install -d $(DESTDIR)$(UNITS)/sysinit.target.wants
+	install -D $(if $(STRIP),-s) -m 755 $(PROGRAMS)/sysctr-generator $(DESTDIR)$(GENERATORS)/sysctr-generator
+	install -d $(DESTDIR)$(UNITS)/sysinit.target.wants $(DESTDIR)$(UNITS)/multi-user.target.wants
 	set -e; for unit in units/*; do \
 	    sed 's|@bindir@|$(PREFIX)/bin|' $$unit > $(DESTDIR)$(UNITS)/$$(basename $$unit); done
 	ln -sf ../sysctr-recover.service $(DESTDIR)$(UNITS)/sysinit.target.wants/sysctr-recover.service
+	ln -sf ../sysctr-settle.service $(DESTDIR)$(UNITS)/multi-user.target.wants/sysctr-settle.service
 	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions \
 	    $(SHARE)/fish/vendor_completions.d
 	$(PROGRAMS)/sysctr man $(SHARE)/man/man1

@@ -109,6 +109,13 @@ pub enum Verb {
     /// Finish or undo what was cut short (run at boot by sysctr-recover.service)
     #[command(hide = true)]
     Recover,
+    /// See how what was updated or recovered is since (run by sysctr-settle.service and sysctr-failed@.service)
+    #[command(hide = true)]
+    Settle {
+        /// This one failed
+        #[arg(long, value_name = "NAME")]
+        failed: Option<ContainerName>,
+    },
 }
 
 #[derive(Args)]

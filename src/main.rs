@@ -64,6 +64,7 @@ fn run(context: &Context, verb: Verb) -> anyhow::Result<()> {
         Verb::Exec(args) => commands::exec::run(context, &args),
         Verb::Run(args) => commands::run::run(context, &args),
         Verb::Recover => commands::recover::run(context),
+        Verb::Settle { failed } => commands::settle::run(context, failed.as_ref()),
         Verb::Pull { image } => commands::pull::run(context, &image),
         Verb::Images => commands::images::run(context),
         Verb::Remove { images } => commands::remove::run(context, &images),

@@ -1,5 +1,5 @@
 //! The arrows of the house: `commands` imports `host`, `model` and `output`; `host` and `output` import `model`; `model` imports only
-//! itself; `runtime` imports only itself and what `model` says. And what starts a container links neither OSTree nor D-Bus.
+//! itself; `runtime` and `generator` import only themselves and what `model` says, and link neither OSTree nor D-Bus.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
@@ -11,13 +11,14 @@ use std::{
 };
 
 /// The parts of the house and whom each may import.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     ("model", &["model"]),
     ("host", &["host", "model"]),
     ("output", &["output", "model"]),
     ("cli", &["cli", "model"]),
     ("commands", &["commands", "cli", "host", "model", "output"]),
     ("runtime", &["runtime", "model"]),
+    ("generator", &["generator", "model"]),
 ];
 
 /// A file of Rust as far as this matters: a stream of words and single signs, without comments and texts.
@@ -211,19 +212,24 @@ fn every_way_to_write_an_import_is_seen() {
 }
 
 #[test]
-fn the_runtime_links_no_ostree_and_no_bus() {
+fn the_runtime_and_the_generator_link_no_ostree_and_no_bus() {
     let needed = |program: &str| common::run("readelf", &["-d", program]).unwrap();
-    let runtime = needed(env!("CARGO_BIN_EXE_sysctr-runtime"));
-    assert!(runtime.contains("NEEDED") && runtime.contains("libc.so"), "{runtime}");
-    for library in ["ostree", "dbus", "glib", "gio", "systemd", "ssl"] {
-        assert!(!runtime.contains(&format!("[lib{library}")), "{runtime}");
-    }
     // zbus is Rust and would be linked statically, so the names of its code tell
-    let code = fs::read(env!("CARGO_BIN_EXE_sysctr-runtime")).unwrap();
-    let holds = |code: &[u8], word: &[u8]| code.windows(word.len()).any(|window| window == word);
-    assert!(!holds(&code, b"org.freedesktop.systemd1") && !holds(&code, b"4zbus"), "the runtime speaks D-Bus");
+    let holds = |program: &str, words: [&[u8]; 2]| {
+        let code = fs::read(program).unwrap();
+        words.iter().any(|word| code.windows(word.len()).any(|window| window == *word))
+    };
+    let bus = [&b"org.freedesktop.systemd1"[..], b"4zbus"];
+    for program in [env!("CARGO_BIN_EXE_sysctr-runtime"), env!("CARGO_BIN_EXE_sysctr-generator")] {
+        let libraries = needed(program);
+        assert!(libraries.contains("NEEDED") && libraries.contains("libc.so"), "{libraries}");
+        for library in ["ostree", "dbus", "glib", "gio", "systemd", "ssl"] {
+            assert!(!libraries.contains(&format!("[lib{library}")), "{program}: {libraries}");
+        }
+        assert!(!holds(program, bus), "{program} speaks D-Bus");
+    }
     // the control: the other program does
     let program = env!("CARGO_BIN_EXE_sysctr");
     assert!(needed(program).contains("[libostree"));
-    assert!(holds(&fs::read(program).unwrap(), b"org.freedesktop.systemd1"));
+    assert!(holds(program, bus));
 }

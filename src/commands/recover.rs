@@ -2,19 +2,23 @@
 
 use anyhow::{Result, bail};
 
-use super::Context;
+use super::{Context, probation};
 use sysctr::{
-    host::{lock::StoreLock, recovery::Recovered, state, transaction, units},
-    model::fault::{Code, Fault},
+    host::{dir::Folder, lock::StoreLock, recovered, recovery::Recovered, state, systemd::Manager, transaction, units},
+    model::{
+        fault::{Code, Fault},
+        layout,
+        name::ContainerName,
+    },
 };
 
-/// Finishes or undoes what was cut short. An operation whose process lives was not cut short: it may be waiting for a unit that in turn
-/// waits for us, so there is nothing to wait for here.
+/// Finishes or undoes what was cut short, and counts the boot for what is on probation. An operation whose process lives was not cut
+/// short: it may be waiting for a unit that in turn waits for us, so there is nothing to wait for here.
 pub fn run(context: &Context) -> Result<()> {
     let Some(lock) = StoreLock::try_acquire(&context.root, "recover")? else { return Ok(()) };
     let root = context.folder()?;
     let recovery = context.recover(&root, &lock)?;
-    let manager = if recovery.done.is_empty() { None } else { context.manager()? };
+    let manager = context.manager()?;
     for one in recovery.done {
         if let Recovered::Back(name) = &one {
             // Where it runs already, this is no boot; what it runs from goes with the next changing command.
@@ -25,13 +29,15 @@ pub fn run(context: &Context) -> Result<()> {
                 _ => drop(transaction::discard_staged(&root, &lock, name)?),
             }
         }
-        // systemd planned this boot without its unit. The job is queued only: it waits for this very program to end.
         if let Some(manager) = &manager
             && let Recovered::Finished(name) | Recovered::Back(name) | Recovered::RolledBack(name) = one
-            && let Some(id) = state::container(&root, &name)?.and_then(|container| container.active)
-            && units::is_enabled(&root, &name, id)?
         {
-            manager.queue_start(&name.service_unit())?;
+            queue(context, &root, manager, &name)?;
+        }
+    }
+    if let Some(manager) = &manager {
+        for name in probation::count_boot(context, &root, &lock, manager)? {
+            queue(context, &root, manager, &name)?;
         }
     }
     match recovery.failed.first() {
@@ -40,4 +46,24 @@ pub fn run(context: &Context) -> Result<()> {
         }
         None => Ok(()),
     }
+}
+
+/// systemd planned this boot without these units, or with others. The jobs are queued only: they wait for this very program to end. How
+/// the service is then is asked later.
+fn queue(context: &Context, root: &Folder, manager: &Manager, name: &ContainerName) -> Result<()> {
+    let Some(id) = state::container(root, name)?.and_then(|container| container.active) else { return Ok(()) };
+    if !units::is_enabled(root, name, id)? {
+        return Ok(());
+    }
+    recovered::note(name)?;
+    let units = units::set_files(root, name, id)?.into_iter().filter(|file| layout::is_unit(file));
+    for unit in units {
+        // A unit that the admin masked is no reason to fail the others.
+        if units::is_linked(root, name, id, &unit)?
+            && let Err(error) = manager.queue_start(&unit)
+        {
+            context.output.warn(format!("recovering {name}: {error:#}"));
+        }
+    }
+    Ok(())
 }

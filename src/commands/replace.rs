@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result, bail};
 use sysctr::{
     host::{
         apply, dependents, dir::Folder, health, lock::StoreLock, process, quarantine, start_limit, state,
-        systemd::Manager, transaction, units,
+        systemd::Manager, systems, transaction, units,
     },
     model::{
-        deployment::{Deployment, Journal, Quarantined},
+        deployment::{Deployment, Journal},
         fault::{Code, Fault},
         health::Verdict,
         name::ContainerName,
@@ -72,6 +72,16 @@ impl<'a> Running<'a> {
     pub fn leave_to(&mut self, units: &[String], later: &[Running]) {
         let theirs = |unit: &String| units.contains(unit) || later.iter().any(|it| it.before.dependents.contains(unit));
         self.before.dependents.retain(|unit| !theirs(unit));
+    }
+
+    /// The service is to run, though it failed and does not.
+    pub fn revive(&mut self) -> Result<()> {
+        let Some(manager) = self.manager else { return Ok(()) };
+        let service = self.name.service_unit();
+        if !self.is_up() && manager.state(&service)?.active == "failed" && !manager.is_oneshot(&service)? {
+            self.before.own.push(service);
+        }
+        Ok(())
     }
 
     /// Lets what runs become `new`, whose files are placed already, and waits until it is well.
@@ -141,7 +151,7 @@ impl<'a> Running<'a> {
             self.become_new(new, old)
         };
         let back = back();
-        let noted = quarantine(self.root, self.lock, old, new, &cause);
+        let noted = quarantine::add_failed(self.root, self.lock, new, old, &cause);
         back.and(noted)
             .and_then(|()| transaction::finish(self.root, self.lock, name))
             .and_then(|()| transaction::discard_staged(self.root, self.lock, name).map(drop))
@@ -185,28 +195,16 @@ pub fn become_all(changes: &[Change]) -> Result<(), (usize, anyhow::Error)> {
     changed
 }
 
-/// The digest is not tried again by itself. The same image with other values may have been well before.
-pub fn quarantine(root: &Folder, lock: &StoreLock, old: &Deployment, new: &Deployment, cause: &str) -> Result<()> {
-    if new.digest == old.digest {
-        return Ok(());
-    }
-    let failed = Quarantined {
-        digest: new.digest.clone(),
-        deployment: new.id,
-        cause: cause.to_owned(),
-        at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-    };
-    quarantine::add(root, lock, &new.name, failed)
-}
-
 fn is_up(manager: &Manager, unit: &str) -> Result<bool> {
     Ok(matches!(manager.state(unit)?.active.as_str(), "active" | "activating" | "reloading"))
 }
 
-/// Those of them that nothing needs: neither the running service nor a unit or drop-in of the admin's.
+/// Those of them that nothing needs: neither the running service nor a unit or drop-in of the admin's, nor another version of the
+/// operating system.
 pub fn unneeded(root: &Folder, manager: Option<&Manager>, name: &ContainerName, surplus: Vec<u32>) -> Result<Vec<u32>> {
     let running = running(manager, name)?;
-    let named = units::named_deployments(root, name)?;
+    let mut named = units::named_deployments(root, name)?;
+    named.extend(systems::named_deployments(root, name)?);
     Ok(surplus.into_iter().filter(|id| running != Some(*id) && !named.contains(id)).collect())
 }
 

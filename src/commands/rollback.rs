@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    Context,
+    Context, probation,
     replace::{self, Running},
 };
 use crate::cli::RollbackArgs;
@@ -34,6 +34,7 @@ pub fn run(context: &Context, args: &RollbackArgs) -> Result<()> {
         .with_context(|| transaction::half_done(name))?;
     let done = running.become_new(&old, &new);
     transaction::finish(&root, &lock, name)?;
+    probation::forget(manager.as_ref(), name, old.id);
     if let Err(error) = done {
         let message = format!("deployment {} of {name} is in force, and not well: {error:#}", new.id);
         bail!(

@@ -10,13 +10,14 @@ use super::{
 };
 use crate::output::one_line;
 use sysctr::{
-    host::{dir::Folder, state, units},
+    host::{clock, dir::Folder, probation, state, units},
     model::{
         deployment::{Deployment, OwnedFolder},
         digest::Digest,
         layout,
         name::ContainerName,
         other_runtime::RuntimePath,
+        probation::Probation,
         values::Values,
     },
 };
@@ -33,7 +34,19 @@ struct Shown<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     runtime: Option<&'a RuntimePath>,
     accepted: Vec<&'a String>,
+    probation: Option<OnProbation>,
     deployments: Vec<Version>,
+}
+
+/// The deployment in force may still be taken back by itself.
+#[derive(Serialize)]
+struct OnProbation {
+    deployment: u32,
+    replaces: u32,
+    /// RFC 3339; none before its time began.
+    until: Option<String>,
+    boots: u32,
+    crashes: u32,
 }
 
 /// A file on the host that is not a unit.
@@ -66,6 +79,7 @@ pub fn run(context: &Context, name: &ContainerName) -> Result<()> {
         state_folders: &deployment.state,
         runtime: deployment.runtime.as_ref(),
         accepted: deployment.accepted.iter().collect(),
+        probation: probation::load(&root, name)?.filter(|it| !it.is_over(&clock::now())).map(OnProbation::of),
         deployments: deployments.into_iter().map(Version::of).collect(),
     };
     context.output.result(&shown, || shown.text())
@@ -81,6 +95,26 @@ fn host_files(root: &Folder, deployment: &Deployment) -> Result<Vec<HostFile>> {
         }
     }
     Ok(files)
+}
+
+impl OnProbation {
+    fn of(probation: Probation) -> OnProbation {
+        let Probation { deployment, replaces, boots, crashes, .. } = probation;
+        let until = probation.boot.and_then(|_| chrono::DateTime::from_timestamp(probation.until, 0));
+        let until = until.map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+        OnProbation { deployment, replaces, until, boots, crashes }
+    }
+
+    fn text(&self) -> String {
+        let until =
+            self.until.as_ref().map_or("its first boot and some time".to_owned(), |time| format!("until {time}"));
+        let failed = match self.crashes {
+            0 => String::new(),
+            1 => ", failed once".to_owned(),
+            count => format!(", failed {count} times"),
+        };
+        format!("on probation {until}{failed}; goes back to deployment {} by itself", self.replaces)
+    }
 }
 
 impl Version {
@@ -125,6 +159,9 @@ impl Shown<'_> {
         }
         for request in &self.accepted {
             line("Accepted", request);
+        }
+        if let Some(probation) = &self.probation {
+            line("Probation", &probation.text());
         }
         for version in &self.deployments {
             let mark = if version.id == row.deployment { " (in force)" } else { "" };

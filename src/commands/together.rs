@@ -7,12 +7,13 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{
     prepare::{Next, Prepared},
-    replace::{self, Change, Running, become_all},
+    probation,
+    replace::{Change, Running, become_all},
     update::{Kind, Outcome, Updater, short},
 };
 use sysctr::{
     host::{
-        dropins,
+        self, dropins,
         group::{self, Member},
         lock::StoreLock,
         ostree::Store,
@@ -97,10 +98,16 @@ fn update(
             one.leave_to(&all, later);
         }
     }
+    for (new, old) in new.iter().zip(&old) {
+        host::probation::prepare(root, lock, new, old, Some(&updater.settings.update))?;
+    }
     let journals = group::replace(root, lock, members).with_context(|| format!("updating {words}"))?;
     let group = Group { updater, lock, running, old: old.clone(), new: new.clone() };
     if let Err((at, cause)) = become_all(&group.changes()) {
         bail!(group.go_back(&journals, at, cause));
+    }
+    for new in &new {
+        probation::begin(updater.context, root, lock, manager, &new.name);
     }
     group::keep(root, lock, &journals)?;
     for (new, running) in new.iter().zip(&group.running) {
@@ -175,7 +182,7 @@ impl Group<'_> {
             become_all(&back.collect::<Vec<_>>()).map_err(|(_, error)| error)
         };
         let back = back();
-        let noted = replace::quarantine(root, self.lock, &self.old[at], failed, &cause);
+        let noted = quarantine::add_failed(root, self.lock, failed, &self.old[at], &cause);
         if let Err(error) = back.and(noted).and_then(|()| group::give_up(root, self.lock, journals)) {
             let message = format!("updating {names} failed at {}: {cause}; and going back: {error:#}", failed.name);
             return Fault::new(Code::NeedsYou, message)

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use super::Context;
+use super::{Context, probation};
 use crate::cli::UninstallArgs;
 use sysctr::{
     host::{
@@ -75,6 +75,7 @@ pub fn remove(
         manager.reload()?;
         deployment.units.iter().for_each(|unit| manager.reset_failed(unit));
         let _ = health::forget(&container.name);
+        probation::forget(Some(manager), &container.name, deployment.id);
     }
     let gone = || Fault::new(Code::NeedsYou, format!("{} is uninstalled", container.name)).hint("delete it by hand");
     purged.with_context(gone)

@@ -8,13 +8,15 @@ use serde::Serialize;
 use super::{
     Context,
     prepare::{Next, Prepared},
+    probation,
     replace::{self, Running},
     together,
 };
 use crate::cli::UpdateArgs;
 use sysctr::{
     host::{
-        dir::Folder, lock::StoreLock, ostree::Store, quarantine, settings, source, state, systemd::Manager, transaction,
+        self, dir::Folder, lock::StoreLock, ostree::Store, quarantine, settings, source, state, systemd::Manager,
+        transaction,
     },
     model::{
         deployment::Deployment,
@@ -204,9 +206,13 @@ impl Updater<'_> {
         if old.raises_epoch_of(&new) {
             bail!(replace::older_format(&new, old));
         }
+        let comes_back = !self.args.no_rollback && !new.raises_epoch_of(old);
+        let probation = comes_back.then_some(&self.settings.update);
+        host::probation::prepare(&self.root, lock, &new, old, probation).with_context(updating)?;
         let journal = staged.replace(lock, old.id).with_context(updating)?;
         match running.become_new(old, &new) {
             Ok(()) => {
+                probation::begin(self.context, &self.root, lock, manager, name);
                 transaction::finish(&self.root, lock, name)?;
                 quarantine::forget(&self.root, lock, name, &new.digest)?;
             }

@@ -60,6 +60,9 @@ fn verify_container(root: &Folder, store: Option<&Store>, container: &Container,
     if container.journal.is_none() {
         units::verify_placed(root, name, active, report)?;
     }
+    if !state::deployment_ids(root, name)?.contains(&active) {
+        report.add("deployment", layout::deployment(name, active), "it is in force, and not there");
+    }
     for deployment in state::deployments(root, name)? {
         let path = format!("{}/rootfs", layout::deployment(name, deployment.id));
         match (root.open(&path)?, store) {

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::{dir::Folder, lock::StoreLock, state};
 use crate::model::{
-    deployment::{self, Quarantine, Quarantined, Record},
+    deployment::{self, Deployment, Quarantine, Quarantined, Record},
     digest::Digest,
     layout,
     name::ContainerName,
@@ -35,6 +35,20 @@ pub fn forget(root: &Folder, _lock: &StoreLock, name: &ContainerName, digest: &D
         folder.write(layout::QUARANTINE, &deployment::to_text(&quarantine)?, 0o600)?;
     }
     Ok(())
+}
+
+/// Remembers that the image of `bad` failed in the place of `good`. The same image with other values may have been well before.
+pub fn add_failed(root: &Folder, lock: &StoreLock, bad: &Deployment, good: &Deployment, cause: &str) -> Result<()> {
+    if bad.digest == good.digest {
+        return Ok(());
+    }
+    let failed = Quarantined {
+        digest: bad.digest.clone(),
+        deployment: bad.id,
+        cause: cause.to_owned(),
+        at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+    };
+    add(root, lock, &bad.name, failed)
 }
 
 /// Remembers that an image failed.

@@ -18,9 +18,10 @@ use super::{
     dir::Folder,
     group,
     lock::StoreLock,
-    owned,
+    owned, probation,
     state::{self, Container},
     transaction::{self, finish, half_done, remove_files, roll_forward, switch_files},
+    units,
 };
 use crate::model::{
     deployment::{Journal, Operation},
@@ -94,6 +95,9 @@ fn recover_one(
     };
     sweep(root, name)?;
     let Some(journal) = &container.journal else {
+        probation::drop_stale(root, name)?;
+        // An operating system that went back took /etc with it, and /var stayed.
+        container.active.map_or(Ok(()), |id| units::point(root, name, id))?;
         return Ok(transaction::discard_staged(root, lock, name)?.then(|| Recovered::Undone(name.clone())));
     };
     let group = match group {
@@ -121,9 +125,7 @@ fn recover_one(
             return Ok(Some(Recovered::Undone(name.clone())));
         }
         // What ran may have brought its state into the new format already.
-        Operation::Update
-            if winner == journal.to || container.active == journal.to && raises_epoch(root, name, journal) =>
-        {
+        Operation::Update if winner == journal.to => {
             roll_forward(root, name, journal)?;
             Recovered::Finished(name.clone())
         }
@@ -142,14 +144,6 @@ fn recover_one(
     };
     finish(root, lock, name)?;
     Ok(Some(done))
-}
-
-fn raises_epoch(root: &Folder, name: &ContainerName, journal: &Journal) -> bool {
-    let record = |id: Option<u32>| id.and_then(|id| state::deployment(root, name, id).ok());
-    match (record(journal.from), record(journal.to)) {
-        (Some(old), Some(new)) => new.raises_epoch_of(&old),
-        _ => false,
-    }
 }
 
 /// Files that were being written.

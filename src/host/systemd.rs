@@ -14,6 +14,7 @@ use zbus::{
 };
 
 use super::private_socket;
+use crate::model::probation::Service;
 
 const PRIVATE_SOCKET: &str = "/run/systemd/private";
 const BUS: &str = "org.freedesktop.systemd1";
@@ -207,6 +208,35 @@ impl Manager {
         let none: Vec<(String, Vec<(String, Variant)>)> = Vec::new();
         self.job("StartTransientUnit", unit, &(unit, "fail", properties, none))
             .with_context(|| format!("starting {unit}"))
+    }
+
+    /// Starts the service of the timer's own name once, in so many seconds. The timer is gone when it has elapsed, and with the boot.
+    pub fn start_timer(&self, timer: &str, description: &str, seconds: u64) -> Result<()> {
+        let properties = vec![
+            ("Description", Variant::from(description)),
+            ("TimersMonotonic", Variant::from(vec![("OnActiveSec", seconds * 1_000_000)])),
+            ("AccuracyUSec", Variant::from(1_000_000_u64)),
+            ("RemainAfterElapse", Variant::from(false)),
+            ("CollectMode", Variant::from("inactive-or-failed")),
+        ];
+        let none: Vec<(String, Vec<(String, Variant)>)> = Vec::new();
+        self.job("StartTransientUnit", timer, &(timer, "fail", properties, none))
+            .with_context(|| format!("starting {timer}"))
+    }
+
+    /// What systemd knows of a service's failures.
+    pub fn failures(&self, unit: &str) -> Result<Service> {
+        let text = |interface, name| self.property::<String>(unit, interface, name);
+        let time = |interface, name| self.property::<u64>(unit, interface, name);
+        Ok(Service {
+            state: text(UNIT, "ActiveState")?,
+            sub: text(UNIT, "SubState")?,
+            result: text(SERVICE, "Result")?,
+            restarts: self.property(unit, SERVICE, "NRestarts")?,
+            started: time(UNIT, "InactiveExitTimestampMonotonic")?,
+            left_active: time(UNIT, "ActiveExitTimestampMonotonic")?,
+            program_ended: time(SERVICE, "ExecMainExitTimestampMonotonic")?,
+        })
     }
 
     fn job<B: Serialize + DynamicType>(&self, method: &str, unit: &str, body: &B) -> Result<()> {

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 
 use super::{
-    apply,
+    apply, clock,
     dir::Folder,
     lock::StoreLock,
     mount_points,
     ostree::{Store, StoredImage},
-    owned, quarantine,
+    owned, probation, quarantine,
     state::{self, Container},
     units,
 };
@@ -123,7 +123,9 @@ impl<'a> Staged<'a> {
     /// What there is to note before it takes the place of `from`.
     pub(super) fn journal(&self, from: u32) -> Result<Journal> {
         let enable = units::is_enabled(self.root, &self.name, from)?;
-        Ok(Journal::new(Operation::Update, Some(from), Some(self.id), enable))
+        let record = |id| state::deployment(self.root, &self.name, id);
+        let keep = record(self.id)?.raises_epoch_of(&record(from)?);
+        Ok(Journal { keep, ..Journal::new(Operation::Update, Some(from), Some(self.id), enable) })
     }
 
     /// Leaves it to a journal what becomes of it.
@@ -174,7 +176,7 @@ pub fn go_back(root: &Folder, _lock: &StoreLock, name: &ContainerName, journal: 
 pub fn commit_uninstall(root: &Folder, _lock: &StoreLock, container: &Container, purge: bool) -> Result<()> {
     let Some(settings) = root.open(&layout::settings(&container.name))? else { return Ok(()) };
     let journal = Journal { purge, ..Journal::new(Operation::Uninstall, container.active, None, false) };
-    settings.write(layout::JOURNAL, &deployment::to_text(&journal)?, 0o600)?;
+    write_journal(root, &container.name, &journal)?;
     settings.remove(layout::ACTIVE)?;
     settings.sync()
 }
@@ -187,7 +189,9 @@ fn put_in_force(root: &Folder, name: &ContainerName, journal: &Journal) -> Resul
 
 pub(super) fn write_journal(root: &Folder, name: &ContainerName, journal: &Journal) -> Result<()> {
     let settings = root.create(&layout::settings(name), 0o755)?;
-    settings.write(layout::JOURNAL, &deployment::to_text(journal)?, 0o600)
+    // Of another boot than this one it is what the machine stopped at: the generator goes by that.
+    let journal = Journal { boot: clock::boot(), ..journal.clone() };
+    settings.write(layout::JOURNAL, &deployment::to_text(&journal)?, 0o600)
 }
 
 pub(super) fn write_active(root: &Folder, name: &ContainerName, journal: &Journal) -> Result<()> {
@@ -198,6 +202,7 @@ pub(super) fn write_active(root: &Folder, name: &ContainerName, journal: &Journa
 /// Ends an operation: nothing is left to do for it.
 pub fn finish(root: &Folder, _lock: &StoreLock, name: &ContainerName) -> Result<()> {
     if let Some(settings) = root.open(&layout::settings(name))? {
+        probation::drop_stale(root, name)?;
         settings.remove(layout::JOURNAL)?;
         settings.sync()?;
     }
@@ -296,8 +301,10 @@ pub fn discard_staged(root: &Folder, _lock: &StoreLock, name: &ContainerName) ->
             staged.push(*id);
         }
     }
-    // the last of a deployment that was being thrown away
-    staged.extend(units::set_ids(root, name)?.into_iter().filter(|id| !deployments.contains(id)));
+    // the last of a deployment that was being thrown away; what is in force is never left over, though /var may lack it
+    let active = state::container(root, name)?.and_then(|container| container.active);
+    let left = |id: &u32| !deployments.contains(id) && Some(*id) != active;
+    staged.extend(units::set_ids(root, name)?.into_iter().filter(left));
     staged.iter().try_for_each(|id| discard(root, name, *id))?;
     Ok(!staged.is_empty())
 }

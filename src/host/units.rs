@@ -112,8 +112,17 @@ pub fn place(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
             }
         }
     }
-    if let Some(container) = root.open(&layout::container(name))? {
-        container.link("current", &format!("deployments/{id}"))?;
+    point(root, name, id)
+}
+
+/// Lets `current` name the deployment in force.
+pub fn point(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
+    let target = format!("deployments/{id}");
+    if let Some(container) = root.open(&layout::container(name))?
+        && container.link_target("current").as_deref() != Some(&target)
+        && container.kind(&target)?.is_some()
+    {
+        container.link("current", &target)?;
     }
     Ok(())
 }
@@ -183,6 +192,12 @@ pub fn is_enabled(root: &Folder, name: &ContainerName, id: u32) -> Result<bool> 
         }
     }
     Ok(!links.is_empty())
+}
+
+/// Whether a unit of the set is one that its [Install] section enables.
+pub fn is_linked(root: &Folder, name: &ContainerName, id: u32, unit: &str) -> Result<bool> {
+    let target = format!("/{}/{unit}", layout::UNITS);
+    Ok(links(root, name, id)?.iter().any(|link| link.target == target))
 }
 
 /// Removes every link to the container's units, whoever made it.

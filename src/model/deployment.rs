@@ -1,11 +1,14 @@
-//! The records on disk: one deployment, and the operation under way. Each has a version; a newer one than ours is refused.
+//! The records on disk: one deployment, and the images that failed.
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, ensure};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
 use super::{digest::Digest, health::HealthTest, name::ContainerName, other_runtime::RuntimePath, values::Values};
+pub use super::{
+    journal::{Group, Journal, Operation},
+    record::{Record, parse, to_text},
+};
 
 /// `deployment.json`: one numbered version of a container, written once.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -74,71 +77,6 @@ pub struct OwnedFolder {
     pub gid: u32,
 }
 
-/// `journal.json`: names and numbers only, never paths to follow.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Journal {
-    /// Format of the record.
-    pub version: u32,
-    /// What is under way.
-    pub operation: Operation,
-    /// The deployment in force before.
-    pub from: Option<u32>,
-    /// The deployment in force after.
-    pub to: Option<u32>,
-    /// Whether its units are enabled.
-    pub enable: bool,
-    /// Whether declared state goes too.
-    pub purge: bool,
-    /// Whether it is part of an update of several containers as one: [`Group`].
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub group: bool,
-}
-
-impl Journal {
-    /// An operation from one deployment to another.
-    pub fn new(operation: Operation, from: Option<u32>, to: Option<u32>, enable: bool) -> Journal {
-        Journal { version: Journal::VERSION, operation, from, to, enable, purge: false, group: false }
-    }
-
-    /// The deployment that is in force when what was cut short is finished or undone; none where the container goes. `active` is what
-    /// the container's file says, `group` whether `group.json` is there.
-    pub fn winner(&self, active: Option<u32>, group: bool) -> Option<u32> {
-        match self.operation {
-            // Taken out of force it goes; not there yet it never was.
-            Operation::Install | Operation::Uninstall => active,
-            // Nobody knows whether it is well. Of a group it is known as soon as the record of the group is gone.
-            Operation::Update if self.group && !group && active == self.to => self.to,
-            Operation::Update => self.from,
-            Operation::Rollback if active == self.to => self.to,
-            Operation::Rollback => self.from,
-        }
-    }
-}
-
-/// `group.json`: containers that are updated as one. As long as it is there each of them goes back; its removal keeps the new ones.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Group {
-    /// Format of the record.
-    pub version: u32,
-    /// In the order in which they are restarted.
-    pub members: Vec<ContainerName>,
-}
-
-/// The operations that change what is installed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum Operation {
-    Install,
-    Uninstall,
-    /// To a new deployment; cut short before it is known to be well, it goes back.
-    Update,
-    /// To a deployment that was in force before; cut short, it goes on.
-    Rollback,
-}
-
 /// `quarantine.json`: images that failed in an update and are not tried again by themselves.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -163,71 +101,10 @@ pub struct Quarantined {
     pub at: String,
 }
 
-/// A record of a known version.
-pub trait Record: Serialize + DeserializeOwned {
-    /// The newest version that this program reads, and the one that it writes.
-    const VERSION: u32;
-}
-
 impl Record for Deployment {
-    const VERSION: u32 = 1;
-}
-
-impl Record for Journal {
-    const VERSION: u32 = 1;
-}
-
-impl Record for Group {
     const VERSION: u32 = 1;
 }
 
 impl Record for Quarantine {
     const VERSION: u32 = 1;
-}
-
-/// Reads a record; a newer version is refused before anything else of it is believed.
-pub fn parse<R: Record>(text: &str) -> Result<R> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        version: u32,
-    }
-    let Versioned { version } = serde_json::from_str(text).context("no record of sysctr")?;
-    ensure!(
-        version <= R::VERSION,
-        "written by a newer sysctr (record version {version}, this one reads {})",
-        R::VERSION
-    );
-    serde_json::from_str(text).context("a damaged record")
-}
-
-/// The text of a record.
-pub fn to_text(record: &impl Record) -> Result<String> {
-    Ok(serde_json::to_string_pretty(record).context("writing a record")? + "\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_group_ends_with_all_of_the_old_or_all_of_the_new() {
-        let alone = Journal::new(Operation::Update, Some(1), Some(2), true);
-        let member = Journal { group: true, ..alone.clone() };
-        for (journal, active, group, winner) in [
-            (&alone, Some(1), false, Some(1)),
-            (&alone, Some(2), false, Some(1)),
-            (&alone, Some(2), true, Some(1)),
-            // the group is written before its journals, and gone only when each is in force: the last line cannot come
-            (&member, Some(1), true, Some(1)),
-            (&member, Some(2), true, Some(1)),
-            (&member, Some(2), false, Some(2)),
-            (&member, Some(1), false, Some(1)),
-        ] {
-            assert_eq!(journal.winner(active, group), winner, "{active:?} in force, group {group}: {journal:?}");
-        }
-        let rollback = Journal::new(Operation::Rollback, Some(2), Some(1), true);
-        assert_eq!((rollback.winner(Some(2), false), rollback.winner(Some(1), false)), (Some(2), Some(1)));
-        let install = Journal::new(Operation::Install, None, Some(1), true);
-        assert_eq!((install.winner(None, false), install.winner(Some(1), false)), (None, Some(1)));
-    }
 }

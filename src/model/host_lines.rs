@@ -6,6 +6,7 @@ use super::{
     manifest::absolute,
     name::ContainerName,
     request::{Requests, is_below},
+    unit::one_line_each,
 };
 
 /// Below these nothing that comes from an image is ever written, whoever accepts it.
@@ -107,12 +108,6 @@ pub fn of_sysusers(file: &str, text: &str, name: &ContainerName) -> Result<Reque
 
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
-}
-
-/// systemd ends a line at a carriage return and at a NUL too (its read_line()): what looks like one line here must be one there.
-pub fn one_line_each(file: &str, text: &str) -> Result<()> {
-    let number = text.lines().position(|line| line.chars().any(|c| c.is_control() && c != '\t'));
-    number.map_or(Ok(()), |number| bail!("{file}, line {}: it holds control characters", number + 1))
 }
 
 #[cfg(test)]

@@ -10,10 +10,21 @@
 //! [update]
 //! keep = 2     # deployments of a container that stay: the one in force and those before it
 //! settle = 5   # seconds that a service has to stay up after an update
+//! probation = 600   # seconds after it in which failures take it back; 0 for none
+//! crashes = 3       # how many
+//! policy = "check"         # what `update --auto` does: auto, check or hold
+//! window = "02:00-05:00"   # when it may; outside of it, it only checks
+//!
+//! [container.etcd]
+//! update = "hold"   # another policy for this one
 //! ```
+
+use std::collections::BTreeMap;
 
 use anyhow::Result;
 use serde::Deserialize;
+
+use super::{name::ContainerName, window::Window};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -23,6 +34,7 @@ pub struct Settings {
     pub registry: Registry,
     pub requests: Requests,
     pub update: Update,
+    pub container: BTreeMap<ContainerName, Container>,
 }
 
 /// How registries are talked to.
@@ -49,6 +61,35 @@ pub struct Update {
     pub keep: Option<std::num::NonZeroUsize>,
     /// Seconds that a service has to stay up after an update.
     pub settle: Option<u32>,
+    /// Seconds after an update in which failures take it back; none with 0.
+    pub probation: Option<u32>,
+    /// How many failures those are.
+    pub crashes: Option<std::num::NonZeroU32>,
+    /// What `update --auto` does with a container that has no policy of its own.
+    pub policy: Option<Policy>,
+    /// When it may update.
+    pub window: Option<Window>,
+}
+
+/// What is set for one container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Container {
+    /// Its policy.
+    pub update: Option<Policy>,
+}
+
+/// What happens to a container without anybody asking for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// It is updated.
+    Auto,
+    /// It is told that there is a newer image.
+    #[default]
+    Check,
+    /// Nothing, and `update --all` passes over it too.
+    Hold,
 }
 
 impl Update {
@@ -61,9 +102,25 @@ impl Update {
     pub fn settle(&self) -> std::time::Duration {
         std::time::Duration::from_secs(self.settle.unwrap_or(5).into())
     }
+
+    /// Seconds of probation after an update.
+    pub fn probation(&self) -> u32 {
+        self.probation.unwrap_or(600)
+    }
+
+    /// Failures in that time that take the update back.
+    pub fn crashes(&self) -> u32 {
+        self.crashes.map_or(3, std::num::NonZeroU32::get)
+    }
 }
 
 impl Settings {
+    /// The policy of a container.
+    pub fn policy(&self, name: &ContainerName) -> Policy {
+        let own = self.container.get(name).and_then(|container| container.update);
+        own.or(self.update.policy).unwrap_or_default()
+    }
+
     /// Reads one file; the error names line and key.
     pub fn parse(text: &str) -> Result<Settings> {
         Ok(toml::from_str(text)?)
@@ -75,6 +132,14 @@ impl Settings {
         self.requests.accept.extend(other.requests.accept);
         self.update.keep = other.update.keep.or(self.update.keep);
         self.update.settle = other.update.settle.or(self.update.settle);
+        self.update.probation = other.update.probation.or(self.update.probation);
+        self.update.crashes = other.update.crashes.or(self.update.crashes);
+        self.update.policy = other.update.policy.or(self.update.policy);
+        self.update.window = other.update.window.or(self.update.window.take());
+        for (name, container) in other.container {
+            let known = self.container.entry(name).or_default();
+            known.update = container.update.or(known.update);
+        }
     }
 }
 
@@ -93,5 +158,24 @@ mod tests {
         let mut settings = Settings::parse("[registry]\ninsecure = [\"a\"]\n").expect("settings");
         settings.extend(Settings::parse("[registry]\ninsecure = [\"b\"]\n").expect("settings"));
         assert_eq!(settings.registry.insecure, ["a", "b"]);
+    }
+
+    #[test]
+    fn nothing_is_updated_unasked_until_a_policy_says_so() {
+        let (app, other) = ("app".parse().expect("a name"), "other".parse().expect("a name"));
+        assert_eq!(Settings::default().policy(&app), Policy::Check);
+        let mut settings =
+            Settings::parse("[update]\npolicy = \"auto\"\n[container.app]\nupdate = \"hold\"\n").expect("settings");
+        assert_eq!((settings.policy(&app), settings.policy(&other)), (Policy::Hold, Policy::Auto));
+        settings.extend(Settings::parse("[container.app]\nupdate = \"check\"\n").expect("settings"));
+        assert_eq!((settings.policy(&app), settings.policy(&other)), (Policy::Check, Policy::Auto));
+        for (text, word) in [
+            ("[update]\npolicy = \"yes\"\n", "line 2"),
+            ("[update]\nwindow = \"25:00-26:00\"\n", "25:00"),
+            ("[container.APP]\nupdate = \"hold\"\n", "APP"),
+        ] {
+            let message = format!("{:#}", Settings::parse(text).expect_err(text));
+            assert!(message.contains(word), "{message}");
+        }
     }
 }

@@ -36,7 +36,7 @@ pub struct Entry<'a> {
 impl UnitFile {
     /// Reads a unit's text; `file` is its name in errors. Continued lines are joined, as systemd does.
     pub fn parse(file: &str, text: &str) -> Result<UnitFile> {
-        super::host_lines::one_line_each(file, text)?;
+        one_line_each(file, text)?;
         let mut unit = UnitFile::default();
         let mut lines = text.lines().enumerate();
         while let Some((number, line)) = lines.next() {
@@ -121,6 +121,12 @@ impl UnitFile {
         });
         sections.collect::<Vec<_>>().join("\n")
     }
+}
+
+/// systemd ends a line at a carriage return and at a NUL too (its read_line()): what looks like one line here must be one there.
+pub fn one_line_each(file: &str, text: &str) -> Result<()> {
+    let number = text.lines().position(|line| line.chars().any(|c| c.is_control() && c != '\t'));
+    number.map_or(Ok(()), |number| bail!("{file}, line {}: it holds control characters", number + 1))
 }
 
 #[cfg(test)]

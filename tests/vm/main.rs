@@ -17,8 +17,8 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
-    dependents, directives, etcd, exec, failures, foreign, handover, health, hooks, httpd, limits, many, refuse,
-    sockets, together, trace, update, updates, users,
+    boot, dependents, directives, etcd, exec, failures, foreign, handover, health, hooks, httpd, limits, many,
+    probation, refuse, sockets, together, trace, update, updates, users,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -109,6 +109,10 @@ scenarios! {
     unusual_updates_and_one_bad_of_twenty: super::updates::unusual_ones_and_twenty;
     containers_are_updated_as_one_or_none: super::together::all_or_none;
     what_requires_an_updated_service_comes_back: super::dependents::come_back;
+    an_update_that_fails_in_its_probation_goes_back: super::probation::goes_back_when_it_fails;
+    only_failures_of_an_update_itself_take_it_back: super::probation::only_its_own_failures_count;
+    an_update_that_fails_behind_a_boot_goes_back: super::probation::goes_back_after_a_reboot;
+    a_boot_after_a_cut_starts_from_one_whole_unit_set: super::boot::starts_from_one_whole_set;
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
     a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;
     a_full_disk_changes_nothing: super::refuse::a_full_disk_changes_nothing;

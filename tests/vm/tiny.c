@@ -1,6 +1,7 @@
 /* A service as small as can be: says READY=1 at once, ends at SIGTERM at once. To each connection on a socket that systemd passed it
  * tells what else was passed. With an argument it ends at once, but one that is a notification it sends to systemd, by every way;
- * "silent" never says that it is ready, "crash" fails after two seconds. */
+ * "silent" never says that it is ready, "crash" fails after two seconds, "once" fails in every boot (BOOT) but the first one that it ran
+ * in. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <poll.h>
@@ -65,9 +66,21 @@ static void answer(int fd) {
             atoi(variable("LISTEN_PID")) == getpid() ? "own" : variable("LISTEN_PID"), secret, getuid());
 }
 
+/* Whether this is another boot than the first. */
+static int another_boot(void) {
+    char first[64] = "";
+    int file = open("/var/lib/app/data/boot", O_RDWR | O_CREAT, 0600);
+    if (read(file, first, sizeof first - 1) > 0)
+        return strcmp(first, variable("BOOT")) != 0;
+    return write(file, variable("BOOT"), strlen(variable("BOOT"))) < 0;
+}
+
 int main(int count, char **words) {
     int silent = count > 1 && !strcmp(words[1], "silent"), crash = count > 1 && !strcmp(words[1], "crash");
-    if (count > 1 && !silent && !crash && !strchr(words[1], '='))
+    int once = count > 1 && !strcmp(words[1], "once");
+    if (once)
+        crash = another_boot();
+    if (count > 1 && !silent && !crash && !once && !strchr(words[1], '='))
         return 0; /* as true(1) */
     struct sigaction action = {.sa_handler = end};
     sigset_t term, before;
@@ -81,7 +94,7 @@ int main(int count, char **words) {
         sockets[at] = (struct pollfd){.fd = 3 + at, .events = POLLIN};
     if (!silent)
         notify("READY=1\nSTATUS=as small as can be");
-    for (int at = 1; at < count && !silent && !crash; at++)
+    for (int at = 1; at < count && strchr(words[at], '='); at++)
         attack(words[at]);
     struct timespec soon = {.tv_sec = 2};
     while (!ended) {

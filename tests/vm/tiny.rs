@@ -48,7 +48,15 @@ pub fn images(folder: &Path) -> Result<()> {
     )?;
     with_word(folder, "tiny-silent", "silent")?;
     with_word(folder, "tiny-crash", "crash")?;
-    with_word(folder, "tiny-value", "{{values.word}}")
+    with_word(folder, "tiny-value", "{{values.word}}")?;
+    // And two that an update takes for good: one fails soon after it, the other one only behind a boot.
+    let failing = MANIFEST.replace("\"/bin/tiny\"]", "\"/bin/tiny\", \"crash\"]");
+    image(folder, "tiny-failing", &[("exports/manifest.json", &failing)])?;
+    let once = MANIFEST
+        .replace("\"/bin/tiny\"]", "\"/bin/tiny\", \"once\"]")
+        .replace("\"container\"", "\"state\": {\"folders\": [{\"path\": \"/var/lib/app/data\"}]}, \"container\"");
+    let service = "[Service]\nEnvironment=BOOT=%b\nExecStart={{exec_start}}\nRestart=on-failure\n[Install]\nWantedBy=multi-user.target\n";
+    image(folder, "tiny-once", &[("exports/manifest.json", &once), ("exports/service.hbs", service)])
 }
 
 /// The program's argument, and a value that can be that argument.

@@ -1,5 +1,6 @@
 //! What sysctr promises, on any booted machine. `main.rs` says which machine each of them runs on.
 
+pub mod boot;
 pub mod dependents;
 pub mod directives;
 pub mod etcd;
@@ -12,6 +13,7 @@ pub mod hooks;
 pub mod httpd;
 pub mod limits;
 pub mod many;
+pub mod probation;
 pub mod refuse;
 pub mod sockets;
 pub mod together;

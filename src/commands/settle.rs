@@ -1,0 +1,116 @@
+//! `sysctr settle`: looks after what an operation left behind. `sysctr-failed@NAME.service` runs it when the service of an update on probation
+//! failed, `sysctr-settle.service` when the time of one is over and after a boot.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{Context, probation};
+use sysctr::{
+    host::{
+        clock, dir::Folder, events, health, lock::StoreLock, probation as record, recovered, settings, state,
+        systemd::Manager,
+    },
+    model::{
+        deployment::Deployment,
+        event::{self, Event, Operation, Version},
+        fault::{Code, Fault},
+        name::ContainerName,
+        probation::AtFailure,
+    },
+};
+
+/// How long a service that was recovered at boot may take until it is up.
+const START: Duration = Duration::from_secs(300);
+
+/// Looks at one that failed, or at all.
+pub fn run(context: &Context, failed: Option<&ContainerName>) -> Result<()> {
+    let root = context.folder()?;
+    let Some(manager) = context.manager()? else { bail!("settling: systemd does not run this system") };
+    let names = match failed {
+        // An operation that is under way judges for itself; so does one that waited for it.
+        Some(name) if state::container(&root, name)?.is_none_or(|container| container.journal.is_some()) => {
+            return Ok(());
+        }
+        Some(name) => vec![name.clone()],
+        None => state::containers(&root)?.into_iter().map(|container| container.name).collect(),
+    };
+    let on_probation = names.iter().any(|name| !matches!(record::load(&root, name), Ok(None)));
+    let mut worst = None;
+    if on_probation {
+        let (root, lock) = context.begin("settle")?;
+        for name in &names {
+            if let Err(error) = look(context, &root, &lock, &manager, name) {
+                context.output.warn(format!("{name}: {error:#}"));
+                worst = Some(name);
+            }
+        }
+    }
+    if failed.is_none() {
+        for name in recovered::take()? {
+            tell_health(context, &root, &manager, &name);
+        }
+    }
+    match worst {
+        Some(name) => bail!(
+            Fault::new(
+                Code::NeedsYou,
+                format!("the probation of {name} could not be dealt with, the warning says why")
+            )
+            .hint(format!("`systemctl status {name}` and `sysctr show {name}` tell how it is"))
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Counts what there is to count, goes back if that is too much, and ends what is over.
+fn look(context: &Context, root: &Folder, lock: &StoreLock, manager: &Manager, name: &ContainerName) -> Result<()> {
+    let Some(mut probation) = record::load(root, name)? else { return Ok(()) };
+    if probation.boot.is_none() {
+        // It could not be noted when the update was done.
+        record::begin(root, lock, name)?;
+        return Ok(());
+    }
+    let now = clock::now();
+    // What failed behind its end is no matter; what failed before it was told at once.
+    if probation.is_over(&now) {
+        record::end(root, lock, name)?;
+        return manager.reload();
+    }
+    let before = probation.clone();
+    let verdict = probation.look(&manager.failures(&name.service_unit())?);
+    if probation != before {
+        record::save(root, lock, name, &probation)?;
+    }
+    match verdict {
+        AtFailure::GoBack(cause) => probation::go_back(context, root, lock, manager, name, &probation, &cause),
+        AtFailure::Nothing | AtFailure::Counted => probation::start_timer(manager, name, &probation),
+    }
+}
+
+/// A boot that took something back did not wait for what it started.
+fn tell_health(context: &Context, root: &Folder, manager: &Manager, name: &ContainerName) {
+    let settle = settings::load(root).map(|settings| settings.update.settle()).unwrap_or_default();
+    let Ok((_, now)) = state::installed(root, name) else { return };
+    let Err(error) = is_well(manager, &now, settle) else { return };
+    let now = Some(Version { digest: now.digest, deployment: Some(now.id) });
+    let cause = Some(format!("after the boot that recovered it: {error:#}"));
+    let (operation, result) = (Operation::Recovery, event::Result::NeedsYou);
+    let told = Event { container: name.clone(), operation, result, from: None, to: now, unasked: true, cause };
+    events::tell(&context.root, &told);
+}
+
+fn is_well(manager: &Manager, now: &Deployment, settle: Duration) -> Result<()> {
+    let unit = &now.name.service_unit();
+    let end = Instant::now() + START;
+    loop {
+        match manager.state(unit)?.active.as_str() {
+            // Nobody wanted it.
+            "inactive" => return Ok(()),
+            "active" => return health::judge(manager, now, settle).map(drop).context("its health"),
+            "failed" => bail!("{unit} failed to start"),
+            _ if Instant::now() >= end => bail!("{unit} is not up after {} s", START.as_secs()),
+            _ => std::thread::sleep(Duration::from_millis(500)),
+        }
+    }
+}

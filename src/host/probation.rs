@@ -1,0 +1,128 @@
+//! Updates that may still be taken back by themselves: the record, from the commit of an update to the end of its time.
+//!
+//! It is written before the commit, so that no cut leaves an update without it, and means something only while its deployment is in
+//! force. What it does not mean any more goes with the journal of the operation that ended it.
+
+use anyhow::{Context, Result};
+
+use super::{clock, dir::Folder, lock::StoreLock, quarantine, state, transaction};
+use crate::model::{
+    deployment::{Deployment, to_text},
+    layout,
+    name::ContainerName,
+    probation::{AtBoot, Probation},
+    settings::Update,
+};
+
+/// What a boot did to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The container.
+    pub name: ContainerName,
+    /// What is to be done.
+    pub result: AtBoot,
+}
+
+/// The record, where the deployment in force is on probation.
+pub fn load(root: &Folder, name: &ContainerName) -> Result<Option<Probation>> {
+    let active = state::container(root, name)?.and_then(|container| container.active);
+    Ok(read(root, name)?.filter(|probation| Some(probation.deployment) == active))
+}
+
+/// Before `new` takes the place of `old`: from its commit on it is on probation, if it may come back at all. Its time begins with
+/// [`begin`].
+pub fn prepare(
+    root: &Folder,
+    lock: &StoreLock,
+    new: &Deployment,
+    old: &Deployment,
+    settings: Option<&Update>,
+) -> Result<()> {
+    match settings.filter(|settings| settings.probation() > 0) {
+        None => end(root, lock, &new.name),
+        Some(set) => write(root, &new.name, &Probation::new(new.id, old.id, set.probation(), set.crashes())),
+    }
+}
+
+/// The update is done: its time begins.
+pub fn begin(root: &Folder, _lock: &StoreLock, name: &ContainerName) -> Result<Option<Probation>> {
+    let Some(mut probation) = load(root, name)? else { return Ok(None) };
+    probation.begin(&clock::now());
+    write(root, name, &probation)?;
+    Ok(Some(probation))
+}
+
+/// Replaces the record.
+pub fn save(root: &Folder, _lock: &StoreLock, name: &ContainerName, probation: &Probation) -> Result<()> {
+    write(root, name, probation)
+}
+
+/// Ends it, whatever came of it.
+pub fn end(root: &Folder, _lock: &StoreLock, name: &ContainerName) -> Result<()> {
+    remove(root, name)
+}
+
+/// Removes a record of a deployment that is not in force.
+pub fn drop_stale(root: &Folder, name: &ContainerName) -> Result<()> {
+    let there = root.open(&layout::settings(name))?.map(|folder| folder.kind(layout::PROBATION)).transpose()?;
+    if there.flatten().is_none() {
+        return Ok(());
+    }
+    // What cannot be read means nothing to anybody.
+    if load(root, name).ok().flatten().is_none() { remove(root, name) } else { Ok(()) }
+}
+
+/// Counts this boot for every container, once.
+pub fn count_boot(root: &Folder, lock: &StoreLock) -> Result<Vec<Counted>> {
+    let now = clock::now();
+    let mut counted = Vec::new();
+    for container in state::containers(root)?.into_iter().filter(|container| container.journal.is_none()) {
+        let name = container.name;
+        // One that cannot be read keeps no other from its own.
+        let Ok(Some(mut probation)) = load(root, &name) else { continue };
+        if !probation.is_new_boot(&now) {
+            continue;
+        }
+        let result = probation.boot(&now);
+        match result {
+            AtBoot::Over => end(root, lock, &name)?,
+            AtBoot::GoesOn | AtBoot::TooMany => write(root, &name, &probation)?,
+        }
+        counted.push(Counted { name, result });
+    }
+    Ok(counted)
+}
+
+/// Takes an update back, in files: the image is held back, and the deployment before is in force. Gives what was in force and what is now,
+/// and leaves the journal to whoever lets that one run.
+pub fn take_back(
+    root: &Folder,
+    lock: &StoreLock,
+    name: &ContainerName,
+    cause: &str,
+) -> Result<(Deployment, Deployment)> {
+    let probation = load(root, name)?.with_context(|| format!("{name} is not on probation"))?;
+    let bad = state::deployment(root, name, probation.deployment)?;
+    let good = state::deployment(root, name, probation.replaces)?;
+    // Before the commit: cut short behind it, the next timer must not try that image again.
+    quarantine::add_failed(root, lock, &bad, &good, cause)?;
+    transaction::roll_back(root, lock, name, bad.id, good.id).with_context(|| transaction::half_done(name))?;
+    Ok((bad, good))
+}
+
+fn read(root: &Folder, name: &ContainerName) -> Result<Option<Probation>> {
+    let folder = root.open(&layout::settings(name))?;
+    Ok(folder.map(|folder| state::record(&folder, layout::PROBATION)).transpose()?.flatten())
+}
+
+fn write(root: &Folder, name: &ContainerName, probation: &Probation) -> Result<()> {
+    let folder = root.create(&layout::settings(name), 0o755)?;
+    folder.write(layout::PROBATION, &to_text(probation)?, 0o644)
+}
+
+fn remove(root: &Folder, name: &ContainerName) -> Result<()> {
+    match root.open(&layout::settings(name))? {
+        Some(folder) if folder.remove(layout::PROBATION)? => folder.sync(),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,301 @@
+//! `probation.json`: the update that is taken back by itself if its service fails in the time after it.
+//!
+//! The time runs on the clock that no one sets, and on the wall clock from one boot to the next. It begins with the update, or with the
+//! first boot where systemd does not run the system that is updated.
+
+use serde::{Deserialize, Serialize};
+
+use super::record::Record;
+
+/// Boots after which it goes back: what brings the machine down has no time to fail itself.
+const BOOTS: u32 = 3;
+
+/// A deployment on probation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Probation {
+    /// Format of the record.
+    pub version: u32,
+    /// The deployment that is on probation, while it is in force.
+    pub deployment: u32,
+    /// The one to go back to.
+    pub replaces: u32,
+    /// How many seconds it lasts.
+    pub seconds: u32,
+    /// Failures after which it goes back.
+    pub limit: u32,
+    /// When it was begun and when it ends, in seconds since 1970.
+    pub since: i64,
+    #[allow(missing_docs)]
+    pub until: i64,
+    /// The boot that `ends` belongs to; none where it has not begun yet.
+    pub boot: Option<String>,
+    /// When it ends, in seconds since that boot.
+    pub ends: u64,
+    /// Boots since the update.
+    pub boots: u32,
+    /// Failures since the update.
+    pub crashes: u32,
+    /// Failures that are counted since the service was last started by other means than its own restart.
+    pub counted: u32,
+}
+
+/// What a moment is called by both clocks.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Moment {
+    pub boot: String,
+    /// Seconds since 1970.
+    pub wall: i64,
+    /// Seconds since that boot (proc_uptime(5)).
+    pub uptime: u64,
+}
+
+/// The service as systemd has it.
+#[derive(Clone, Debug, Default)]
+pub struct Service {
+    /// ActiveState
+    pub state: String,
+    /// SubState
+    pub sub: String,
+    /// Result
+    pub result: String,
+    /// NRestarts: how often it was restarted by itself since it was started.
+    pub restarts: u32,
+    /// When it began to start, when it was no longer active, and when its program ended.
+    pub started: u64,
+    #[allow(missing_docs)]
+    pub left_active: u64,
+    #[allow(missing_docs)]
+    pub program_ended: u64,
+}
+
+impl Service {
+    /// Whether somebody stopped it: then its program ends behind the state, whatever it ends with, and otherwise before.
+    fn was_stopped(&self) -> bool {
+        let by_program = ["exit-code", "signal", "core-dump", "timeout"].contains(&self.result.as_str());
+        by_program && self.started < self.left_active && self.left_active < self.program_ended
+    }
+}
+
+/// What a failure, or what was taken for one, means for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AtFailure {
+    /// Nothing of its own: a unit that it requires failed, or it was stopped.
+    Nothing,
+    /// It is counted.
+    Counted,
+    /// It goes back, for this reason.
+    GoBack(String),
+}
+
+/// What a boot means for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtBoot {
+    /// It goes on.
+    GoesOn,
+    /// Its time is over.
+    Over,
+    /// It is one boot too many: what brings the machine down is taken back before it is started again.
+    TooMany,
+}
+
+impl Probation {
+    /// One that is written and not begun.
+    pub fn new(deployment: u32, replaces: u32, seconds: u32, limit: u32) -> Probation {
+        let version = Probation::VERSION;
+        let (since, until, ends) = (0, 0, 0);
+        Probation {
+            version,
+            deployment,
+            replaces,
+            seconds,
+            limit,
+            since,
+            until,
+            boot: None,
+            ends,
+            boots: 0,
+            crashes: 0,
+            counted: 0,
+        }
+    }
+
+    /// Lets its time begin.
+    pub fn begin(&mut self, now: &Moment) {
+        self.since = now.wall;
+        self.set_end(now, self.seconds);
+    }
+
+    fn set_end(&mut self, now: &Moment, seconds: u32) {
+        self.until = now.wall.saturating_add(seconds.into());
+        self.ends = now.uptime + u64::from(seconds);
+        self.boot = Some(now.boot.clone());
+    }
+
+    /// Whether its time is over, as far as this boot knows.
+    pub fn is_over(&self, now: &Moment) -> bool {
+        match self.boot.as_ref() {
+            Some(boot) if *boot == now.boot => now.uptime >= self.ends,
+            Some(_) => now.wall >= self.until,
+            None => false,
+        }
+    }
+
+    /// Seconds that are left in this boot.
+    pub fn left(&self, now: &Moment) -> u64 {
+        self.ends.saturating_sub(now.uptime)
+    }
+
+    /// Whether this boot is not counted yet.
+    pub fn is_new_boot(&self, now: &Moment) -> bool {
+        self.boot.as_ref() != Some(&now.boot)
+    }
+
+    /// Counts the failures of the service that are not counted yet. How often it was told of them does not matter.
+    pub fn look(&mut self, service: &Service) -> AtFailure {
+        let down = service.state == "failed" || service.sub.starts_with("auto-restart");
+        if service.state == "inactive" || (service.state == "failed" && service.was_stopped()) {
+            return AtFailure::Nothing;
+        }
+        let now = service.restarts + u32::from(down);
+        // Started by other means it begins to count anew.
+        let more = now.checked_sub(self.counted).unwrap_or(now);
+        self.counted = now;
+        self.crashes += more;
+        let failed = format!("it failed {} within its probation", times(self.crashes));
+        match service.state.as_str() {
+            "failed" => AtFailure::GoBack(format!("{failed} ({}) and is not restarted", service.result)),
+            _ if self.crashes >= self.limit => AtFailure::GoBack(failed),
+            _ if more == 0 => AtFailure::Nothing,
+            _ => AtFailure::Counted,
+        }
+    }
+
+    /// Counts a boot.
+    pub fn boot(&mut self, now: &Moment) -> AtBoot {
+        if self.boot.is_none() {
+            self.begin(now);
+            return AtBoot::GoesOn;
+        }
+        if self.is_over(now) {
+            return AtBoot::Over;
+        }
+        self.boots += 1;
+        self.counted = 0;
+        // A wall clock that starts in the past knows nothing: the whole time begins anew, as often as there may be boots.
+        let left = if now.wall < self.since { self.seconds } else { (self.until - now.wall).try_into().unwrap_or(0) };
+        self.set_end(now, left.min(self.seconds));
+        if self.boots >= BOOTS { AtBoot::TooMany } else { AtBoot::GoesOn }
+    }
+}
+
+fn times(count: u32) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}
+
+impl Record for Probation {
+    const VERSION: u32 = 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(boot: &str, wall: i64, uptime: u64) -> Moment {
+        Moment { boot: boot.to_owned(), wall, uptime }
+    }
+
+    fn begun() -> Probation {
+        let mut probation = Probation::new(2, 1, 600, 3);
+        probation.begin(&at("one", 10_000, 50));
+        probation
+    }
+
+    #[test]
+    fn in_one_boot_a_changed_wall_clock_neither_ends_nor_prolongs_it() {
+        let probation = begun();
+        for (now, over) in [
+            (at("one", 10_599, 649), false),
+            (at("one", 10_600, 650), true),
+            (at("one", 99_999, 649), false),
+            (at("one", 0, 650), true),
+        ] {
+            assert_eq!(probation.is_over(&now), over, "{now:?}");
+        }
+    }
+
+    #[test]
+    fn a_boot_within_it_goes_on_with_what_is_left_and_one_behind_it_ends_it() {
+        let mut probation = begun();
+        assert_eq!(probation.boot(&at("two", 10_100, 5)), AtBoot::GoesOn);
+        assert_eq!((probation.boots, probation.left(&at("two", 10_100, 5))), (1, 500));
+        assert!(!probation.is_new_boot(&at("two", 10_100, 5)));
+        assert_eq!(probation.boot(&at("three", 10_600, 5)), AtBoot::Over);
+    }
+
+    #[test]
+    fn a_clock_that_starts_in_1970_gives_the_whole_time_again_but_not_for_ever() {
+        let mut probation = begun();
+        assert_eq!(probation.boot(&at("two", 3, 5)), AtBoot::GoesOn);
+        assert_eq!(probation.left(&at("two", 3, 5)), 600);
+        assert_eq!(probation.boot(&at("three", 3, 5)), AtBoot::GoesOn);
+        assert_eq!(probation.boot(&at("four", 3, 5)), AtBoot::TooMany);
+    }
+
+    fn service(state: &str, sub: &str, restarts: u32) -> Service {
+        let (state, sub, result) = (state.to_owned(), sub.to_owned(), "exit-code".to_owned());
+        Service { state, sub, result, restarts, started: 10, left_active: 21, program_ended: 20 }
+    }
+
+    #[test]
+    fn each_failure_is_counted_once_however_often_and_late_it_is_told() {
+        let mut probation = begun();
+        for (service, crashes) in [
+            (service("activating", "auto-restart", 0), 1),
+            (service("activating", "auto-restart", 0), 1),
+            (service("active", "running", 1), 1),
+            (service("activating", "auto-restart", 1), 2),
+            // started by hand
+            (service("active", "running", 0), 2),
+        ] {
+            let verdict = probation.look(&service);
+            assert!(!matches!(verdict, AtFailure::GoBack(_)), "{service:?}");
+            assert_eq!(probation.crashes, crashes, "{service:?}");
+        }
+        let cause = "it failed 3 times within its probation".to_owned();
+        assert_eq!(probation.look(&service("activating", "auto-restart", 0)), AtFailure::GoBack(cause));
+        // told of two at once
+        let mut probation = begun();
+        assert_eq!(probation.look(&service("active", "running", 2)), AtFailure::Counted);
+        assert_eq!(probation.crashes, 2);
+    }
+
+    #[test]
+    fn what_no_one_restarts_goes_back_at_its_first_failure() {
+        let AtFailure::GoBack(cause) = begun().look(&service("failed", "failed", 0)) else { panic!("it stays") };
+        assert_eq!(cause, "it failed once within its probation (exit-code) and is not restarted");
+        let watchdog = Service { result: "watchdog".into(), program_ended: 22, ..service("failed", "failed", 0) };
+        assert!(matches!(begun().look(&watchdog), AtFailure::GoBack(_)), "systemd stopped it for its failure");
+        let never_up = Service { started: 30, left_active: 0, program_ended: 40, ..service("failed", "failed", 0) };
+        assert!(matches!(begun().look(&never_up), AtFailure::GoBack(_)));
+    }
+
+    #[test]
+    fn a_stop_and_a_failed_dependency_are_no_failure() {
+        let stopped = Service { program_ended: 22, ..service("failed", "failed", 0) };
+        for service in [stopped, service("inactive", "dead", 0), service("active", "running", 0)] {
+            let mut probation = begun();
+            assert_eq!(probation.look(&service), AtFailure::Nothing, "{service:?}");
+            assert_eq!(probation.crashes, 0);
+        }
+    }
+
+    #[test]
+    fn below_another_root_it_begins_with_the_first_boot() {
+        let mut probation = Probation::new(2, 1, 600, 3);
+        assert!(!probation.is_over(&at("any", i64::MAX, u64::MAX)));
+        assert_eq!(probation.boot(&at("one", 10_000, 5)), AtBoot::GoesOn);
+        assert_eq!((probation.boots, probation.until, probation.left(&at("one", 0, 5))), (0, 10_600, 600));
+    }
+}
