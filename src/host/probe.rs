@@ -116,10 +116,16 @@ async fn get(http: &Http) -> Result<u16> {
         .header(header::USER_AGENT, "sysctr")
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())?;
-    let answer = sender.send_request(request).await.map_err(said)?;
-    // The body is nobody's concern.
-    connection.abort();
-    Ok(answer.status().as_u16())
+    match sender.send_request(request).await {
+        Ok(answer) => {
+            // The body is nobody's concern.
+            connection.abort();
+            Ok(answer.status().as_u16())
+        }
+        // The connection ended before it had taken the request, and knows why.
+        Err(error) if error.is_canceled() => Err(connection.await?.map_or_else(said, |()| said(error))),
+        Err(error) => Err(said(error)),
+    }
 }
 
 /// The cause alone, without the number that Rust adds.
@@ -225,6 +231,7 @@ mod tests {
         let http = Http { address: listener.local_addr().expect("its address"), path: "/x".into(), status: (200, 399) };
         thread::spawn(move || {
             let (mut stream, _) = listener.accept()?;
+            stream.read_exact(&mut [0])?;
             while stream.write_all(words).is_ok() && endless {}
             thread::sleep(Duration::from_secs(5));
             Ok::<_, io::Error>(())
@@ -284,7 +291,11 @@ mod tests {
         assert!(wait(&mut child, Duration::from_millis(500)).expect("waited").is_none());
         let sleeper = last_words(reader);
         assert!(began.elapsed() < Duration::from_secs(10) && !sleeper.is_empty());
-        let alive = fs::read_to_string(format!("/proc/{sleeper}/stat")).is_ok_and(|stat| !stat.contains(" Z "));
-        assert!(!alive, "process {sleeper} runs on");
+        let stat = format!("/proc/{sleeper}/stat");
+        let alive = || fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(" Z "));
+        while alive() {
+            assert!(began.elapsed() < Duration::from_secs(10), "process {sleeper} runs on");
+            thread::sleep(POLL);
+        }
     }
 }

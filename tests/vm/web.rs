@@ -11,9 +11,9 @@ use super::tiny;
 pub fn images(folder: &Path) -> Result<()> {
     let program = folder.join("web-program");
     tiny::compile("web.c", &program)?;
-    let image = |name: &str, args: Value, network: &str, health: Value| {
+    let image = |name: &str, args: Value, network: &str, users: &str, health: Value| {
         let mut manifest = json!({"version": "2.0", "description": name,
-            "container": {"user": "4711", "network": network, "args": args}});
+            "container": {"user": "4711", "network": network, "userns": users, "args": args}});
         if let Value::Object(test) = health {
             let quick = json!({"interval": "500ms", "retries": 2, "timeout": "1s"});
             let all = quick.as_object().cloned().unwrap_or_default().into_iter().chain(test);
@@ -25,23 +25,26 @@ pub fn images(folder: &Path) -> Result<()> {
     };
     let serving = |status: &str| json!(["/bin/tiny", "serve", "8181", status]);
     let http = || json!({"http": "http://127.0.0.1:8181/"});
-    image("good", serving("200"), "host", http())?;
+    image("good", serving("200"), "host", "host", http())?;
     image(
         "late",
         json!(["/bin/tiny", "serve", "8181", "200", "2"]),
         "host",
+        "host",
         json!({"http": "8181", "startPeriod": "20s"}),
     )?;
-    image("503", serving("503"), "host", http())?;
-    image("503-untested", serving("503"), "host", Value::Null)?;
+    image("503", serving("503"), "host", "host", http())?;
+    image("503-untested", serving("503"), "host", "host", Value::Null)?;
     // Nobody follows it.
-    image("moved", serving("302"), "private", http())?;
-    image("confined", serving("200"), "private", json!({"exec": ["/bin/tiny", "confined", "4711"]}))?;
-    image("ends-with-3", serving("200"), "private", json!({"exec": ["tiny", "end", "3"]}))?;
-    image("hangs", serving("200"), "private", json!({"exec": ["/bin/tiny", "hang"]}))?;
-    image("connects", serving("200"), "private", json!({"tcp": "127.0.0.1:8181"}))?;
-    image("other-port", serving("200"), "private", json!({"tcp": "8182"}))?;
-    image("elsewhere", serving("200"), "host", json!({"tcp": "192.0.2.1:8181"}))?;
+    image("moved", serving("302"), "private", "host", http())?;
+    image("confined", serving("200"), "private", "host", json!({"exec": ["/bin/tiny", "confined", "4711"]}))?;
+    image("own-users", serving("200"), "private", "auto", http())?;
+    image("own-users-exec", serving("200"), "private", "auto", json!({"exec": ["/bin/tiny", "confined", "4711"]}))?;
+    image("ends-with-3", serving("200"), "private", "host", json!({"exec": ["tiny", "end", "3"]}))?;
+    image("hangs", serving("200"), "private", "host", json!({"exec": ["/bin/tiny", "hang"]}))?;
+    image("connects", serving("200"), "private", "host", json!({"tcp": "127.0.0.1:8181"}))?;
+    image("other-port", serving("200"), "private", "host", json!({"tcp": "8182"}))?;
+    image("elsewhere", serving("200"), "host", "host", json!({"tcp": "192.0.2.1:8181"}))?;
 
     let docker = |name: &str, code: &str| {
         let config = json!({"User": "4711", "Cmd": ["/bin/tiny", "serve", "8181", "200"],

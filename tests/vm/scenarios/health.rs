@@ -21,12 +21,14 @@ const BAD: [(&str, &[&str]); 7] = [
 ];
 
 /// Images that are well: what the update says of each.
-const GOOD: [(&str, &str); 6] = [
+const GOOD: [(&str, &str); 8] = [
     // Control: of a service that answers 503 and has no test, nothing is known.
     ("web-503-untested", "it was started; the image has no health test"),
     ("web-late", "GET http://127.0.0.1:8181/ answered 200"),
     ("web-moved", "GET http://127.0.0.1:8181/ answered 302"),
     ("web-confined", "`/bin/tiny confined 4711` in the container ended with 0"),
+    ("web-own-users", "GET http://127.0.0.1:8181/ answered 200"),
+    ("web-own-users-exec", "`/bin/tiny confined 4711` in the container ended with 0"),
     ("web-connects", "a connection to 127.0.0.1:8181 was made"),
     ("web-docker-good", "`/bin/tiny end 0` in the container ended with 0"),
 ];
