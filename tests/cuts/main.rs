@@ -1,0 +1,67 @@
+//! Old or new, never between, wherever it is cut. The program under test knows nothing of the cuts, but for the controls.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod matrix;
+mod operation;
+mod tracer;
+
+use std::path::Path;
+
+use operation::OPERATIONS;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_sysctr");
+
+/// What a tree is worth in `make test`, in cuts.
+const SOME: usize = 12;
+
+fn copy(from: &Path, to: &Path) {
+    common::run("cp", &["-a", from.to_str().unwrap(), to.to_str().unwrap()]).unwrap();
+}
+
+/// `SYSCTR_TEST_SEED`, or one of its own, which is printed.
+fn seed() -> usize {
+    let given = std::env::var("SYSCTR_TEST_SEED").ok().and_then(|text| text.parse().ok());
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos() as usize;
+    let seed = given.unwrap_or_else(now);
+    eprintln!("SYSCTR_TEST_SEED={seed}");
+    seed
+}
+
+/// `SYSCTR_TEST_OPERATION` chooses those whose name has that in it.
+fn cut_all(most: Option<usize>) {
+    let (seed, only) = (seed(), std::env::var("SYSCTR_TEST_OPERATION").unwrap_or_default());
+    let [mut boundaries, mut cuts, mut between, mut failed] = [0; 4];
+    for operation in OPERATIONS.iter().filter(|operation| operation.name.contains(&only)) {
+        let begun = std::time::Instant::now();
+        let count = matrix::cut_everywhere(operation, most, seed);
+        eprintln!(
+            "{:45} {:4} calls change the disk, cut before {:4}, {:4} left something between; {:.1?}",
+            operation.name,
+            count.boundaries,
+            count.cuts,
+            count.between,
+            begun.elapsed()
+        );
+        boundaries += count.boundaries;
+        cuts += count.cuts;
+        between += count.between;
+        failed += count.failed;
+    }
+    eprintln!("{cuts} cuts at {boundaries} places that change the disk; {between} left something between old and new");
+    assert_eq!(failed, 0, "cuts that were not recovered from");
+    // the control: were recovery not needed, this test would show nothing
+    assert!(cuts > 5 && between * 4 > cuts);
+}
+
+#[test]
+fn operations_that_are_killed_anywhere_are_done_or_undone() {
+    cut_all(Some(SOME));
+}
+
+#[test]
+#[ignore = "minutes: `make test-long`"]
+fn operations_that_are_killed_everywhere_are_done_or_undone() {
+    cut_all(None);
+}
