@@ -23,6 +23,7 @@ pub mod process;
 pub mod pull;
 pub mod quarantine;
 pub mod recovery;
+mod refs;
 pub mod registry;
 pub mod runs;
 pub mod settings;

@@ -40,12 +40,12 @@ pub(super) const FORMAT: u32 = 1;
 
 const REPO: &str = "repo";
 const REPO_NEW: &str = ".repo.new";
-const IMAGE_PREFIX: &str = "sysctr/image/sha256/";
+pub(super) const IMAGE_PREFIX: &str = "sysctr/image/sha256/";
 
 /// The images below one root.
 pub struct Store {
     pub(super) repo: Repo,
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 /// An image in the store.
@@ -236,6 +236,7 @@ impl Store {
                 pruned.images += 1;
             }
         }
+        self.untag_imageless(needed)?;
         let (_, objects, bytes) =
             self.repo.prune(RepoPruneFlags::REFS_ONLY, 0, NO_CANCEL).context("pruning the store")?;
         pruned.objects = u64::try_from(objects).unwrap_or_default();
@@ -258,7 +259,7 @@ impl Store {
                 if is_folder { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) };
             removed.with_context(clearing)?;
         }
-        Ok(())
+        self.clear_unfinished_refs()
     }
 
     /// What [`Store::prune`] would free.
@@ -298,25 +299,6 @@ impl Store {
             }
         }
         Ok(sizes)
-    }
-
-    pub(super) fn refs(&self) -> Result<BTreeMap<String, String>> {
-        let refs = self.repo.list_refs(None, NO_CANCEL).context("listing the store's images")?;
-        Ok(refs.into_iter().collect())
-    }
-
-    fn rev(&self, name: &str) -> Result<Option<String>> {
-        let commit = self.repo.resolve_rev(name, true).with_context(|| format!("looking for {name} in the store"))?;
-        Ok(commit.map(String::from))
-    }
-
-    fn change_refs(&self, names: &[String], commit: Option<&str>) -> Result<()> {
-        let transaction = self.repo.auto_transaction(NO_CANCEL)?;
-        for name in names {
-            self.repo.transaction_set_ref(None, name, commit);
-        }
-        transaction.commit(NO_CANCEL).context("changing the store's references")?;
-        Ok(())
     }
 }
 

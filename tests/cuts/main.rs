@@ -5,6 +5,7 @@
 mod common;
 mod matrix;
 mod operation;
+mod random;
 mod tracer;
 
 use std::path::Path;
@@ -64,4 +65,23 @@ fn operations_that_are_killed_anywhere_are_done_or_undone() {
 #[ignore = "minutes: `make test-long`"]
 fn operations_that_are_killed_everywhere_are_done_or_undone() {
     cut_all(None);
+}
+
+fn kill(kills: usize) {
+    let begun = std::time::Instant::now();
+    let count = random::kill(kills, seed());
+    eprintln!("{count:?} in {:.1?}", begun.elapsed());
+    // the control: were recovery not needed, this test would show nothing
+    assert!(count.between * 20 > count.killed && count.new > 0);
+}
+
+#[test]
+fn a_hundred_kills_at_random_times_leave_the_old_or_the_new() {
+    kill(100);
+}
+
+#[test]
+#[ignore = "minutes: `make test-long`"]
+fn a_thousand_kills_at_random_times_leave_the_old_or_the_new() {
+    kill(1000);
 }

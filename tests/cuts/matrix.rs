@@ -14,7 +14,7 @@ use crate::{
     common::host::{Host, Tree, assert_same, difference},
     copy,
     operation::Operation,
-    tracer::{self, Run},
+    tracer::{self, Cut, Run},
 };
 
 /// How many trees are worked on at once.
@@ -70,7 +70,7 @@ impl<'a> Case<'a> {
         copy(&self.origin.host.root(), &self.host.root());
     }
 
-    fn run(&self, cut: Option<usize>) -> Run {
+    fn run(&self, cut: Cut) -> Run {
         let root = self.host.root();
         let arguments = [&["--root", root.to_str().unwrap()], &self.verb()[..]].concat();
         tracer::run(PROGRAM.as_ref(), &arguments, cut)
@@ -114,7 +114,7 @@ impl<'a> Case<'a> {
     /// Cuts before one call; false where there is none with this number.
     fn cut(&self, number: usize, whole: &Whole, between: &AtomicUsize) -> bool {
         self.reset();
-        let run = self.run(Some(number));
+        let run = self.run(Cut::Before(number));
         if let Some(code) = run.code {
             assert_eq!(code, 0, "{:?} failed by itself", self.verb());
             return false;
@@ -167,7 +167,7 @@ pub fn cut_everywhere(operation: &Operation, most: Option<usize>, seed: usize) -
     let case = Case::new(&origin);
     let whole = case.whole(operation);
     case.reset();
-    let run = case.run(None);
+    let run = case.run(Cut::Never);
     assert_eq!(run.code, Some(0), "{:?}", case.verb());
     let boundaries = run.places.len();
     let step = most.map_or(1, |most| boundaries.div_ceil(most).max(1));
@@ -203,13 +203,13 @@ fn verb_again<'a>(verb: &[&'a str], host: &Host) -> Vec<&'a str> {
 }
 
 /// Where no disk is behind.
-fn memory() -> PathBuf {
+pub fn memory() -> PathBuf {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { memory.to_owned() } else { "/var/tmp".into() }
 }
 
 /// Every path of the repository; references with what they name.
-fn store(host: &Host) -> BTreeSet<String> {
+pub fn store(host: &Host) -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
     let repository = host.at("var/lib/sysctr/repo");
     let mut todo = vec![repository.clone()];

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     common::host::{Host, Image},
-    tracer,
+    tracer::{self, Cut},
 };
 
 /// One operation on a tree.
@@ -17,12 +17,12 @@ pub struct Operation {
     /// The verb; `IMAGE` stands for the reference of the image.
     verb: &'static [&'static str],
     /// For a recovery: the operation that was cut before it, and where.
-    cut: Option<(&'static [&'static str], Cut)>,
+    cut: Option<(&'static [&'static str], At)>,
 }
 
 /// Where an operation is cut whose recovery is looked at.
 #[derive(Clone, Copy)]
-enum Cut {
+enum At {
     /// Before the first call on a path that ends so.
     Before(&'static str),
     /// After it.
@@ -33,7 +33,7 @@ const fn operation(name: &'static str, prepare: fn(&Host), verb: &'static [&'sta
     Operation { name, prepare, verb, cut: None }
 }
 
-const fn recovery(name: &'static str, prepare: fn(&Host), verb: &'static [&'static str], cut: Cut) -> Operation {
+const fn recovery(name: &'static str, prepare: fn(&Host), verb: &'static [&'static str], cut: At) -> Operation {
     Operation { name, prepare, verb: &["recover"], cut: Some((verb, cut)) }
 }
 
@@ -47,12 +47,12 @@ pub const OPERATIONS: &[Operation] = &[
     operation("uninstall --purge", with_state, &["uninstall", "--purge", "app"]),
     operation("prune", with_surplus, &["prune"]),
     operation("remove", with_an_image, &["remove", "IMAGE"]),
-    recovery("recover of an install that was staged", nothing, &["install", "IMAGE"], Cut::Before("journal.json")),
-    recovery("recover of an install", nothing, &["install", "IMAGE"], Cut::After("active")),
-    recovery("recover of an update", second_is_out, &["update", "app"], Cut::After("active")),
-    recovery("recover of an update that was placed", second_is_out, &["update", "app"], Cut::After("staged")),
-    recovery("recover of a rollback", updated, &["rollback", "app"], Cut::After("active")),
-    recovery("recover of an uninstall --purge", with_state, &["uninstall", "--purge", "app"], Cut::After("active")),
+    recovery("recover of an install that was staged", nothing, &["install", "IMAGE"], At::Before("journal.json")),
+    recovery("recover of an install", nothing, &["install", "IMAGE"], At::After("active")),
+    recovery("recover of an update", second_is_out, &["update", "app"], At::After("active")),
+    recovery("recover of an update that was placed", second_is_out, &["update", "app"], At::After("staged")),
+    recovery("recover of a rollback", updated, &["rollback", "app"], At::After("active")),
+    recovery("recover of an uninstall --purge", with_state, &["uninstall", "--purge", "app"], At::After("active")),
 ];
 
 impl Operation {
@@ -78,19 +78,19 @@ impl Operation {
 }
 
 /// Leaves an operation half done.
-fn stop(host: &Host, verb: &[String], cut: Cut) {
+fn stop(host: &Host, verb: &[String], cut: At) {
     let template = host.work.path().join("uncut");
     crate::copy(&host.root(), &template);
-    let run = |cut| {
+    let run = |cut: Cut| {
         let root = host.root();
         let mut arguments = vec!["--root", root.to_str().unwrap()];
         arguments.extend(verb.iter().map(String::as_str));
         tracer::run(crate::PROGRAM.as_ref(), &arguments, cut)
     };
-    let places = run(None).places;
+    let places = run(Cut::Never).places;
     let (end, more) = match cut {
-        Cut::Before(end) => (end, 0),
-        Cut::After(end) => (end, 1),
+        At::Before(end) => (end, 0),
+        At::After(end) => (end, 1),
     };
     // what makes it, not what removes a leftover of its name; unless nothing else does
     let is = |place: &String| place.ends_with(&format!("/{end}")) || place.ends_with(&format!(" {end}"));
@@ -101,11 +101,11 @@ fn stop(host: &Host, verb: &[String], cut: Cut) {
     let at = at.unwrap_or_else(|| panic!("{verb:?} does nothing with {end}: {places:#?}"));
     std::fs::remove_dir_all(host.root()).unwrap();
     std::fs::rename(template, host.root()).unwrap();
-    assert_eq!(run(Some(at + more)).code, None, "{verb:?} was to be cut");
+    assert_eq!(run(Cut::Before(at + more)).code, None, "{verb:?} was to be cut");
 }
 
 /// Something of everything: units, a socket, host files, declared state, a volume and some files.
-fn first() -> Image {
+pub fn first() -> Image {
     let manifest = json!({"version": "2.0", "values": {"word": {"type": "string", "default": "one"}},
         "state": {"folders": [{"path": "/var/lib/app/kept", "mode": "0750"}]},
         "container": {"env": {"WORD": "{{values.word}}"}}});
@@ -118,7 +118,7 @@ fn first() -> Image {
 }
 
 /// Another unit text, a unit more and one less, other host files.
-fn second() -> Image {
+pub fn second() -> Image {
     let manifest = json!({"version": "2.0", "description": "second", "state": {"folders": [
         {"path": "/var/lib/app/kept", "mode": "0750"}, {"path": "/var/lib/app/more"}]}});
     files("second")
@@ -129,7 +129,7 @@ fn second() -> Image {
 }
 
 /// Files of their own, and some that all versions have.
-fn files(version: &str) -> Image {
+pub fn files(version: &str) -> Image {
     let own = (0..12).map(|number| (format!("usr/share/{version}/{number}"), format!("{version} {number}")));
     let shared = (0..10).map(|number| (format!("usr/lib/shared/{number}"), format!("shared {number}")));
     own.chain(shared)

@@ -8,6 +8,8 @@ use std::{
     os::unix::{fs::FileExt, process::CommandExt},
     path::Path,
     process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use libseccomp::{ScmpAction, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
@@ -103,8 +105,18 @@ pub struct Run {
     pub code: Option<i32>,
 }
 
-/// Runs the program; it is killed before the call with this number, the first being 0.
-pub fn run(program: &Path, arguments: &[&str], cut: Option<usize>) -> Run {
+/// When it is killed. The first call has the number 0.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    Never,
+    /// Before the call with this number.
+    Before(usize),
+    /// Some time after it began.
+    After(usize, Duration),
+}
+
+/// Runs the program until it ends or is killed.
+pub fn run(program: &Path, arguments: &[&str], cut: Cut) -> Run {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // SAFETY: the C library makes malloc usable after fork; nothing else is shared with the threads that are gone.
@@ -147,7 +159,7 @@ fn stop_at_changes() -> Result<(), libseccomp::error::SeccompError> {
     filter.load()
 }
 
-fn follow(main: Pid, cut: Option<usize>) -> Run {
+fn follow(main: Pid, cut: Cut) -> Run {
     let mut run = Run { places: Vec::new(), code: None };
     // only the children of this very thread: other tests run beside it
     let any = || waitpid(None::<Pid>, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD));
@@ -164,11 +176,18 @@ fn follow(main: Pid, cut: Option<usize>) -> Run {
             Ok(WaitStatus::Signaled(..)) => continue,
             Ok(WaitStatus::PtraceEvent(pid, _, libc::PTRACE_EVENT_SECCOMP)) => {
                 if let Some(place) = change(pid) {
-                    if cut == Some(run.places.len()) {
-                        kill(main, Signal::SIGKILL).unwrap();
-                    }
-                    if cut.is_none_or(|cut| run.places.len() <= cut) {
-                        run.places.push(place);
+                    let number = run.places.len();
+                    run.places.push(place);
+                    match cut {
+                        Cut::Before(at) if at == number => kill(main, Signal::SIGKILL).unwrap(),
+                        Cut::After(at, time) if at == number => {
+                            resume(pid, None);
+                            thread::sleep(time);
+                            // it may have ended meanwhile, but is not waited for
+                            kill(main, Signal::SIGKILL).unwrap();
+                            continue;
+                        }
+                        _ => {}
                     }
                 }
                 pid
