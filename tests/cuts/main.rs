@@ -17,6 +17,14 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_sysctr");
 /// What a tree is worth in `make test`, in cuts.
 const SOME: usize = 12;
 
+/// Says it past the harness, which would swallow it.
+macro_rules! tell {
+    ($($words:tt)*) => {{
+        use std::io::Write;
+        writeln!(std::io::stderr(), $($words)*).unwrap();
+    }};
+}
+
 fn copy(from: &Path, to: &Path) {
     common::run("cp", &["-a", from.to_str().unwrap(), to.to_str().unwrap()]).unwrap();
 }
@@ -26,7 +34,7 @@ fn seed() -> usize {
     let given = std::env::var("SYSCTR_TEST_SEED").ok().and_then(|text| text.parse().ok());
     let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos() as usize;
     let seed = given.unwrap_or_else(now);
-    eprintln!("SYSCTR_TEST_SEED={seed}");
+    tell!("SYSCTR_TEST_SEED={seed}");
     seed
 }
 
@@ -37,7 +45,7 @@ fn cut_all(most: Option<usize>) {
     for operation in OPERATIONS.iter().filter(|operation| operation.name.contains(&only)) {
         let begun = std::time::Instant::now();
         let count = matrix::cut_everywhere(operation, most, seed);
-        eprintln!(
+        tell!(
             "{:45} {:4} calls change the disk, cut before {:4}, {:4} left something between; {:.1?}",
             operation.name,
             count.boundaries,
@@ -50,7 +58,7 @@ fn cut_all(most: Option<usize>) {
         between += count.between;
         failed += count.failed;
     }
-    eprintln!("{cuts} cuts at {boundaries} places that change the disk; {between} left something between old and new");
+    tell!("{cuts} cuts at {boundaries} places that change the disk; {between} left something between old and new");
     assert_eq!(failed, 0, "cuts that were not recovered from");
     // the control: were recovery not needed, this test would show nothing
     assert!(cuts > 5 && between * 4 > cuts);
@@ -70,7 +78,7 @@ fn operations_that_are_killed_everywhere_are_done_or_undone() {
 fn kill(kills: usize) {
     let begun = std::time::Instant::now();
     let count = random::kill(kills, seed());
-    eprintln!("{count:?} in {:.1?}", begun.elapsed());
+    tell!("{count:?} in {:.1?}", begun.elapsed());
     // the control: were recovery not needed, this test would show nothing
     assert!(count.between * 20 > count.killed && count.new > 0);
 }

@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
-    directives, etcd, exec, failures, foreign, handover, hooks, httpd, many, refuse, sockets, trace, update,
+    directives, etcd, exec, failures, foreign, handover, hooks, httpd, load, many, refuse, sockets, trace, update,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -100,6 +100,7 @@ scenarios! {
     a_drop_in_that_would_be_lost_is_told: super::directives::a_drop_in_that_would_be_lost_is_told;
     an_update_is_kept_only_if_the_service_is_well: super::update::is_kept_only_if_well;
     an_image_that_failed_is_not_tried_twice: super::update::is_not_tried_twice;
+    nobody_is_refused_while_a_service_is_updated: super::load::nobody_is_refused;
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
     a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;
     a_full_disk_changes_nothing: super::refuse::a_full_disk_changes_nothing;
@@ -117,6 +118,13 @@ fn two_hundred_containers_start_at_once() -> Result<()> {
 #[ignore = "minutes: `make test-long`"]
 fn two_hundred_containers_start_at_once_in_qemu() -> Result<()> {
     on_qemu("two-hundred", |machine| many::two_hundred(machine))
+}
+
+#[test]
+#[ignore = "for comparison, with podman in the machine: `make test-long`"]
+fn quadlet_is_updated_under_the_same_load() -> Result<()> {
+    let tree = image::Tree::with("trixie", &["podman", "conmon"])?;
+    scenario(nspawn::Nspawn::boot("quadlet-load", &tree, &parts().payload), |machine| load::quadlet_beside(machine))
 }
 
 #[test]

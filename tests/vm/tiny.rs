@@ -18,6 +18,8 @@ const MANIFEST: &str = r#"{"version": "2.0", "description": "as small as can be"
 const SOCKET: &str =
     "[Socket]\nListenStream=/run/{{name}}/first\nListenStream=127.0.0.1:4711\nFileDescriptorName=door\n";
 
+const WEB_SOCKET: &str = "[Socket]\nListenStream=127.0.0.1:8080\n[Install]\nWantedBy=sockets.target\n";
+
 /// Compiles a program of this folder, statically.
 fn compile(source: &str, to: &Path) -> Result<()> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm").join(source);
@@ -31,6 +33,13 @@ pub fn images(folder: &Path) -> Result<()> {
     // Another program in the same image, which tells all that systemd passed.
     compile("passed.c", &folder.join("passed-program"))?;
     image_of("passed-program", folder, "passed", &[])?;
+    // A web server behind a socket, in two versions. The program can also be the load on it.
+    compile("web.c", &folder.join("web-program"))?;
+    for version in ["first", "second"] {
+        let manifest = MANIFEST.replace("\"/bin/tiny\"]", &format!("\"/bin/tiny\", \"{version}\"]"));
+        let more = [("exports/manifest.json", manifest.as_str()), ("exports/socket.hbs", WEB_SOCKET)];
+        image_of("web-program", folder, &format!("web-{version}"), &more)?;
+    }
     image(folder, "tiny", &[])?;
     image(folder, "tiny-socket", &[("exports/socket.hbs", SOCKET)])?;
     // For updates: one that is as good, and one that ends before it is ready.

@@ -8,6 +8,7 @@ pub mod foreign;
 pub mod handover;
 pub mod hooks;
 pub mod httpd;
+pub mod load;
 pub mod many;
 pub mod refuse;
 pub mod sockets;
