@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod disk;
 mod matrix;
 mod operation;
 mod random;
@@ -92,4 +93,43 @@ fn a_hundred_kills_at_random_times_leave_the_old_or_the_new() {
 #[ignore = "minutes: `make test-long`"]
 fn a_thousand_kills_at_random_times_leave_the_old_or_the_new() {
     kill(1000);
+}
+
+/// Replays operations to `most` of the flushes on each file system.
+fn cut_power(most: Option<usize>) {
+    let (seed, only) = (seed(), std::env::var("SYSCTR_TEST_OPERATION").unwrap_or_default());
+    let (mut cuts, mut wrong) = (0, Vec::new());
+    for operation in OPERATIONS.iter().filter(|operation| operation.name.contains(&only)) {
+        let origin = matrix::Origin::new(operation);
+        let whole = origin.whole(operation);
+        for kind in &disk::KINDS {
+            let begun = std::time::Instant::now();
+            let program = disk::Program { path: PROGRAM.as_ref(), without: None };
+            let count = disk::Recording::make(kind, operation, &origin, &whole, &program).cut(most, seed);
+            tell!(
+                "{:45} on {:5} {:4} flushes, cut at {:4}, {} wrong; {:.1?}",
+                operation.name,
+                kind.name,
+                count.flushes,
+                count.cuts,
+                count.wrong.len(),
+                begun.elapsed()
+            );
+            cuts += count.cuts;
+            wrong.extend(count.wrong);
+        }
+    }
+    tell!("{cuts} power cuts");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn operations_whose_power_is_cut_are_done_or_undone() {
+    cut_power(Some(2));
+}
+
+#[test]
+#[ignore = "minutes: `make test-long`"]
+fn operations_whose_power_is_cut_at_every_flush_are_done_or_undone() {
+    cut_power(None);
 }

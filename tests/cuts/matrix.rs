@@ -30,10 +30,23 @@ pub struct Whole {
 }
 
 /// The state before an operation.
-struct Origin {
-    host: Host,
+pub struct Origin {
+    pub host: Host,
     image: String,
-    verb: Vec<String>,
+    pub verb: Vec<String>,
+}
+
+impl Origin {
+    /// Made in memory.
+    pub fn new(operation: &Operation) -> Origin {
+        let (host, image, verb) = operation.host(&memory());
+        Origin { host, image, verb }
+    }
+
+    /// The ends that are right.
+    pub fn whole(&self, operation: &Operation) -> Whole {
+        Case::new(self).whole(operation)
+    }
 }
 
 /// A tree of its own, to be reset and cut again and again.
@@ -150,6 +163,25 @@ impl Whole {
         Err(format!("between old and new.\nAgainst the old:\n{old}\nAgainst the new:\n{}", new.join("\n")))
     }
 
+    /// What is wrong after a recovery; `done` where the operation had said that it is.
+    pub fn found(&self, host: &Host, done: bool) -> Result<(), String> {
+        let must = |arguments: &[&str]| match host.sysctr(arguments) {
+            outcome if outcome.code == 0 => Ok(()),
+            outcome => Err(format!("{arguments:?}: {}{}", outcome.err, outcome.out)),
+        };
+        must(&["verify"])?;
+        must(&["recover"])?;
+        let tree = host.tree();
+        if done && tree != self.after {
+            return Err(format!("it is not as new:\n{}", difference(&self.after, &tree).join("\n")));
+        }
+        self.is(&tree)?;
+        must(&["verify"])?;
+        must(&["prune"])?;
+        self.is(&host.tree())?;
+        must(&["verify"])
+    }
+
     /// The tree is the old or the new one, and `verify` finds nothing.
     fn assert(&self, host: &Host, place: &str) {
         if let Err(why) = self.is(&host.tree()) {
@@ -162,8 +194,7 @@ impl Whole {
 
 /// Cuts an operation before each of its calls, or before `most` of them, evenly chosen from `seed` on.
 pub fn cut_everywhere(operation: &Operation, most: Option<usize>, seed: usize) -> Count {
-    let (host, image, verb) = operation.host(&memory());
-    let origin = Origin { host, image, verb };
+    let origin = Origin::new(operation);
     let case = Case::new(&origin);
     let whole = case.whole(operation);
     case.reset();
