@@ -4,6 +4,7 @@ pub mod apply;
 pub mod archive;
 pub mod blob;
 pub mod content;
+mod controls;
 pub mod credentials;
 pub mod dir;
 pub mod dropins;

@@ -27,6 +27,7 @@ use ostree::{
     glib::{self, Variant},
 };
 
+use super::controls;
 use super::lock::{StoreLock, state_dir};
 use crate::model::{digest::Digest, reference::ImageSource};
 
@@ -116,6 +117,7 @@ impl Store {
         let folder = File::open(&path).with_context(opening)?;
         let repo = Repo::open_at_dir(folder.as_fd(), ".").with_context(opening)?;
         ensure!(repo.mode() == RepoMode::Bare, "{} is not a store of sysctr (its mode is not bare)", path.display());
+        repo.set_disable_fsync(controls::without_sync("libostree's"));
         Ok(Store { repo, path })
     }
 
@@ -312,9 +314,13 @@ fn create(folder: &Path) -> Result<()> {
     }
     DirBuilder::new().mode(0o700).create(&fresh)?;
     Repo::create_at_dir(parent.as_fd(), REPO_NEW, RepoMode::Bare, None::<&Variant>)?;
-    rustix::fs::syncfs(&parent)?;
+    if !controls::without_sync("file system") {
+        rustix::fs::syncfs(&parent)?;
+    }
     std::fs::rename(&fresh, folder.join(REPO))?;
-    parent.sync_all()?;
+    if !controls::without_sync("folder") {
+        parent.sync_all()?;
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 
 use super::{
-    apply,
+    apply, controls,
     dir::Folder,
     lock::StoreLock,
     mount_points,
@@ -170,6 +170,9 @@ fn put_in_force(root: &Folder, name: &ContainerName, journal: &Journal) -> Resul
     let settings = root.create(&layout::settings(name), 0o755)?;
     settings.write(layout::JOURNAL, &deployment::to_text(journal)?, 0o600)?;
     let Some(to) = journal.to else { return Ok(()) };
+    if controls::split_commit() {
+        return Ok(std::fs::write(settings.path().join(layout::ACTIVE), format!("{to}\n"))?);
+    }
     settings.write(layout::ACTIVE, &format!("{to}\n"), 0o644)
 }
 

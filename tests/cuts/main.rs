@@ -3,17 +3,18 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod controls;
 mod disk;
 mod matrix;
 mod operation;
+mod program;
 mod random;
 mod tracer;
 
 use std::path::Path;
 
 use operation::OPERATIONS;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_sysctr");
+use program::Program;
 
 /// What a tree is worth in `make test`, in cuts.
 const SOME: usize = 12;
@@ -22,7 +23,8 @@ const SOME: usize = 12;
 macro_rules! tell {
     ($($words:tt)*) => {{
         use std::io::Write;
-        writeln!(std::io::stderr(), $($words)*).unwrap();
+        let mut out = std::io::stderr();
+        writeln!(out, $($words)*).unwrap();
     }};
 }
 
@@ -104,7 +106,7 @@ fn cut_power(most: Option<usize>) {
         let whole = origin.whole(operation);
         for kind in &disk::KINDS {
             let begun = std::time::Instant::now();
-            let program = disk::Program { path: PROGRAM.as_ref(), without: None };
+            let program = Program::shipped();
             let count = disk::Recording::make(kind, operation, &origin, &whole, &program).cut(most, seed);
             tell!(
                 "{:45} on {:5} {:4} flushes, cut at {:4}, {} wrong; {:.1?}",
@@ -132,4 +134,28 @@ fn operations_whose_power_is_cut_are_done_or_undone() {
 #[ignore = "minutes: `make test-long`"]
 fn operations_whose_power_is_cut_at_every_flush_are_done_or_undone() {
     cut_power(None);
+}
+
+#[test]
+fn a_commit_in_two_steps_would_be_noticed() {
+    for name in ["install", "update", "rollback"] {
+        let wrong = controls::split_commit(name);
+        assert!(wrong.is_some(), "{name}: it may as well be two steps");
+    }
+}
+
+#[test]
+#[ignore = "minutes: `make test-long`"]
+fn each_sync_that_is_left_out_would_be_noticed() {
+    let syncs = controls::syncs(seed());
+    let (red, green): (Vec<_>, Vec<_>) = syncs.iter().partition(|sync| sync.noticed.is_some());
+    for sync in &red {
+        tell!("{:45} noticed: {}", sync.name, sync.noticed.as_deref().unwrap_or_default());
+    }
+    for sync in &green {
+        tell!("{:45} NOT NOTICED, in {}", sync.name, sync.operations.join(", "));
+    }
+    tell!("{} of {} syncs are noticed when they are left out", red.len(), syncs.len());
+    let needed = |sync: &&controls::Sync| !controls::UNNOTICED.iter().any(|(name, _)| sync.name.starts_with(name));
+    assert_eq!(green.into_iter().filter(needed).count(), 0);
 }

@@ -10,10 +10,10 @@ use std::{
 };
 
 use crate::{
-    PROGRAM,
     common::host::{Host, Tree, assert_same, difference},
     copy,
     operation::Operation,
+    program::Program,
     tracer::{self, Cut, Run},
 };
 
@@ -84,9 +84,7 @@ impl<'a> Case<'a> {
     }
 
     fn run(&self, cut: Cut) -> Run {
-        let root = self.host.root();
-        let arguments = [&["--root", root.to_str().unwrap()], &self.verb()[..]].concat();
-        tracer::run(PROGRAM.as_ref(), &arguments, cut)
+        tracer::run(Program::shipped().command(&self.host.root(), &self.origin.verb), cut)
     }
 
     /// The ends that are right.

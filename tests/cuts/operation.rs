@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::{
     common::host::{Host, Image},
+    program::Program,
     tracer::{self, Cut},
 };
 
@@ -81,12 +82,7 @@ impl Operation {
 fn stop(host: &Host, verb: &[String], cut: At) {
     let template = host.work.path().join("uncut");
     crate::copy(&host.root(), &template);
-    let run = |cut: Cut| {
-        let root = host.root();
-        let mut arguments = vec!["--root", root.to_str().unwrap()];
-        arguments.extend(verb.iter().map(String::as_str));
-        tracer::run(crate::PROGRAM.as_ref(), &arguments, cut)
-    };
+    let run = |cut: Cut| tracer::run(Program::shipped().command(&host.root(), verb), cut);
     let places = run(Cut::Never).places;
     let (end, more) = match cut {
         At::Before(end) => (end, 0),

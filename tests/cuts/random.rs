@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::{
-    PROGRAM,
     common::host::{Host, Image, Tree, difference},
     copy, matrix, operation,
+    program::Program,
     tracer::{self, Cut},
 };
 
@@ -61,17 +61,13 @@ pub fn kill(kills: usize, seed: usize) -> Count {
         version = (version + 1 + random.below(versions.len() - 1)) % versions.len();
         host.image("app", &versions[version]());
         let verb = choose(&mut random);
-        let verb: Vec<&str> = verb.iter().map(|word| if *word == "IMAGE" { &image } else { *word }).collect();
+        let words: Vec<String> = verb.iter().map(|word| word.replace("IMAGE", &image)).collect();
 
         // what it comes to where it is let be
         let before = state_apart(host.tree());
         std::fs::remove_dir_all(uncut.root()).unwrap();
         copy(&host.root(), &uncut.root());
-        let run = |host: &Host, cut| {
-            let root = host.root();
-            let arguments = [&["--root", root.to_str().unwrap()], &verb[..]].concat();
-            tracer::run(PROGRAM.as_ref(), &arguments, cut)
-        };
+        let run = |host: &Host, cut| tracer::run(Program::shipped().command(&host.root(), &words), cut);
         let whole = run(&uncut, Cut::Never);
         let after = state_apart(uncut.tree());
         // nothing to go back to, nothing there, nothing to do

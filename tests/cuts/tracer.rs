@@ -116,9 +116,9 @@ pub enum Cut {
 }
 
 /// Runs the program until it ends or is killed.
-pub fn run(program: &Path, arguments: &[&str], cut: Cut) -> Run {
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+#[allow(clippy::zombie_processes, reason = "`follow` waits for it and for its threads")]
+pub fn run(mut command: Command, cut: Cut) -> Run {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // SAFETY: the C library makes malloc usable after fork; nothing else is shared with the threads that are gone.
     #[allow(unsafe_code, reason = "only the child itself can ask to be traced")]
     unsafe {
@@ -127,7 +127,7 @@ pub fn run(program: &Path, arguments: &[&str], cut: Cut) -> Run {
             stop_at_changes().map_err(std::io::Error::other)
         });
     }
-    let child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let main = Pid::from_raw(child.id().cast_signed());
     follow(main, cut)
 }
@@ -229,8 +229,7 @@ fn change(pid: Pid) -> Option<String> {
     let arguments: Vec<u64> = line.split_whitespace().skip(1).filter_map(hexadecimal).collect();
     let of_descriptor = |number: u64| {
         let link = fs::read_link(format!("/proc/{pid}/fd/{number}")).ok()?;
-        let is_file = link.is_absolute() && !link.starts_with("/dev") && !link.starts_with("/proc");
-        is_file.then(|| link.display().to_string())
+        is_on_disk(&link).then(|| link.display().to_string())
     };
     let subject = match subject {
         Subject::File(argument) => of_descriptor(arguments[argument])?,
@@ -242,11 +241,16 @@ fn change(pid: Pid) -> Option<String> {
             let changes = u64::from((libc::O_CREAT | libc::O_TRUNC).cast_unsigned());
             let unnamed = u64::from(libc::O_TMPFILE.cast_unsigned());
             let path = text(pid, arguments[path]);
-            let on_disk = !path.starts_with("/dev/") && !path.starts_with("/proc/");
+            let on_disk = is_on_disk(&Path::new("/").join(&path));
             (on_disk && (flags & changes != 0 || flags & unnamed == unnamed)).then_some(path)?
         }
     };
     Some(format!("{call} {subject}"))
+}
+
+/// A device, a pipe or what the kernel tells is not.
+fn is_on_disk(path: &Path) -> bool {
+    path.is_absolute() && (path.starts_with("/dev/shm") || !path.starts_with("/dev") && !path.starts_with("/proc"))
 }
 
 fn memory(pid: Pid, address: u64, buffer: &mut [u8]) -> usize {

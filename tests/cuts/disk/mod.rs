@@ -21,6 +21,7 @@ use crate::{
     copy,
     matrix::{Origin, Whole, memory},
     operation::Operation,
+    program::Program,
     random::Random,
 };
 
@@ -40,13 +41,6 @@ pub const KINDS: [Kind; 3] = [
 
 /// xfs takes no less.
 const SIZE: u64 = 320 << 20;
-
-/// The program that is recorded, and the one that recovers.
-pub struct Program<'a> {
-    pub path: &'a Path,
-    /// What a build with controls leaves out.
-    pub without: Option<&'a str>,
-}
 
 /// A folder that something is mounted on.
 struct Mounted(PathBuf);
@@ -98,7 +92,7 @@ pub struct Recording<'a> {
 pub struct Count {
     pub flushes: usize,
     pub cuts: usize,
-    /// What was neither the old nor the new, each with the place.
+    /// What was neither the old nor the new, each with the place and the reason.
     pub wrong: Vec<String>,
 }
 
@@ -109,7 +103,7 @@ impl<'a> Recording<'a> {
         operation: &'a Operation,
         origin: &Origin,
         whole: &'a Whole,
-        program: &Program<'_>,
+        program: &Program,
     ) -> Recording<'a> {
         let folder = tempfile::tempdir_in(memory()).unwrap();
         let (before, live) = (folder.path().join("before"), folder.path().join("live"));
@@ -127,11 +121,7 @@ impl<'a> Recording<'a> {
         let end = {
             let _mounted = Mounted::new(kind, device.path(), &place).unwrap();
             let begun = device.length();
-            let mut command = Command::new(program.path);
-            command.arg("--root").arg(place.join("root")).args(&origin.verb);
-            if let Some(without) = program.without {
-                command.env("SYSCTR_WITHOUT_SYNC", without);
-            }
+            let mut command = program.command(&place.join("root"), &origin.verb);
             let outcome = Outcome::of(&command.output().unwrap());
             assert_eq!(outcome.code, 0, "{} on {}: {}", operation.name, kind.name, outcome.err);
             let end = device.length();
@@ -147,6 +137,15 @@ impl<'a> Recording<'a> {
     /// Puts the disk together as it was when each flush, or `most` of them, had ended, when it had begun and some of what was written
     /// since the one before was lost, and when the operation had just ended.
     pub fn cut(&self, most: Option<usize>, seed: usize) -> Count {
+        self.cut_until(most, seed, false)
+    }
+
+    /// The first thing that is wrong at any flush.
+    pub fn first_wrong(&self, seed: usize) -> Option<String> {
+        self.cut_until(None, seed, true).wrong.pop()
+    }
+
+    fn cut_until(&self, most: Option<usize>, seed: usize, first: bool) -> Count {
         let mut random = Random::new(seed);
         let flushes: Vec<usize> =
             self.log.iter().enumerate().filter(|(_, one)| matches!(one, Entry::Flush)).map(|(at, _)| at).collect();
@@ -157,6 +156,9 @@ impl<'a> Recording<'a> {
         let file = File::options().write(true).open(&disk).unwrap();
         let mut applied = 0;
         for (number, flush) in flushes.iter().enumerate() {
+            if first && !count.wrong.is_empty() {
+                return count;
+            }
             let chosen = number % step == seed % step;
             if chosen {
                 // of what was not flushed, some is there
