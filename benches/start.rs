@@ -48,7 +48,7 @@ struct Bar {
 }
 
 fn bench() -> Result<()> {
-    let rounds = rounds(25)?;
+    let rounds = rounds(50)?;
     common::warn_if_busy()?;
     let tree = image::Tree::with("trixie", &PEERS)?;
     let programs = common::programs()?;
@@ -57,7 +57,7 @@ fn bench() -> Result<()> {
     let mut parts = Vec::new();
     scenario(nspawn::Nspawn::boot("bench", &tree, &payload), |machine| {
         install(machine)?;
-        parts.push(foreground::bench(machine, rounds * 4)?);
+        parts.push(foreground::bench(machine, rounds * 2)?);
         parts.push(service::bench(machine, rounds)?);
         Ok(())
     })?;

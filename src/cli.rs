@@ -1,11 +1,16 @@
 //! The command line: text becomes types here and nowhere behind.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
-use sysctr::model::{name::ContainerName, other_runtime::RuntimePath, reference::ImageSource, values::Setting};
+use sysctr::model::{
+    name::{ContainerName, ServiceName},
+    other_runtime::RuntimePath,
+    reference::ImageSource,
+    values::Setting,
+};
 
 /// The heading of the options that every verb has.
 const EVERYWHERE: &str = "With every command";
@@ -29,6 +34,10 @@ pub struct Cli {
     /// Say only what went wrong
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = EVERYWHERE)]
     pub quiet: bool,
+    /// Wait while another sysctr is at work, as long as it takes or so many seconds
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds, help_heading = EVERYWHERE)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "infinity")]
+    pub wait: Option<Duration>,
     #[command(subcommand)]
     pub verb: Verb,
 }
@@ -154,8 +163,9 @@ pub struct ProgramArgs {
 pub struct ExecArgs {
     #[command(flatten)]
     pub program: ProgramArgs,
-    /// The container
-    pub name: ContainerName,
+    /// The container, or one instance of its template unit
+    #[arg(value_name = "NAME[@INSTANCE]")]
+    pub name: ServiceName,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,
@@ -183,6 +193,14 @@ pub struct RunArgs {
     /// What takes the place of the image's Cmd; its Entrypoint stays
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match (text, text.parse()) {
+        ("infinity", _) => Ok(Duration::MAX),
+        (_, Ok(seconds)) => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("{text:?} is no number of seconds")),
+    }
 }
 
 fn folder(text: &str) -> Result<PathBuf, String> {
@@ -227,6 +245,9 @@ pub struct UpdateArgs {
     /// Only say what there is
     #[arg(long)]
     pub check: bool,
+    /// All of them or none: if one is not well, all go back
+    #[arg(long, conflicts_with_all = ["no_rollback", "check"])]
+    pub together: bool,
     /// Do not restart anything: the next start is of the new deployment
     #[arg(long)]
     pub no_restart: bool,

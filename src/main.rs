@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         }
     };
     let output = Output { json: cli.json, verbose: cli.verbose, quiet: cli.quiet };
-    let context = Context { root: cli.root.unwrap_or_else(|| PathBuf::from("/")), output };
+    let context = Context { root: cli.root.unwrap_or_else(|| PathBuf::from("/")), output, wait: cli.wait };
     let runs_a_program = matches!(cli.verb, Verb::Exec(_) | Verb::Run(_));
     match run(&context, cli.verb) {
         Ok(()) => ExitCode::SUCCESS,

@@ -673,3 +673,49 @@ fn another_runtime_is_looked_for_in_the_tree_and_kept_in_the_record() {
     assert_eq!(host.json(&with("/usr/bin/crun"))["changed"], false);
     host.refuses(1, &["another runtime"], &["install", &image]);
 }
+
+#[test]
+fn a_health_test_is_resolved_into_the_record_or_refused_by_its_key() {
+    let host = host();
+    let of = |health: Value| {
+        let values = json!({"port": {"type": "integer", "default": 80}});
+        Image::new().manifest(json!({"version": "2.0", "values": values, "health": health}))
+    };
+    let docker = json!({"Test": ["CMD-SHELL", "curl -f http://localhost/"], "Retries": 5});
+    for (number, (health, words)) in [
+        (json!({"http": "http://example.org/"}), "health.http: \"example.org\""),
+        (json!({"http": "{{values.prot}}/"}), "health.http"),
+        (json!({"tcp": "22", "interval": "sometimes"}), "health.interval"),
+        (json!({"exec": ["true"], "tcp": "22"}), "one of exec, http and tcp"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let image = host.image(&format!("bad{number}"), &of(health));
+        host.refuses(1, &["/exports/manifest.json", words], &["install", &image]);
+    }
+    let image = host.image("docker", &Image::new().config("Healthcheck", json!({"Test": ["SOMETIMES"]})));
+    host.refuses(1, &["config.Healthcheck.Test", "SOMETIMES"], &["install", &image]);
+    let image = host.image("port", &of(json!({"http": "{{values.port}}/"})));
+    host.refuses(1, &["health.http", "\"70000\" is no port"], &["install", &image, "--set", "port=70000"]);
+
+    // The manifest's own wins.
+    let image = host.image("app", &of(json!({"http": "{{values.port}}/"})).config("Healthcheck", docker.clone()));
+    host.does(&["install", &image, "--set", "port=8080"]);
+    let record = |id: u32| -> Value {
+        let text = host.read(&format!("var/lib/sysctr/containers/app/deployments/{id}/deployment.json"));
+        serde_json::from_str::<Value>(&text).unwrap()["health"].take()
+    };
+    assert_eq!(record(1)["http"], json!({"address": "127.0.0.1:8080", "path": "/", "status": [200, 399]}));
+    host.image("app", &Image::new().config("Healthcheck", docker));
+    host.does(&["update", "app"]);
+    assert_eq!(
+        (&record(2)["exec"], &record(2)["retries"]),
+        (&json!(["/bin/sh", "-c", "curl -f http://localhost/"]), &json!(5))
+    );
+    host.image("app", &Image::new().config("Healthcheck", json!({"Test": ["NONE"]})));
+    host.does(&["update", "app"]);
+    assert_eq!(record(3), Value::Null);
+    let shown = host.json(&["show", "app"]);
+    assert_eq!((&shown["health"], &shown["judged"]), (&Value::Null, &Value::Null));
+}

@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 #[path = "../model"]
 mod model {
+    pub mod idmap;
+    pub mod instance;
     pub mod process;
     pub mod user;
 }

@@ -20,7 +20,8 @@ use sysctr::{
     model::{
         deployment::{Deployment, Record},
         fault::{Code, Fault},
-        layout,
+        health::HealthTest,
+        id_range, layout,
         name::ContainerName,
         other_runtime::RuntimePath,
         reference::ImageSource,
@@ -45,6 +46,8 @@ pub struct Candidate {
     pub rendered: Rendered,
     /// What starts it in the bundled runtime's place.
     pub runtime: Option<RuntimePath>,
+    /// The first number of the range of the host's that its users have, if it has users of its own.
+    pub range: Option<u32>,
 }
 
 /// What a deployment is made of beside its image.
@@ -57,12 +60,14 @@ pub struct Wanted<'a> {
     /// The deployment that it is to replace.
     pub before: Option<&'a Deployment>,
     pub runtime: Option<&'a RuntimePath>,
+    /// The first number of a range of the host's for users of its own.
+    pub range: Option<u32>,
 }
 
 impl Candidate {
     /// Renders an image of the store as a deployment of a container.
     pub fn render(store: &Store, image: StoredImage, wanted: &Wanted) -> Result<Candidate> {
-        let &Wanted { name, id, source, settings, before, runtime } = wanted;
+        let &Wanted { name, id, source, settings, before, runtime, range } = wanted;
         let exports = store.read_exports(&image)?;
         let exports = exports.into_iter().map(|(path, bytes)| (path.to_string_lossy().into_owned(), bytes)).collect();
         let account = |path| -> Result<String> {
@@ -82,10 +87,17 @@ impl Candidate {
             settings,
             before: before.map(|before| &before.values),
             runtime,
+            range,
         };
-        let rendered = render::render(&inputs).with_context(|| format!("rendering {source}"))?;
+        let mut rendered = render::render(&inputs).with_context(|| format!("rendering {source}"))?;
+        if rendered.health.is_none() {
+            let of_image = HealthTest::of_image(&image.config_json);
+            rendered.health = of_image.with_context(|| format!("rendering {source}: the image's config"))?;
+        }
         let replaces = before.map(|before| before.id);
-        Ok(Candidate { name: name.clone(), id, replaces, reference, image, rendered, runtime: runtime.cloned() })
+        // An image's own configuration may have made nothing of it.
+        let range = range.filter(|first| id_range::chosen(&rendered.spec) == Some(*first));
+        Ok(Candidate { name: name.clone(), id, replaces, reference, image, rendered, runtime: runtime.cloned(), range })
     }
 
     /// The requests of the texts, and those that depend on what lies on this host.
@@ -127,7 +139,7 @@ impl Candidate {
         bail!(Fault::new(Code::Refused, message).hint("--yes accepts them"))
     }
 
-    /// Writes the deployment beside what is in force, and lets systemd read its units.
+    /// Writes the deployment beside what is in force, and lets systemd read its units where a manager is given.
     pub fn stage<'a>(
         self,
         context: &Context,
@@ -137,7 +149,7 @@ impl Candidate {
         manager: Option<&Manager>,
     ) -> Result<(Staged<'a>, Deployment)> {
         let accepted = self.requests(root)?;
-        let Candidate { name, id, replaces, reference, image, rendered, runtime } = self;
+        let Candidate { name, id, replaces, reference, image, rendered, runtime, range } = self;
         let staging = || format!("staging {name}");
         let is_file = |source: &str| context.root.join(source.trim_start_matches('/')).is_file();
         let mount_points = spec::mount_points(&name, &rendered.spec, is_file);
@@ -159,12 +171,15 @@ impl Candidate {
             epoch: rendered.epoch,
             mount_points: Vec::new(),
             runtime,
+            range,
+            notify: spec::notifies(&rendered.spec),
+            health: rendered.health,
         };
         let config_json = spec::to_text(&rendered.spec)?;
         let parts = Parts { image: &image, record: record.clone(), config_json, files: rendered.files, mount_points };
         let staged = Staged::write(root, lock, store, parts).with_context(staging)?;
         if manager.is_some() {
-            units::verify(root, &name, id).with_context(staging)?;
+            units::verify(root, &[(&name, id)]).with_context(staging)?;
         }
         Ok((staged, record))
     }

@@ -1,26 +1,13 @@
-//! `sysctr exec NAME -- CMD...`: one more program in a running container.
+//! `sysctr exec NAME[@INSTANCE] -- CMD...`: one more program in a running container.
 
-use std::{
-    fs::File,
-    io::{Seek, Write},
-    os::{
-        fd::{AsFd, AsRawFd},
-        unix::process::CommandExt,
-    },
-    path::PathBuf,
-    process::Command,
-};
+use std::{os::unix::process::CommandExt, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use rustix::{
-    fs::{MemfdFlags, memfd_create},
-    io::{FdFlags, fcntl_setfd},
-};
 
 use super::Context;
 use crate::cli::{ExecArgs, ProgramArgs};
 use sysctr::{
-    host::{process, state},
+    host::{enter, process, state},
     model::{
         fault::{Code, Fault},
         layout,
@@ -31,33 +18,31 @@ use sysctr::{
 /// Becomes the launcher that waits for the program; returns only where it cannot.
 pub fn run(context: &Context, args: &ExecArgs) -> Result<()> {
     let name = &args.name;
-    let (_, current) = state::installed(&context.folder()?, name)?;
+    let (_, current) = state::installed(&context.folder()?, &name.container)?;
     let running = || format!("running {:?} in {name}", args.command.first().map_or("", String::as_str));
     let Some(manager) = context.manager()? else { bail!("{}: systemd does not run this system", running()) };
-    let unit = name.service_unit();
+    let unit = name.unit();
     let Some((main, group)) = manager.main_process(&unit).with_context(running)? else {
-        let state = manager.state(&unit).with_context(running)?.active;
-        let message = format!("{}: the container does not run, it is {state}", running());
+        let state = manager.state(&unit).with_context(running)?;
+        if let (Some(template), "not-found") = (name.template_unit(), state.load.as_str()) {
+            let message = format!("{}: there is no {template} to make instances of", running());
+            bail!(Fault::new(Code::NotRun, message));
+        }
+        let message = format!("{}: the container does not run, it is {}", running(), state.active);
         bail!(Fault::new(Code::NotRun, message).hint(format!("`systemctl start {name}` starts it")));
     };
     let inside = process::of_service(main, &group).with_context(running)?;
-    let id = process::deployment(name, &group).unwrap_or(current.id);
+    // The launcher's own group is where the mark is: with DelegateSubgroup= it is one below the unit's.
+    let marked = [&inside.cgroup, &group].into_iter().find_map(|group| process::deployment(&name.container, group));
+    let id = marked.unwrap_or(current.id);
     let request = Exec {
         container: name.to_string(),
-        deployment: PathBuf::from(format!("/{}", layout::deployment(name, id))),
+        deployment: PathBuf::from(format!("/{}", layout::deployment(&name.container, id))),
         cgroup: inside.cgroup,
         wishes: wishes(&args.program, &args.command),
     };
-    // Not on the command line: what is secret in an environment is nobody else's.
-    let mut file = File::from(memfd_create("request", MemfdFlags::CLOEXEC)?);
-    file.write_all(&serde_json::to_vec(&request)?)?;
-    file.rewind()?;
-    let pass = |file: &dyn AsFd| -> Result<String> {
-        fcntl_setfd(file.as_fd(), FdFlags::empty())?;
-        Ok(file.as_fd().as_raw_fd().to_string())
-    };
-    let mut command = Command::new(layout::RUNTIME);
-    Err(replace(command.arg("exec").arg(pass(&inside.pidfd)?).arg(pass(&file)?)))
+    let mut entering = enter::prepare(&inside.pidfd, &request)?;
+    Err(replace(&mut entering.command))
 }
 
 /// Becomes another program; the error says why not.

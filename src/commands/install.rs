@@ -12,12 +12,13 @@ use super::{
 use crate::cli::InstallArgs;
 use sysctr::{
     host::{
-        apply, dir::Folder, lock::StoreLock, ostree::Store, other_runtime, owned, policy, recovery, settings, state,
-        systemd::Manager, transaction, units,
+        apply, dir::Folder, health, id_ranges, lock::StoreLock, ostree::Store, other_runtime, owned, policy, recovery,
+        settings, state, systemd::Manager, transaction, units,
     },
     model::{
         deployment::Deployment,
         fault::{Code, Fault},
+        health::Verdict,
         name::ContainerName,
         other_runtime::hints,
         reference::ImageSource,
@@ -35,7 +36,7 @@ enum Plan {
 /// Installs an image.
 pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
     let name = name(args.name.as_ref(), &args.image)?;
-    let (root, lock) = context.begin("install")?;
+    let (root, lock) = context.begin_now("install")?;
     let manager = context.manager()?;
     let store = Store::open_or_create(&lock)?;
     let candidate = match plan(context, args, &name, &root, &lock, &store)? {
@@ -44,7 +45,7 @@ pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
                 let text = format!("{name} is installed with this image and these values; nothing to do");
                 if context.output.quiet { String::new() } else { text }
             })?;
-            return if args.now { start(manager.as_ref(), &root, &name) } else { Ok(()) };
+            return if args.now { start(manager.as_ref(), &root, &name).map(drop) } else { Ok(()) };
         }
         Plan::Ready(candidate) => candidate,
     };
@@ -55,11 +56,12 @@ pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
     for hint in args.runtime.iter().flat_map(|runtime| hints(runtime, &name, &candidate.rendered.spec)) {
         context.output.hint(hint);
     }
-    let deployment = apply(context, args, *candidate, &root, &lock, &store, manager.as_ref())?;
-    let started = match (args.now, &manager) {
-        (true, Some(_)) => " and started".to_owned(),
-        (_, Some(_)) => format!("; `systemctl start {name}` starts it"),
-        (_, None) => String::new(),
+    let (deployment, verdict) = apply(context, args, *candidate, &root, &lock, &store, manager.as_ref())?;
+    let started = match (verdict, &manager) {
+        (Some(verdict), _) => format!(" and started it: {verdict}"),
+        (None, Some(_)) if args.now => " and started it".to_owned(),
+        (None, Some(_)) => format!("; `systemctl start {name}` starts it"),
+        (None, None) => String::new(),
     };
     let document = serde_json::json!({
         "name": name, "changed": true, "image": deployment.image, "digest": deployment.digest, "deployment": deployment.id,
@@ -114,6 +116,7 @@ fn plan(
         settings: &args.settings,
         before: None,
         runtime: args.runtime.as_ref(),
+        range: id_ranges::of(root, name, &[])?,
     };
     let candidate = Candidate::render(store, image, &wanted)?;
     let (image, rendered) = (&candidate.image, &candidate.rendered);
@@ -173,7 +176,7 @@ fn apply(
     lock: &StoreLock,
     store: &Store,
     manager: Option<&Manager>,
-) -> Result<Deployment> {
+) -> Result<(Deployment, Option<Verdict>)> {
     let (staged, record) = candidate.stage(context, root, lock, store, manager)?;
     let name = record.name.clone();
     let enable = !args.no_enable;
@@ -181,11 +184,14 @@ fn apply(
 
     let activated = activate(root, manager, &record).and_then(|()| match args.now {
         true => start(manager, root, &name),
-        false => Ok(()),
+        false => Ok(None),
     });
-    let Err(error) = activated else {
-        transaction::finish(root, lock, &name)?;
-        return Ok(record);
+    let error = match activated {
+        Ok(verdict) => {
+            transaction::finish(root, lock, &name)?;
+            return Ok((record, verdict));
+        }
+        Err(error) => error,
     };
     undo(root, lock, manager, &record, &made).map_err(|undoing| {
         let message = format!("installing {name}: {error:#}; and undoing it: {undoing:#}");
@@ -201,16 +207,20 @@ fn activate(root: &Folder, manager: Option<&Manager>, record: &Deployment) -> Re
     manager.map_or(Ok(()), Manager::reload)
 }
 
-/// Starts what the container's units ask for: sockets, timers and paths first, and the service where no timer or path is to start it.
-fn start(manager: Option<&Manager>, root: &Folder, name: &ContainerName) -> Result<()> {
+/// Starts what the container's units ask for: sockets, timers and paths first, and the service where no timer or path is to start it;
+/// that one has to be well then.
+fn start(manager: Option<&Manager>, root: &Folder, name: &ContainerName) -> Result<Option<Verdict>> {
     let Some(manager) = manager else { bail!("starting {name}: systemd does not run this system") };
     let (_, deployment) = state::installed(root, name)?;
     let (services, starters): (Vec<&String>, Vec<&String>) =
         deployment.units.iter().partition(|unit| unit.ends_with(".service"));
     starters.iter().try_for_each(|unit| manager.start(unit))?;
     match starters.iter().any(|unit| unit.ends_with(".timer") || unit.ends_with(".path")) {
-        true => Ok(()),
-        false => services.iter().try_for_each(|unit| manager.start(unit)),
+        true => Ok(None),
+        false => {
+            services.into_iter().try_for_each(|unit| manager.start(unit))?;
+            health::judge(manager, &deployment, settings::load(root)?.update.settle()).map(Some)
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use sysctr::{
     model::{
         digest::Digest,
         fault::{Code, Fault},
+        id_range,
         lint::{self, Level, Problem},
         manifest::Manifest,
         name::ContainerName,
@@ -78,6 +79,7 @@ fn of_parts(parts: &Parts, args: &LintArgs) -> Vec<Problem> {
         settings: &args.settings,
         before: None,
         runtime: None,
+        range: id_range::free(&[]),
     })
 }
 

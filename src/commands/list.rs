@@ -8,11 +8,12 @@ use crate::output::{one_line, table};
 use sysctr::{
     host::{
         dir::Folder,
+        health,
         state::{self, Container},
         systemd::Manager,
         units,
     },
-    model::{deployment::Deployment, name::ContainerName, retention},
+    model::{deployment::Deployment, health::Known, name::ContainerName, retention},
 };
 
 /// One line of the list; the keys are part of the command line's contract.
@@ -26,7 +27,10 @@ pub struct Row {
     pub previous: Option<u32>,
     pub state: String,
     pub enabled: bool,
-    pub health: Option<String>,
+    /// What is known without a try; none where systemd does not run this system.
+    pub health: Option<Known>,
+    /// By what the last start was judged, or what was wrong with it.
+    pub judged: Option<String>,
     /// An operation was cut short, or runs just now.
     pub pending: bool,
 }
@@ -46,7 +50,7 @@ pub fn run(context: &Context) -> Result<()> {
         if rows.is_empty() {
             return "nothing is installed; `sysctr install IMAGE` does".to_owned();
         }
-        table(&["NAME", "STATE", "ENABLED", "VERSION", "DIGEST", "IMAGE"], rows.iter().map(Row::cells))
+        table(&["NAME", "STATE", "HEALTH", "ENABLED", "VERSION", "DIGEST", "IMAGE"], rows.iter().map(Row::cells))
     })
 }
 
@@ -54,12 +58,13 @@ pub fn run(context: &Context) -> Result<()> {
 pub fn row(root: &Folder, manager: Option<&Manager>, container: &Container, deployment: &Deployment) -> Result<Row> {
     let name = &container.name;
     let unit = name.service_unit();
-    let (state, enabled) = match manager {
+    let (state, enabled, health, judged) = match manager {
         Some(manager) => {
             let state = manager.state(&unit)?;
-            (state.active, state.file_state.starts_with("enabled"))
+            let (known, judged) = health::known(manager, deployment, &state, container.journal.is_some())?;
+            (state.active, state.file_state.starts_with("enabled"), Some(known), judged)
         }
-        None => ("offline".to_owned(), units::is_enabled(root, name, deployment.id)?),
+        None => ("offline".to_owned(), units::is_enabled(root, name, deployment.id)?, None, None),
     };
     Ok(Row {
         name: name.clone(),
@@ -70,7 +75,8 @@ pub fn row(root: &Folder, manager: Option<&Manager>, container: &Container, depl
         previous: retention::previous(&state::deployment_ids(root, name)?, deployment.id, deployment.replaces),
         state,
         enabled,
-        health: None,
+        health,
+        judged,
         pending: container.journal.is_some(),
     })
 }
@@ -81,6 +87,7 @@ impl Row {
         let digest = self.digest.trim_start_matches("sha256:").chars().take(12).collect();
         let yes_no = if self.enabled { "yes" } else { "no" };
         let version = self.version.as_deref().map_or_else(|| "-".to_owned(), one_line);
-        vec![self.name.to_string(), state, yes_no.to_owned(), version, digest, self.image.clone()]
+        let health = self.health.map_or("-", Known::word).to_owned();
+        vec![self.name.to_string(), state, health, yes_no.to_owned(), version, digest, self.image.clone()]
     }
 }

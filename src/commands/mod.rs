@@ -9,6 +9,7 @@ pub mod install;
 pub mod lint;
 pub mod list;
 pub mod man;
+pub mod prepare;
 pub mod prune;
 pub mod pull;
 pub mod recover;
@@ -17,6 +18,7 @@ pub mod replace;
 pub mod rollback;
 pub mod run;
 pub mod show;
+pub mod together;
 pub mod uninstall;
 pub mod update;
 pub mod verify;
@@ -45,9 +47,11 @@ pub struct Context {
     /// `/`, or the folder given with `--root`.
     pub root: PathBuf,
     pub output: Output,
+    /// How long to wait for another one that is at work, where that was said.
+    pub wait: Option<Duration>,
 }
 
-/// How long a writer waits for another one.
+/// How long one waits for another of whom nobody expects an answer at once.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 impl Context {
@@ -66,11 +70,22 @@ impl Context {
         if self.offline() { Ok(None) } else { Manager::connect() }
     }
 
-    /// What every changing verb begins with: the lock, then what was cut short before.
+    /// What every changing verb begins with: the lock, then what was cut short before. Those that change nothing installed, or that
+    /// nobody watches, take their turn.
     pub fn begin(&self, verb: &str) -> Result<(Folder, StoreLock)> {
+        self.begin_within(verb, self.wait.unwrap_or(PATIENCE))
+    }
+
+    /// The same for what changes what is installed: what another one changes just now may not be what was meant, so unless `--wait` says
+    /// so this one leaves.
+    pub fn begin_now(&self, verb: &str) -> Result<(Folder, StoreLock)> {
+        self.begin_within(verb, self.wait.unwrap_or(Duration::ZERO))
+    }
+
+    fn begin_within(&self, verb: &str, patience: Duration) -> Result<(Folder, StoreLock)> {
         // First, because the lock makes its folder, and that below a mistyped root is no help.
         let root = self.folder()?;
-        let lock = StoreLock::acquire(&self.root, verb, PATIENCE)?;
+        let lock = StoreLock::acquire(&self.root, verb, patience)?;
         let recovery = self.recover(&root, &lock)?;
         for one in &recovery.done {
             if let Recovered::Back(name) | Recovered::RolledBack(name) = one {

@@ -15,7 +15,7 @@ use sysctr::{
 
 /// Drops images without a reference and a user, and objects without an image.
 pub fn run(context: &Context, dry_run: bool) -> Result<()> {
-    let (root, lock) = context.begin("prune")?;
+    let (root, lock) = context.begin_now("prune")?;
     let manager = context.manager()?;
     let mut retired = 0;
     let keep = settings::load(&root)?.update.keep();

@@ -16,7 +16,7 @@ use sysctr::{
 
 /// Checks all of them before it removes any.
 pub fn run(context: &Context, sources: &[ImageSource]) -> Result<()> {
-    let (root, lock) = context.begin("remove")?;
+    let (root, lock) = context.begin_now("remove")?;
     let users = image::users(&root)?;
     let store = Store::open(&context.root)?;
     let mut found: Vec<(&ImageSource, StoredImage)> = Vec::new();

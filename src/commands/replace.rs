@@ -1,23 +1,21 @@
 //! One deployment takes the place of another in the running system: reload, one restart job, health; and back again if that fails.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
 use sysctr::{
     host::{
-        apply, dir::Folder, health, lock::StoreLock, process, quarantine, start_limit, state, systemd::Manager,
-        transaction, units,
+        apply, dependents, dir::Folder, health, lock::StoreLock, process, quarantine, start_limit, state,
+        systemd::Manager, transaction, units,
     },
     model::{
         deployment::{Deployment, Journal, Quarantined},
         fault::{Code, Fault},
+        health::Verdict,
         name::ContainerName,
     },
 };
-
-/// How long units that require the container may take to come back.
-const DEPENDENTS: Duration = Duration::from_secs(120);
 
 /// What is needed to change what runs.
 pub struct Running<'a> {
@@ -32,6 +30,8 @@ pub struct Running<'a> {
     restart: bool,
     /// Units that are running now, of the container and of those that require it.
     before: Before,
+    /// By what the service was found to be well when it was last restarted.
+    pub verdict: Cell<Option<Verdict>>,
 }
 
 #[derive(Default)]
@@ -58,13 +58,9 @@ impl<'a> Running<'a> {
                     before.own.push(unit.clone());
                 }
             }
-            for unit in manager.required_by(&name.service_unit())? {
-                if !deployment.units.contains(&unit) && is_up(manager, &unit)? {
-                    before.dependents.push(unit);
-                }
-            }
+            before.dependents = dependents::of(manager, &name.service_unit(), &deployment.units)?;
         }
-        Ok(Running { root, lock, manager, name, settle, restart, before })
+        Ok(Running { root, lock, manager, name, settle, restart, before, verdict: Cell::default() })
     }
 
     /// Whether the service runs.
@@ -72,20 +68,22 @@ impl<'a> Running<'a> {
         self.before.own.contains(&self.name.service_unit())
     }
 
+    /// Leaves it to others, which are updated too, to bring their own units back, and to `later` ones what requires those as well.
+    pub fn leave_to(&mut self, units: &[String], later: &[Running]) {
+        let theirs = |unit: &String| units.contains(unit) || later.iter().any(|it| it.before.dependents.contains(unit));
+        self.before.dependents.retain(|unit| !theirs(unit));
+    }
+
     /// Lets what runs become `new`, whose files are placed already, and waits until it is well.
     pub fn become_new(&self, old: &Deployment, new: &Deployment) -> Result<()> {
+        become_all(&[Change { running: self, old, new }]).map_err(|(_, error)| error)
+    }
+
+    /// What has to be there before systemd reads the new units.
+    fn make_ready(&self) -> Result<()> {
         apply::sysusers(self.manager.is_some(), self.name, self.root)?;
         apply::tmpfiles(self.manager.is_some(), self.name, self.root)?;
-        let Some(manager) = self.manager else { return Ok(()) };
-        if self.is_up() {
-            start_limit::lift(self.name)?;
-        }
-        manager.reload()?;
-        let changed = if self.restart { self.restart(manager, old, new) } else { Ok(()) };
-        if start_limit::restore(self.name)? {
-            manager.reload()?;
-        }
-        changed
+        if self.is_up() { start_limit::lift(self.name) } else { Ok(()) }
     }
 
     fn restart(&self, manager: &Manager, old: &Deployment, new: &Deployment) -> Result<()> {
@@ -112,16 +110,14 @@ impl<'a> Running<'a> {
             return Ok(());
         }
         manager.reset_failed(&service);
-        manager.restart(&service)?;
-        health::stays_up(manager, &service, self.settle)?;
-        // Those that went down with it come back with it.
-        for unit in &self.before.dependents {
-            if !is_up(manager, unit)? {
-                manager.reset_failed(unit);
-                manager.start(unit).with_context(|| format!("bringing back {unit}, which requires it"))?;
-            }
+        // With another one that it requires it was restarted already, or it was never stopped.
+        match running(Some(manager), self.name)? == Some(new.id) {
+            true => manager.start(&service)?,
+            false => manager.restart(&service)?,
         }
-        health::come_back(manager, &self.before.dependents, DEPENDENTS)
+        self.verdict.set(Some(health::judge(manager, new, self.settle)?));
+        // Those that went down with it come back with it.
+        dependents::come_back(manager, &self.before.dependents, self.settle)
     }
 
     /// After `cause`: puts `old` back in force and in the place of `new`, and remembers that the image of `new` failed.
@@ -145,24 +141,62 @@ impl<'a> Running<'a> {
             self.become_new(new, old)
         };
         let back = back();
-        let failed = Quarantined {
-            digest: new.digest.clone(),
-            deployment: new.id,
-            cause: cause.clone(),
-            at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-        };
-        // The same image with other values may have been well before.
-        let noted = if new.digest == old.digest { Ok(()) } else { quarantine::add(self.root, self.lock, name, failed) };
+        let noted = quarantine(self.root, self.lock, old, new, &cause);
         back.and(noted)
             .and_then(|()| transaction::finish(self.root, self.lock, name))
             .and_then(|()| transaction::discard_staged(self.root, self.lock, name).map(drop))
             .map_err(needs_you)?;
-        let message = format!("updating {name} to deployment {} failed and was rolled back: {cause}", new.id);
-        Ok(Fault::new(Code::RolledBack, message).hint(format!(
-            "it runs deployment {} again; `journalctl -u {name}` tells more; a newer image or `--to` tries again",
-            old.id
-        )))
+        let again = match self.verdict.take() {
+            Some(verdict) => format!("deployment {} runs again: {verdict}", old.id),
+            None => format!("deployment {} is in force again", old.id),
+        };
+        let message = format!("updating {name} to deployment {} failed and was rolled back: {cause}; {again}", new.id);
+        Ok(Fault::new(Code::RolledBack, message)
+            .hint(format!("`journalctl -u {name}` tells more; a newer image or `--to` tries again")))
     }
+}
+
+/// One deployment in the place of another; the new one's files are placed already.
+pub struct Change<'a> {
+    pub running: &'a Running<'a>,
+    pub old: &'a Deployment,
+    pub new: &'a Deployment,
+}
+
+/// Lets what runs become the new deployments, one after the other, each when the one before it is well. The failure says at which one.
+pub fn become_all(changes: &[Change]) -> Result<(), (usize, anyhow::Error)> {
+    for (at, change) in changes.iter().enumerate() {
+        change.running.make_ready().map_err(|error| (at, error))?;
+    }
+    let Some((first, manager)) = changes.first().and_then(|one| Some((one, one.running.manager?))) else {
+        return Ok(());
+    };
+    manager.reload().map_err(|error| (0, error))?;
+    let restarting = changes.iter().enumerate().filter(|_| first.running.restart);
+    let mut restarted = restarting.map(|(at, one)| (at, one.running.restart(manager, one.old, one.new)));
+    let changed = restarted.try_for_each(|(at, done)| done.map_err(|error| (at, error)));
+    let mut lifted = false;
+    for (at, change) in changes.iter().enumerate() {
+        lifted |= start_limit::restore(change.running.name).map_err(|error| (at, error))?;
+    }
+    if lifted {
+        manager.reload().map_err(|error| (0, error))?;
+    }
+    changed
+}
+
+/// The digest is not tried again by itself. The same image with other values may have been well before.
+pub fn quarantine(root: &Folder, lock: &StoreLock, old: &Deployment, new: &Deployment, cause: &str) -> Result<()> {
+    if new.digest == old.digest {
+        return Ok(());
+    }
+    let failed = Quarantined {
+        digest: new.digest.clone(),
+        deployment: new.id,
+        cause: cause.to_owned(),
+        at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+    };
+    quarantine::add(root, lock, &new.name, failed)
 }
 
 fn is_up(manager: &Manager, unit: &str) -> Result<bool> {

@@ -15,7 +15,7 @@ use sysctr::{
 /// Puts an earlier deployment in force; the one in force stays on disk.
 pub fn run(context: &Context, args: &RollbackArgs) -> Result<()> {
     let name = &args.name;
-    let (root, lock) = context.begin("rollback")?;
+    let (root, lock) = context.begin_now("rollback")?;
     let (container, old) = state::installed(&root, name)?;
     recovery::refuse_pending(&container)?;
     let new = replace::earlier(&root, &old, args.to)?;
@@ -45,6 +45,9 @@ pub fn run(context: &Context, args: &RollbackArgs) -> Result<()> {
         serde_json::json!({"name": name, "changed": true, "from": old.id, "deployment": new.id, "digest": new.digest});
     context.output.result(&document, || match context.output.quiet {
         true => String::new(),
-        false => format!("rolled back {name} from deployment {} to {} ({})", old.id, new.id, new.image),
+        false => {
+            let verdict = running.verdict.take().map_or_else(String::new, |verdict| format!(": {verdict}"));
+            format!("rolled back {name} from deployment {} to {} ({}){verdict}", old.id, new.id, new.image)
+        }
     })
 }

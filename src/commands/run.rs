@@ -11,7 +11,7 @@ use super::{
 };
 use crate::cli::RunArgs;
 use sysctr::{
-    host::{ostree::Store, policy, runs, settings},
+    host::{id_ranges, ostree::Store, policy, runs, settings},
     model::{
         layout,
         request::{self, Requests},
@@ -45,8 +45,15 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
         Some(user) => Some(User::resolve(user, &account("etc/passwd")?, &account("etc/group")?)?),
         None => None,
     };
-    let wanted =
-        Wanted { name: &name, id: 1, source: &args.image, settings: &args.settings, before: None, runtime: None };
+    let wanted = Wanted {
+        name: &name,
+        id: 1,
+        source: &args.image,
+        settings: &args.settings,
+        before: None,
+        runtime: None,
+        range: id_ranges::another(&root)?,
+    };
     let mut candidate = Candidate::render(&store, image, &wanted)?;
     let wishes = exec::wishes(&args.program, &args.command);
     let rendered = &mut candidate.rendered;

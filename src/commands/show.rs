@@ -102,6 +102,10 @@ impl Shown<'_> {
             line("Version", version);
         }
         line("State", &format!("{}{}", row.state, if row.pending { " (an operation is pending)" } else { "" }));
+        if let Some(known) = row.health {
+            let judged = row.judged.as_ref().map_or_else(String::new, |words| format!(" ({words})"));
+            line("Health", &format!("{}{judged}", known.word()));
+        }
         line("Enabled", if row.enabled { "yes" } else { "no" });
         if let Some(runtime) = self.runtime {
             line("Runtime", runtime.as_str());

@@ -7,6 +7,7 @@ use crate::cli::UninstallArgs;
 use sysctr::{
     host::{
         dir::Folder,
+        health,
         lock::StoreLock,
         owned, recovery,
         state::{self, Container},
@@ -22,7 +23,7 @@ use sysctr::{
 
 /// Uninstalls all of them, or none where one of them is not installed.
 pub fn run(context: &Context, args: &UninstallArgs) -> Result<()> {
-    let (root, lock) = context.begin("uninstall")?;
+    let (root, lock) = context.begin_now("uninstall")?;
     let mut names = args.names.clone();
     names.sort();
     names.dedup();
@@ -73,6 +74,7 @@ pub fn remove(
     if let Some(manager) = manager {
         manager.reload()?;
         deployment.units.iter().for_each(|unit| manager.reset_failed(unit));
+        let _ = health::forget(&container.name);
     }
     let gone = || Fault::new(Code::NeedsYou, format!("{} is uninstalled", container.name)).hint("delete it by hand");
     purged.with_context(gone)

@@ -1,42 +1,37 @@
 //! `sysctr update NAME...`: the newest image of the same reference, or another one; kept only if the service is well with it.
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use std::cell::RefCell;
+
+use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
 use super::{
     Context,
-    candidate::{Candidate, Wanted},
-    image,
+    prepare::{Next, Prepared},
     replace::{self, Running},
+    together,
 };
 use crate::cli::UpdateArgs;
 use sysctr::{
     host::{
-        dir::Folder,
-        lock::StoreLock,
-        ostree::{Store, StoredImage},
-        policy, quarantine, recovery, settings, source, state,
-        systemd::Manager,
-        transaction, units,
+        dir::Folder, lock::StoreLock, ostree::Store, quarantine, settings, source, state, systemd::Manager, transaction,
     },
     model::{
         deployment::Deployment,
         digest::Digest,
         fault::{Code, Fault},
         name::ContainerName,
-        reference::ImageSource,
         retention,
         settings::Settings,
-        values::Values,
     },
 };
 
 /// What came of one container.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Outcome {
-    name: ContainerName,
-    result: Kind,
+pub struct Outcome {
+    pub name: ContainerName,
+    pub result: Kind,
     digest: Option<Digest>,
     deployment: Option<u32>,
     error: Option<String>,
@@ -44,7 +39,7 @@ struct Outcome {
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-enum Kind {
+pub enum Kind {
     Unchanged,
     /// With `--check`: there is something newer.
     Available,
@@ -56,29 +51,41 @@ enum Kind {
 }
 
 /// The parts of an update that all containers share.
-struct Updater<'a> {
-    context: &'a Context,
-    args: &'a UpdateArgs,
-    root: Folder,
-    settings: Settings,
+pub struct Updater<'a> {
+    pub context: &'a Context,
+    pub args: &'a UpdateArgs,
+    pub root: Folder,
+    pub settings: Settings,
+    /// Users' ranges of those that are prepared, which no record on disk tells yet.
+    pub ranges: RefCell<Vec<u32>>,
 }
 
-/// Updates each of them by itself; one that fails does not keep the others.
+impl<'a> Updater<'a> {
+    fn new(context: &'a Context, args: &'a UpdateArgs, root: Folder) -> Result<Updater<'a>> {
+        let settings = settings::load(&root)?;
+        Ok(Updater { context, args, root, settings, ranges: RefCell::default() })
+    }
+}
+
+/// Updates each of them by itself, where one that fails does not keep the others, or with `--together` all of them as one.
 pub fn run(context: &Context, args: &UpdateArgs) -> Result<()> {
     if args.check {
-        let updater = Updater { context, args, root: context.folder()?, settings: settings::load(&context.folder()?)? };
+        let updater = Updater::new(context, args, context.folder()?)?;
         return updater.each(|name| updater.check(name));
     }
-    let (root, lock) = context.begin("update")?;
-    let settings = settings::load(&root)?;
-    let updater = Updater { context, args, root, settings };
+    let (root, lock) = context.begin_now("update")?;
+    let updater = Updater::new(context, args, root)?;
     let store = Store::open_or_create(&lock)?;
     let manager = context.manager()?;
+    if args.together {
+        return together::run(&updater, &lock, &store, manager.as_ref());
+    }
     updater.each(|name| updater.update(name, &lock, &store, manager.as_ref()))
 }
 
 impl Updater<'_> {
-    fn each(&self, update: impl Fn(&ContainerName) -> Result<Outcome>) -> Result<()> {
+    /// Those that are to be updated; each is installed.
+    pub fn names(&self) -> Result<Vec<ContainerName>> {
         let mut names = self.args.names.clone();
         names.sort();
         names.dedup();
@@ -89,6 +96,11 @@ impl Updater<'_> {
         for name in &self.args.names {
             state::installed(&self.root, name)?;
         }
+        Ok(names)
+    }
+
+    fn each(&self, update: impl Fn(&ContainerName) -> Result<Outcome>) -> Result<()> {
+        let names = self.names()?;
         if let [name] = &names[..] {
             let outcome = update(name)?;
             return self.context.output.result(&[outcome], String::new);
@@ -126,13 +138,6 @@ impl Updater<'_> {
         bail!(Fault::new(code, message).hint("the warnings above say why"))
     }
 
-    fn source(&self, old: &Deployment) -> Result<ImageSource> {
-        match &self.args.to {
-            Some(source) => Ok(source.clone()),
-            None => old.image.parse().map_err(|error| anyhow!("the image of {}: {error}", old.name)),
-        }
-    }
-
     fn check(&self, name: &ContainerName) -> Result<Outcome> {
         let (_, old) = state::installed(&self.root, name)?;
         let source = self.source(&old)?;
@@ -157,38 +162,10 @@ impl Updater<'_> {
         store: &Store,
         manager: Option<&Manager>,
     ) -> Result<Outcome> {
-        let (container, old) = state::installed(&self.root, name)?;
-        recovery::refuse_pending(&container)?;
-        let source = self.source(&old)?;
-        policy::check(&self.context.root, &source)?;
-        let updating = || format!("updating {name}");
-        let image = image::pull(self.context, lock, store, &source, &self.settings).with_context(updating)?;
-        if image.digest != old.digest
-            && let Some(cause) = self.held(name, &image.digest)?
-        {
-            self.context.output.warn(format!(
-                "{name} stays as it is: {} failed before ({cause}); `--to {source}` tries it again",
-                short(&image.digest)
-            ));
-            return Ok(self.outcome(name, Kind::Held, &image.digest, old.id));
-        }
-        let Some(candidate) = self.candidate(&old, &source, image, store).with_context(updating)? else {
-            self.say(format!("{name} is up to date ({})", short(&old.digest)));
-            return Ok(self.outcome(name, Kind::Unchanged, &old.digest, old.id));
+        let Next { old, candidate } = match self.prepare(name, lock, store)? {
+            Prepared::Nothing(outcome) => return Ok(outcome),
+            Prepared::Ready(next) => *next,
         };
-        for value in &candidate.rendered.gone {
-            self.context.output.warn(format!("{name}: the new image does not ask for the value {value} any more"));
-        }
-        let new_files = candidate.rendered.files.iter().map(|(file, text)| (file.clone(), text.clone()));
-        let had = units::set_files(&self.root, name, old.id)?;
-        let new_files = new_files.filter(|(file, _)| !had.contains(file)).collect();
-        if let Some(file) = units::conflict(&self.root, name, &new_files)? {
-            bail!(
-                "updating {name}: the new image has a file for {}, which is there already and not sysctr's",
-                file.display()
-            );
-        }
-        candidate.accept(self.context, &self.root, &old.accepted, self.args.yes, "updating")?;
         let new = self.apply(&old, candidate, lock, store, manager)?;
         if let Err(error) = self.retire(&new, manager) {
             self.context.output.warn(format!("{name}: {error:#}"));
@@ -196,43 +173,18 @@ impl Updater<'_> {
         Ok(self.outcome(name, Kind::Updated, &new.digest, new.id))
     }
 
-    fn retire(&self, new: &Deployment, manager: Option<&Manager>) -> Result<()> {
+    /// Drops the deployments that are too many now.
+    pub fn retire(&self, new: &Deployment, manager: Option<&Manager>) -> Result<()> {
         let ids = state::deployment_ids(&self.root, &new.name)?;
         let surplus = retention::surplus(&ids, new.id, new.replaces, self.settings.update.keep());
         let surplus = replace::unneeded(&self.root, manager, &new.name, surplus)?;
         replace::retire(&self.root, &new.name, &surplus)
     }
 
-    /// The deployment to come; none where it would be the one in force.
-    fn candidate(
-        &self,
-        old: &Deployment,
-        source: &ImageSource,
-        image: StoredImage,
-        store: &Store,
-    ) -> Result<Option<Candidate>> {
-        let id = transaction::next_id(&self.root, &old.name)?;
-        let wanted = Wanted {
-            name: &old.name,
-            id,
-            source,
-            settings: &self.args.settings,
-            before: Some(old),
-            runtime: old.runtime.as_ref(),
-        };
-        let candidate = Candidate::render(store, image, &wanted)?;
-        let plain =
-            |values: &Values| values.iter().map(|(key, value)| (key.clone(), value.value.clone())).collect::<Vec<_>>();
-        let same = candidate.image.digest == old.digest
-            && candidate.reference == old.image
-            && plain(&candidate.rendered.values) == plain(&old.values);
-        Ok((!same).then_some(candidate))
-    }
-
     fn apply(
         &self,
         old: &Deployment,
-        candidate: Candidate,
+        candidate: super::candidate::Candidate,
         lock: &StoreLock,
         store: &Store,
         manager: Option<&Manager>,
@@ -265,34 +217,32 @@ impl Updater<'_> {
             }
             Err(error) => bail!(running.go_back(&journal, old, &new, error)?),
         }
-        let idle = match (running.is_up(), manager) {
-            (false, Some(_)) if self.args.no_restart => "; the next start is of that one",
-            (false, Some(_)) => "; it is not running",
-            _ => "",
-        };
-        self.say(format!("updated {name} to {} (deployment {}){idle}", short(&new.digest), new.id));
+        self.say(format!("updated {name} to {} (deployment {}){}", short(&new.digest), new.id, self.judged(&running)));
         Ok(new)
     }
 
-    /// Why the image is not tried by itself. Who names it wants it.
-    fn held(&self, name: &ContainerName, digest: &Digest) -> Result<Option<String>> {
-        if self.args.to.is_some() {
-            return Ok(None);
+    /// What the service was judged by, or why it was not.
+    pub fn judged(&self, running: &Running) -> String {
+        match (running.verdict.take(), running.manager) {
+            (Some(verdict), _) => format!(": {verdict}"),
+            (None, Some(_)) if self.args.no_restart => "; the next start is of that one".to_owned(),
+            (None, Some(_)) => "; it is not running".to_owned(),
+            (None, None) => String::new(),
         }
-        Ok(quarantine::of(&self.root, name, digest)?.map(|one| one.cause))
     }
 
-    fn say(&self, line: String) {
+    pub fn say(&self, line: String) {
         if !self.context.output.json {
             self.context.output.say(line);
         }
     }
 
-    fn outcome(&self, name: &ContainerName, result: Kind, digest: &Digest, deployment: u32) -> Outcome {
+    pub fn outcome(&self, name: &ContainerName, result: Kind, digest: &Digest, deployment: u32) -> Outcome {
         Outcome { name: name.clone(), result, digest: Some(digest.clone()), deployment: Some(deployment), error: None }
     }
 }
 
-fn short(digest: &Digest) -> String {
+/// As much of a digest as a person compares.
+pub fn short(digest: &Digest) -> String {
     digest.to_string().chars().take("sha256:".len() + 12).collect()
 }

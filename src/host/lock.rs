@@ -9,10 +9,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use chrono::{DateTime, Local};
 use rustix::fs::{FlockOperation, flock};
 
 use super::dir::Folder;
-use crate::model::layout;
+use crate::model::{
+    fault::{Code, Fault},
+    layout,
+};
 
 const POLL: Duration = Duration::from_millis(100);
 
@@ -26,7 +30,7 @@ pub fn state_dir(root: &Path) -> PathBuf {
 #[derive(Debug)]
 pub struct StoreLock {
     root: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl StoreLock {
@@ -34,7 +38,13 @@ impl StoreLock {
     pub fn acquire(root: &Path, verb: &str, patience: Duration) -> Result<StoreLock> {
         match StoreLock::wait(root, verb, patience)? {
             Ok(lock) => Ok(lock),
-            Err(holder) => bail!("{} is locked by {holder}", state_dir(root).display()),
+            Err(holder) => {
+                let message = format!("{} is locked by {holder}", state_dir(root).display());
+                bail!(Fault::new(Code::Failed, message).hint(match patience.as_secs() {
+                    0 => "nothing was changed; --wait waits until it is done".to_owned(),
+                    seconds => format!("nothing was changed; it was not done within {seconds} s"),
+                }))
+            }
         }
     }
 
@@ -56,7 +66,8 @@ impl StoreLock {
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
             .open(&path)
             .with_context(|| format!("opening {}", path.display()))?;
-        let deadline = Instant::now() + patience;
+        // none: as long as it takes
+        let deadline = Instant::now().checked_add(patience);
         let mut told = false;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -65,7 +76,7 @@ impl StoreLock {
                 Err(error) => return Err(error).with_context(|| format!("locking {}", path.display())),
             }
             let holder = holder(&mut file);
-            if Instant::now() >= deadline {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(Err(holder));
             }
             if !told {
@@ -77,12 +88,12 @@ impl StoreLock {
         let note = || -> std::io::Result<()> {
             file.set_len(0)?;
             file.rewind()?;
-            writeln!(&file, "{} {verb}", std::process::id())
+            writeln!(&file, "{} {verb} {}", std::process::id(), Local::now().timestamp())
         };
         // it only serves another's message: a full disk is no reason to refuse `remove` or `prune`
         let mut note = note;
         let _ = note();
-        Ok(Ok(StoreLock { root: root.to_owned(), _file: file }))
+        Ok(Ok(StoreLock { root: root.to_owned(), file }))
     }
 
     /// The root that it holds.
@@ -91,11 +102,25 @@ impl StoreLock {
     }
 }
 
+impl Drop for StoreLock {
+    fn drop(&mut self) {
+        // Only a killed one leaves its name behind.
+        let _ = self.file.set_len(0);
+    }
+}
+
+/// Who holds it, and since when, as far as it was noted.
 fn holder(file: &mut File) -> String {
     let mut text = String::new();
     let read = file.rewind().and_then(|()| file.take(256).read_to_string(&mut text));
-    match (read, text.trim().split_once(' ')) {
-        (Ok(_), Some((pid, verb))) => format!("`sysctr {}` (process {})", verb.escape_debug(), pid.escape_debug()),
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let since = words.get(2).and_then(|word| DateTime::from_timestamp(word.parse().ok()?, 0));
+    let since = since.map(|since| format!(", since {}", since.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S")));
+    match (read, &words[..]) {
+        (Ok(_), [pid, verb, ..]) => {
+            let (pid, verb) = (pid.escape_debug(), verb.escape_debug());
+            format!("`sysctr {verb}` (process {pid}{})", since.unwrap_or_default())
+        }
         _ => "another sysctr".to_owned(),
     }
 }
@@ -109,7 +134,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         let first = StoreLock::acquire(root.path(), "pull", Duration::ZERO).expect("free");
         let error = StoreLock::acquire(root.path(), "prune", Duration::ZERO).expect_err("held").to_string();
-        assert!(error.contains(&format!("`sysctr pull` (process {})", std::process::id())), "{error}");
+        assert!(error.contains(&format!("`sysctr pull` (process {}, since 2", std::process::id())), "{error}");
         let waiting = std::thread::spawn({
             let root = root.path().to_owned();
             move || StoreLock::acquire(&root, "prune", Duration::from_secs(20)).map(drop)
@@ -128,7 +153,7 @@ mod tests {
         let mut child = std::process::Command::new("flock").arg(&path).args(["sleep", "60"]).spawn().expect("flock(1)");
         std::thread::sleep(Duration::from_millis(300));
         let error = StoreLock::acquire(root.path(), "prune", Duration::ZERO).expect_err("held").to_string();
-        assert!(error.contains("sysctr install"), "{error}");
+        assert!(error.contains("`sysctr install` (process 1)"), "{error}");
         // flock(1) runs the command as its child, which holds the lock too
         let group = std::process::Command::new("pkill").args(["-KILL", "-P", &child.id().to_string()]).status();
         assert!(group.expect("pkill(1)").success());

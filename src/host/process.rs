@@ -26,6 +26,8 @@ pub struct Inside {
     pub pidfd: OwnedFd,
     /// From the root of the hierarchy.
     pub cgroup: String,
+    /// Its user and group, as the host numbers them.
+    pub user: (u32, u32),
 }
 
 /// The container's process of a service with this main process and control group. Where a launcher waits for the container, that is its
@@ -55,7 +57,13 @@ fn open(pid: u32, group: &str) -> Result<Inside> {
     let cgroup = text.lines().find_map(|line| line.strip_prefix("0::")).context("the host has no cgroup v2")?;
     let ours = cgroup == group || cgroup.strip_prefix(group).is_some_and(|below| below.starts_with('/'));
     ensure!(ours, "process {pid} is not in the control group {group} of its unit");
-    Ok(Inside { pidfd, cgroup: cgroup.to_owned() })
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let effective = |key: &str| {
+        let numbers = status.lines().find_map(|line| line.strip_prefix(key))?;
+        numbers.split_whitespace().nth(1)?.parse().ok()
+    };
+    let user = effective("Uid:").zip(effective("Gid:")).with_context(|| format!("whose is process {pid}?"))?;
+    Ok(Inside { pidfd, cgroup: cgroup.to_owned(), user })
 }
 
 /// What was read of a number was this process's if it lives still.

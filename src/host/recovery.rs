@@ -8,6 +8,7 @@
 //! update      any      back to `from`: nobody knows whether `to` is well; finished if it keeps its state in a newer format
 //! rollback    to       finished            rollback    from     undone
 //! ```
+//! Several updates that are one go back while `group.json` is there, and are finished when it is gone: [`super::group`].
 
 use std::collections::BTreeSet;
 
@@ -15,6 +16,7 @@ use anyhow::{Result, bail};
 
 use super::{
     dir::Folder,
+    group,
     lock::StoreLock,
     owned,
     state::{self, Container},
@@ -57,11 +59,15 @@ pub fn recover(root: &Folder, lock: &StoreLock) -> Result<Recovery> {
         names.extend(found.iter().filter_map(|name| name.parse::<ContainerName>().ok()));
     }
     let mut recovery = Recovery::default();
+    let group = group::is_open(root);
     for name in names {
-        match recover_one(root, lock, &name) {
+        match recover_one(root, lock, &name, &group) {
             Ok(done) => recovery.done.extend(done),
             Err(error) => recovery.failed.push((name, error)),
         }
+    }
+    if group.is_ok() {
+        group::end(root)?;
     }
     transaction::remove_empty_folders(root)?;
     Ok(recovery)
@@ -75,7 +81,12 @@ pub fn refuse_pending(container: &Container) -> Result<()> {
     Ok(())
 }
 
-fn recover_one(root: &Folder, lock: &StoreLock, name: &ContainerName) -> Result<Option<Recovered>> {
+fn recover_one(
+    root: &Folder,
+    lock: &StoreLock,
+    name: &ContainerName,
+    group: &Result<bool>,
+) -> Result<Option<Recovered>> {
     let Some(container) = state::container(root, name)? else {
         let left = root.open(&layout::settings(name))?.is_some() || root.open(&layout::container(name))?.is_some();
         remove_files(root, name)?;
@@ -85,6 +96,11 @@ fn recover_one(root: &Folder, lock: &StoreLock, name: &ContainerName) -> Result<
     let Some(journal) = &container.journal else {
         return Ok(transaction::discard_staged(root, lock, name)?.then(|| Recovered::Undone(name.clone())));
     };
+    let group = match group {
+        Err(error) if journal.group => bail!("{error:#}"),
+        group => group.as_ref().is_ok_and(|open| *open),
+    };
+    let winner = journal.winner(container.active, group);
     let done = match journal.operation {
         Operation::Install if container.active == journal.to => {
             roll_forward(root, name, journal)?;
@@ -105,7 +121,9 @@ fn recover_one(root: &Folder, lock: &StoreLock, name: &ContainerName) -> Result<
             return Ok(Some(Recovered::Undone(name.clone())));
         }
         // What ran may have brought its state into the new format already.
-        Operation::Update if container.active == journal.to && raises_epoch(root, name, journal) => {
+        Operation::Update
+            if winner == journal.to || container.active == journal.to && raises_epoch(root, name, journal) =>
+        {
             roll_forward(root, name, journal)?;
             Recovered::Finished(name.clone())
         }

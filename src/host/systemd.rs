@@ -25,6 +25,8 @@ const SERVICE: &str = "org.freedesktop.systemd1.Service";
 const STOP: &str = "StopUnit";
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 
+/// What is shown of what a program says of itself.
+const SAID: usize = 160;
 /// Longer than any start or stop that systemd itself lets run by default.
 const JOB_DEADLINE: Duration = Duration::from_secs(15 * 60);
 
@@ -140,9 +142,34 @@ impl Manager {
         Ok(self.property::<String>(unit, SERVICE, "Type")? == "oneshot")
     }
 
-    /// The units that do not run without this one.
+    /// Whether it is such a job, and nothing of it counts as running afterwards.
+    pub fn ends_by_itself(&self, unit: &str) -> Result<bool> {
+        Ok(self.is_oneshot(unit)? && !self.property::<bool>(unit, SERVICE, "RemainAfterExit")?)
+    }
+
+    /// How the last run of a service went wrong, in words, with what it last said of itself; none where it did not.
+    pub fn why(&self, unit: &str) -> Option<String> {
+        let result: String = self.property(unit, SERVICE, "Result").ok()?;
+        let status: i32 = self.property(unit, SERVICE, "ExecMainStatus").ok()?;
+        let text: String = self.property(unit, SERVICE, "StatusText").ok()?;
+        let how = match result.as_str() {
+            "success" => return None,
+            "exit-code" => format!("it ended with {status}"),
+            "signal" | "core-dump" => match nix::sys::signal::Signal::try_from(status) {
+                Ok(signal) => format!("{signal} ended it"),
+                Err(_) => format!("signal {status} ended it"),
+            },
+            "protocol" => "it ended before it was ready".to_owned(),
+            other => format!("{other}, as systemd says"),
+        };
+        let said: String = text.trim().chars().take(SAID).collect();
+        Some(if said.is_empty() { how } else { format!("{how}: {said}") })
+    }
+
+    /// The units that are stopped or restarted with this one.
     pub fn required_by(&self, unit: &str) -> Result<Vec<String>> {
-        let lists = ["RequiredBy", "BoundBy", "ConsistsOf"].map(|name| self.property::<Vec<String>>(unit, UNIT, name));
+        let inverse = ["RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf", "PropagatesStopTo"];
+        let lists = inverse.map(|name| self.property::<Vec<String>>(unit, UNIT, name));
         Ok(lists.into_iter().collect::<Result<Vec<_>>>()?.concat())
     }
 
@@ -193,7 +220,11 @@ impl Manager {
         })?;
         match result.as_str() {
             "done" | "skipped" => Ok(()),
-            "failed" => bail!("it failed; `systemctl status {unit}` and `journalctl -u {unit}` say why"),
+            // Another start soon takes this away.
+            "failed" => match self.why(unit) {
+                Some(why) => bail!("{why}; `journalctl -u {unit}` tells more"),
+                None => bail!("it failed; `systemctl status {unit}` and `journalctl -u {unit}` say why"),
+            },
             "dependency" => bail!("a unit that it requires failed; `systemctl status {unit}` says which"),
             "timeout" => bail!("it took longer than the unit allows"),
             other => bail!("systemd ended the job as {other:?}"),

@@ -100,8 +100,7 @@ impl<'a> Staged<'a> {
     /// Updates: puts the deployment in force in place of `from`. Until [`finish`], a power cut ends in the old state.
     pub fn replace(mut self, lock: &StoreLock, from: u32) -> Result<Journal> {
         self.armed = false;
-        let enable = units::is_enabled(self.root, &self.name, from)?;
-        let journal = Journal::new(Operation::Update, Some(from), Some(self.id), enable);
+        let journal = self.journal(from)?;
         if let Err(error) = put_in_force(self.root, &self.name, &journal) {
             // Not in force: what cannot be removed now, the next changing command removes.
             let _ = finish(self.root, lock, &self.name).and_then(|()| discard(self.root, &self.name, self.id));
@@ -115,6 +114,21 @@ impl<'a> Staged<'a> {
             back.with_context(|| half_done(&self.name))?;
         }
         placed.map(|()| journal)
+    }
+
+    pub(super) fn name(&self) -> &ContainerName {
+        &self.name
+    }
+
+    /// What there is to note before it takes the place of `from`.
+    pub(super) fn journal(&self, from: u32) -> Result<Journal> {
+        let enable = units::is_enabled(self.root, &self.name, from)?;
+        Ok(Journal::new(Operation::Update, Some(from), Some(self.id), enable))
+    }
+
+    /// Leaves it to a journal what becomes of it.
+    pub(super) fn disarm(mut self) {
+        self.armed = false;
     }
 }
 
@@ -167,13 +181,35 @@ pub fn commit_uninstall(root: &Folder, _lock: &StoreLock, container: &Container,
 
 /// The commit point: what the journal says is under way, and `active` names the new deployment.
 fn put_in_force(root: &Folder, name: &ContainerName, journal: &Journal) -> Result<()> {
+    write_journal(root, name, journal)?;
+    write_active(root, name, journal)
+}
+
+pub(super) fn write_journal(root: &Folder, name: &ContainerName, journal: &Journal) -> Result<()> {
     let settings = root.create(&layout::settings(name), 0o755)?;
-    settings.write(layout::JOURNAL, &deployment::to_text(journal)?, 0o600)?;
+    settings.write(layout::JOURNAL, &deployment::to_text(journal)?, 0o600)
+}
+
+pub(super) fn write_active(root: &Folder, name: &ContainerName, journal: &Journal) -> Result<()> {
     let Some(to) = journal.to else { return Ok(()) };
+    let settings = root.create(&layout::settings(name), 0o755)?;
     if controls::split_commit() {
-        return Ok(std::fs::write(settings.path().join(layout::ACTIVE), format!("{to}\n"))?);
+        return Ok(std::fs::write(
+            settings.path().join(layout::ACTIVE),
+            format!(
+                "{to}
+"
+            ),
+        )?);
     }
-    settings.write(layout::ACTIVE, &format!("{to}\n"), 0o644)
+    settings.write(
+        layout::ACTIVE,
+        &format!(
+            "{to}
+"
+        ),
+        0o644,
+    )
 }
 
 /// Ends an operation: nothing is left to do for it.

@@ -253,12 +253,16 @@ pub fn preset(root: &Folder, name: &ContainerName, enabled: Option<bool>) -> Res
     root.create(layout::PRESET_FOLDER, 0o755)?.write(layout::PRESET, &text, 0o644)
 }
 
-/// Lets systemd read the set before it is in force. It exits 0 for keys that it does not know, so any message that names one of our
-/// files refuses.
-pub fn verify(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
-    let Some(set) = root.open(&layout::unit_set(name, id))? else { return Ok(()) };
-    let units: Vec<String> = set.names()?.into_iter().filter(|file| layout::is_unit(file)).collect();
-    let paths = units.iter().map(|unit| set.path().join(unit));
+/// Lets systemd read sets before they are in force, all at once, since one may need another. It exits 0 for keys that it does not know,
+/// so any message that names one of our files refuses.
+pub fn verify(root: &Folder, sets: &[(&ContainerName, u32)]) -> Result<()> {
+    let (mut units, mut paths) = (Vec::new(), Vec::new());
+    for (name, id) in sets {
+        let Some(set) = root.open(&layout::unit_set(name, *id))? else { continue };
+        let files: Vec<String> = set.names()?.into_iter().filter(|file| layout::is_unit(file)).collect();
+        paths.extend(files.iter().map(|unit| set.path().join(unit)));
+        units.extend(files);
+    }
     let output = match Command::new("systemd-analyze")
         .args(["verify", "--man=no", "--recursive-errors=no"])
         .args(paths)

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{digest::Digest, name::ContainerName, other_runtime::RuntimePath, values::Values};
+use super::{digest::Digest, health::HealthTest, name::ContainerName, other_runtime::RuntimePath, values::Values};
 
 /// `deployment.json`: one numbered version of a container, written once.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,6 +46,15 @@ pub struct Deployment {
     /// The runtime that starts it, where it is not the bundled one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimePath>,
+    /// The first of the host's numbers for users of its own: the same over all updates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<u32>,
+    /// Its program says itself when it is ready.
+    #[serde(default)]
+    pub notify: bool,
+    /// How to tell that it works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthTest>,
 }
 
 impl Deployment {
@@ -81,13 +90,40 @@ pub struct Journal {
     pub enable: bool,
     /// Whether declared state goes too.
     pub purge: bool,
+    /// Whether it is part of an update of several containers as one: [`Group`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub group: bool,
 }
 
 impl Journal {
     /// An operation from one deployment to another.
     pub fn new(operation: Operation, from: Option<u32>, to: Option<u32>, enable: bool) -> Journal {
-        Journal { version: Journal::VERSION, operation, from, to, enable, purge: false }
+        Journal { version: Journal::VERSION, operation, from, to, enable, purge: false, group: false }
     }
+
+    /// The deployment that is in force when what was cut short is finished or undone; none where the container goes. `active` is what
+    /// the container's file says, `group` whether `group.json` is there.
+    pub fn winner(&self, active: Option<u32>, group: bool) -> Option<u32> {
+        match self.operation {
+            // Taken out of force it goes; not there yet it never was.
+            Operation::Install | Operation::Uninstall => active,
+            // Nobody knows whether it is well. Of a group it is known as soon as the record of the group is gone.
+            Operation::Update if self.group && !group && active == self.to => self.to,
+            Operation::Update => self.from,
+            Operation::Rollback if active == self.to => self.to,
+            Operation::Rollback => self.from,
+        }
+    }
+}
+
+/// `group.json`: containers that are updated as one. As long as it is there each of them goes back; its removal keeps the new ones.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Group {
+    /// Format of the record.
+    pub version: u32,
+    /// In the order in which they are restarted.
+    pub members: Vec<ContainerName>,
 }
 
 /// The operations that change what is installed.
@@ -141,6 +177,10 @@ impl Record for Journal {
     const VERSION: u32 = 1;
 }
 
+impl Record for Group {
+    const VERSION: u32 = 1;
+}
+
 impl Record for Quarantine {
     const VERSION: u32 = 1;
 }
@@ -163,4 +203,31 @@ pub fn parse<R: Record>(text: &str) -> Result<R> {
 /// The text of a record.
 pub fn to_text(record: &impl Record) -> Result<String> {
     Ok(serde_json::to_string_pretty(record).context("writing a record")? + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_ends_with_all_of_the_old_or_all_of_the_new() {
+        let alone = Journal::new(Operation::Update, Some(1), Some(2), true);
+        let member = Journal { group: true, ..alone.clone() };
+        for (journal, active, group, winner) in [
+            (&alone, Some(1), false, Some(1)),
+            (&alone, Some(2), false, Some(1)),
+            (&alone, Some(2), true, Some(1)),
+            // the group is written before its journals, and gone only when each is in force: the last line cannot come
+            (&member, Some(1), true, Some(1)),
+            (&member, Some(2), true, Some(1)),
+            (&member, Some(2), false, Some(2)),
+            (&member, Some(1), false, Some(1)),
+        ] {
+            assert_eq!(journal.winner(active, group), winner, "{active:?} in force, group {group}: {journal:?}");
+        }
+        let rollback = Journal::new(Operation::Rollback, Some(2), Some(1), true);
+        assert_eq!((rollback.winner(Some(2), false), rollback.winner(Some(1), false)), (Some(2), Some(1)));
+        let install = Journal::new(Operation::Install, None, Some(1), true);
+        assert_eq!((install.winner(None, false), install.winner(Some(1), false)), (None, Some(1)));
+    }
 }

@@ -4,6 +4,7 @@
 //! etc/sysctr/containers/NAME/active          number of the deployment in force; its rename is the commit point
 //! etc/sysctr/containers/NAME/N/              the rendered files of deployment N
 //! etc/sysctr/containers/NAME/journal.json    only while an operation is under way
+//! etc/sysctr/group.json                      only while several containers are updated as one; its removal is their commit point
 //! etc/systemd/system.attached/               units, from the set in force
 //! var/lib/sysctr/containers/NAME/deployments/N/   deployment.json config.json rootfs/
 //! var/lib/sysctr/run/ID/                     lock config.json rootfs/, while `sysctr run` runs
@@ -23,6 +24,8 @@ pub const LINKS: &str = "etc/systemd/system";
 pub const ACTIVE: &str = "active";
 /// The operation under way.
 pub const JOURNAL: &str = "journal.json";
+/// Below the root: what is updated as one.
+pub const GROUP: (&str, &str) = ("etc/sysctr", "group.json");
 /// In a deployment's folder, empty: it is not in force yet, or not any more, and what is left of it is thrown away.
 pub const STAGED: &str = "staged";
 /// In the container's own folder: the images that failed.

@@ -15,6 +15,8 @@ use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::health;
+
 /// The whole file. Keys that we do not know are refused: a mistyped one must not silently do nothing.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
@@ -36,7 +38,7 @@ pub struct Manifest {
     /// How the container differs from the defaults.
     pub container: Container,
     /// How to tell that it works.
-    pub health: Option<Health>,
+    pub health: Option<health::Section>,
     /// The host folders that it owns.
     pub state: State,
     /// Files for the host.
@@ -105,6 +107,8 @@ pub struct Container {
     pub tmpfs: Vec<String>,
     /// The program speaks sd_notify(3) itself.
     pub notify: bool,
+    /// Whether its users are the host's own.
+    pub userns: Users,
     /// With `false` the root file system may be written to, and forgets it at each stop.
     pub readonly: Option<bool>,
     /// Which system calls the program has: `default` (also where absent), `unconfined`, or a file of `/exports` with a profile.
@@ -119,6 +123,17 @@ pub enum Network {
     #[default]
     Host,
     Private,
+}
+
+/// Whose numbers the container's users have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Users {
+    /// The host's.
+    #[default]
+    Host,
+    /// A range of the host's that nobody else has, chosen at install.
+    Auto,
 }
 
 /// Capabilities by name, with or without `CAP_`.
@@ -141,19 +156,6 @@ pub struct Mount {
     /// As mount(8) names them; `rw` unless `ro`.
     #[serde(default)]
     pub options: Vec<String>,
-}
-
-/// How to tell that a service works. Read and checked already; acted upon with updates.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[allow(missing_docs)]
-pub struct Health {
-    pub exec: Option<Vec<String>>,
-    pub http: Option<String>,
-    pub tcp: Option<String>,
-    pub interval: Option<String>,
-    pub timeout: Option<String>,
-    pub retries: Option<u32>,
 }
 
 /// What the container keeps on the host.
@@ -205,6 +207,7 @@ impl Manifest {
     fn check(&self) -> Result<()> {
         let container = &self.container;
         ensure!(self.host_files.is_empty(), "hostFiles: not supported yet");
+        self.health.as_ref().map_or(Ok(()), health::Section::check)?;
         ensure!(container.args.as_ref().is_none_or(|args| !args.is_empty()), "container.args: empty");
         for (name, value) in &self.values {
             let good = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.is_empty();
@@ -220,8 +223,12 @@ impl Manifest {
             absolute(path).context("container.mounts")?;
         }
         for option in container.mounts.iter().flat_map(|mount| &mount.options) {
-            let known = ["ro", "rw", "noexec", "nofail"].contains(&option.as_str());
-            ensure!(known, "container.mounts: the option {option:?} is not one of ro, rw, noexec, nofail");
+            let known = ["ro", "rw", "noexec", "nofail", "idmap"].contains(&option.as_str());
+            ensure!(known, "container.mounts: the option {option:?} is not one of ro, rw, noexec, nofail, idmap");
+            ensure!(
+                option != "idmap" || container.userns == Users::Auto,
+                "container.mounts: the option \"idmap\" is for container.userns \"auto\""
+            );
         }
         for path in container.tmpfs.iter().chain(&container.devices).chain(&container.workdir) {
             absolute(path).context("container")?;

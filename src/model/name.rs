@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use super::instance::Instance;
+
 /// A container's name: also the stem of its unit, of its folders and of the host files that sysctr writes for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -51,6 +53,45 @@ impl FromStr for ContainerName {
     }
 }
 
+/// A container's service as `systemctl` names it: `NAME`, or `NAME@INSTANCE` of its template unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceName {
+    /// The container.
+    pub container: ContainerName,
+    instance: Option<Instance>,
+}
+
+impl ServiceName {
+    /// `NAME.service` or `NAME@INSTANCE.service`
+    pub fn unit(&self) -> String {
+        format!("{self}.service")
+    }
+
+    /// The template unit that an instance is made from: `NAME@.service`.
+    pub fn template_unit(&self) -> Option<String> {
+        self.instance.as_ref().map(|_| format!("{}@.service", self.container))
+    }
+}
+
+impl FromStr for ServiceName {
+    type Err = Box<dyn std::error::Error + Send + Sync>;
+
+    fn from_str(text: &str) -> Result<ServiceName, Self::Err> {
+        let (container, instance) = match text.split_once('@') {
+            None => (text, None),
+            Some((name, instance)) => (name, Some(instance.parse()?)),
+        };
+        Ok(ServiceName { container: container.parse()?, instance })
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.container)?;
+        self.instance.as_ref().map_or(Ok(()), |instance| write!(f, "@{instance}"))
+    }
+}
+
 impl TryFrom<String> for ContainerName {
     type Error = BadName;
 
@@ -82,6 +123,22 @@ mod tests {
         }
         for bad in ["", ".", "..", "-x", "_x", "A", "a/b", "a b", "a@b", "a\n", "é", &"x".repeat(65)] {
             assert!(bad.parse::<ContainerName>().is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_service_is_named_as_systemctl_names_it() {
+        for (text, unit, template) in [
+            ("etcd", "etcd.service", None),
+            ("etcd@a", "etcd@a.service", Some("etcd@.service")),
+            (r"etcd@0-::1:4715\x2d", r"etcd@0-::1:4715\x2d.service", Some("etcd@.service")),
+        ] {
+            let service: ServiceName = text.parse().expect(text);
+            assert_eq!((service.container.as_str(), service.unit().as_str()), ("etcd", unit));
+            assert_eq!((service.template_unit().as_deref(), service.to_string().as_str()), (template, text));
+        }
+        for bad in ["@a", "etcd@", "etcd@a/b", "etcd@a@b", "etcd@a b", "Etcd@a"] {
+            assert!(bad.parse::<ServiceName>().is_err(), "{bad:?} was taken");
         }
     }
 }

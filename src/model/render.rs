@@ -15,6 +15,7 @@ use super::{
     digest::Digest,
     directives::{self, Finding, Verdict},
     fault::{Code, Fault},
+    health::HealthTest,
     host_lines, layout,
     manifest::{Container, Manifest},
     name::ContainerName,
@@ -58,6 +59,8 @@ pub struct Inputs<'a> {
     pub before: Option<&'a Values>,
     /// What starts it in the bundled runtime's place.
     pub runtime: Option<&'a RuntimePath>,
+    /// The first number of a range of the host's for users of its own; none where none is free.
+    pub range: Option<u32>,
 }
 
 /// The files of a deployment, and what they ask of the host.
@@ -73,6 +76,8 @@ pub struct Rendered {
     pub state: Vec<OwnedFolder>,
     /// Format of the state.
     pub epoch: u32,
+    /// How to tell that it works.
+    pub health: Option<HealthTest>,
     pub requests: Requests,
 }
 
@@ -141,6 +146,7 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
                     .collect::<Result<_>>()?,
                 state: state.iter().map(|(folder, inside)| (folder.path.clone(), inside.clone())).collect(),
                 seccomp: filter.as_ref(),
+                range: inputs.range,
             })?
         }
     };
@@ -210,7 +216,10 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
         files.insert(layout::SYSUSERS.to_owned(), text);
     }
     let epoch = manifest.state.epoch;
-    Ok(Rendered { values, gone, spec, files, state, epoch, requests })
+    let fill_in = |key: &str, text: &str| template::render(Kind::Plain, key, text, &data, &raw);
+    let health = manifest.health.as_ref().map(|section| section.resolve(&fill_in)).transpose();
+    let health = health.context("/exports/manifest.json")?;
+    Ok(Rendered { values, gone, spec, files, state, epoch, health, requests })
 }
 
 impl Rendered {
@@ -297,6 +306,7 @@ fn data(inputs: &Inputs, manifest: &Manifest, values: &Values, filter: Option<&L
         "image_name": inputs.image,
         "image_id": inputs.digest.hex(),
         "seccomp": filter,
+        "range": inputs.range,
         "state_directory": "/var/lib",
         "run_directory": "/run",
         "conf_directory": "/etc",

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Hook, Hooks, IOPriorityClass, LinuxNamespaceType, LinuxSchedulerPolicy, Mount, Spec};
 
 use super::{
-    directives,
+    directives, id_range,
     name::ContainerName,
     seccomp,
     spec::{DEFAULT_CAPABILITIES, MASKED, NOFAIL, NOTIFY, READ_ONLY, SETUID},
@@ -80,13 +80,22 @@ pub fn of_spec(spec: &Spec, own: &[String], state: &[String]) -> Result<Requests
     let sets = process.and_then(|process| process.capabilities().as_ref());
     let held = sets.map(|sets| [sets.permitted(), sets.inheritable(), sets.ambient()]);
     let may_become_root = held.into_iter().flatten().flatten().flatten().any(|one| one.to_string().ends_with("SETUID"));
-    if (uid == 0 || may_become_root) && annotated(NOTIFY) {
+    // Nor is it where the container has users of its own: systemd believes no MAINPID from them.
+    if (uid == 0 || may_become_root) && annotated(NOTIFY) && !id_range::is_apart(spec) {
         requests.insert(
             "report readiness as root (it could name any process of the host as the service's main one)".to_owned(),
         );
     }
+    let map = id_range::map(spec);
+    if map.as_ref().is_some_and(id_range::has_hosts_root) {
+        requests.insert("map the host's root into its user namespace".to_owned());
+    }
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     for mount in mounts {
+        let numbers = mount.uid_mappings().iter().chain(mount.gid_mappings()).flatten().next().is_some();
+        if numbers {
+            bail!("mounts: {}: a map of its own is not supported", mount.destination().display());
+        }
         requests.extend(of_mount(mount, own)?);
     }
     refuse_nested_sources(mounts, own, state)?;
@@ -192,7 +201,7 @@ fn is_read_only(mount: &Mount) -> bool {
 
 /// What a bind mount may say, and what a file system of the kernel's own; nothing else is understood by both readers of the file.
 const BIND_OPTIONS: &str = "bind rbind ro rw rro nosuid rnosuid nodev rnodev noexec rnoexec private rprivate slave rslave \
-    noatime relatime nodiratime nofail";
+    noatime relatime nodiratime nofail idmap ridmap";
 const KERNEL_OPTIONS: &str = "nosuid nodev noexec ro rw relatime";
 
 fn of_mount(mount: &Mount, own: &[String]) -> Result<Option<String>> {

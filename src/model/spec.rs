@@ -11,7 +11,8 @@ use oci_spec::{
 use serde_json::{Value as Json, json};
 
 use super::{
-    manifest::{Container, Network},
+    id_range,
+    manifest::{Container, Network, Users},
     name::ContainerName,
     request,
     user::User,
@@ -91,6 +92,8 @@ pub struct Inputs<'a> {
     pub state: Vec<(String, String)>,
     /// The filter of system calls.
     pub seccomp: Option<&'a LinuxSeccomp>,
+    /// The first number of a range of the host's for its users, where it asks for users of its own.
+    pub range: Option<u32>,
 }
 
 /// Makes the configuration.
@@ -128,13 +131,20 @@ pub fn generate(inputs: &Inputs) -> Result<Spec> {
         },
         "mounts": mounts(inputs),
         "linux": {
-            "namespaces": namespaces.iter().map(|kind| json!({ "type": kind })).collect::<Vec<_>>(),
             "devices": [],
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
         },
         "annotations": { NAME: inputs.name.as_str(), NOTIFY: container.notify.to_string() },
     });
+    if container.userns == Users::Auto {
+        let first = inputs.range.context("container.userns: no range of the host's user numbers is free")?;
+        let map = json!([{ "containerID": 0, "hostID": first, "size": id_range::WIDTH }]);
+        spec["linux"]["uidMappings"] = map.clone();
+        spec["linux"]["gidMappings"] = map;
+        namespaces.push("user");
+    }
+    spec["linux"]["namespaces"] = namespaces.iter().map(|kind| json!({ "type": kind })).collect();
     if let Some(filter) = inputs.seccomp {
         spec["linux"]["seccomp"] = serde_json::to_value(filter).context("writing linux.seccomp")?;
     }
@@ -172,6 +182,11 @@ fn capabilities(container: &Container, uid: u32) -> Result<Json> {
         0 => json!({ "bounding": set, "effective": set, "permitted": set, "inheritable": [], "ambient": [] }),
         _ => json!({ "bounding": set, "effective": add, "permitted": add, "inheritable": add, "ambient": add }),
     })
+}
+
+/// Whether the program says itself when it is ready.
+pub fn notifies(spec: &Spec) -> bool {
+    spec.annotations().as_ref().and_then(|all| all.get(NOTIFY)).is_some_and(|given| given == "true")
 }
 
 /// All that the container can ever hold.
@@ -230,12 +245,15 @@ fn mounts(inputs: &Inputs) -> Vec<Json> {
     }
     mounts.extend(inputs.container.tmpfs.iter().map(|path| tmpfs(path, "mode=1777")));
     mounts.extend(inputs.container.devices.iter().map(|path| bind(path, path, &["nosuid", "noexec"])));
-    mounts.extend(inputs.state.iter().map(|(host, inside)| bind(host, inside, &["rw", "rnosuid", "rnodev"])));
+    // On disk its owners are plain numbers: the range may be another one on another host.
+    let mapped = (inputs.container.userns == Users::Auto).then_some("ridmap");
+    let state: Vec<&str> = ["rw", "rnosuid", "rnodev"].into_iter().chain(mapped).collect();
+    mounts.extend(inputs.state.iter().map(|(host, inside)| bind(host, inside, &state)));
     mounts.extend(inputs.container.mounts.iter().map(|given| {
         let read_only = given.options.iter().rev().find(|option| matches!(option.as_str(), "ro" | "rw"));
         // What is mounted below it on the host comes along, and is as read-only as it is.
         let below = (read_only.map(String::as_str) == Some("ro")).then_some("rro");
-        let given_options = given.options.iter().map(String::as_str);
+        let given_options = given.options.iter().map(|option| if option == "idmap" { "ridmap" } else { option });
         let options: Vec<&str> = ["rnosuid", "rnodev"].into_iter().chain(given_options).chain(below).collect();
         bind(&given.source, &given.target, &options)
     }));
@@ -306,6 +324,7 @@ mod tests {
             env: manifest.container.env.clone(),
             state: vec![("/var/lib/a".into(), "/var/lib/a".into())],
             seccomp: None,
+            range: Some(1_000_000),
         })
     }
 
@@ -321,6 +340,23 @@ mod tests {
         assert_eq!(process.cwd().to_string_lossy(), "/srv");
         assert_eq!(process.no_new_privileges(), Some(true));
         assert_eq!(spec.root().as_ref().and_then(|root| root.readonly()), Some(true));
+    }
+
+    #[test]
+    fn users_of_its_own_are_mapped_and_state_is_shown_as_theirs() {
+        let manifest = r#"{"version": "2.0", "container": {"userns": "auto",
+            "mounts": [{"source": "/srv", "target": "/srv"}, {"source": "/opt", "target": "/opt", "options": ["idmap"]}]}}"#;
+        let spec = serde_json::to_value(spec(IMAGE, manifest, 0).expect("a spec")).expect("json");
+        let map = json!([{"containerID": 0, "hostID": 1_000_000, "size": 65_536}]);
+        assert_eq!((&spec["linux"]["uidMappings"], &spec["linux"]["gidMappings"]), (&map, &map));
+        assert!(spec["linux"]["namespaces"].as_array().expect("a list").contains(&json!({"type": "user"})));
+        let mapped = |place: &str| {
+            let mounts = spec["mounts"].as_array().expect("a list");
+            let mount = mounts.iter().find(|mount| mount["destination"] == place).expect(place);
+            mount["options"].as_array().expect("a list").contains(&json!("ridmap"))
+        };
+        let shown = ["/var/lib/a", "/opt", "/srv", "/etc/hosts"].map(mapped);
+        assert_eq!(shown, [true, true, false, false]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The settings of a container: what the image asks for, joined with what the admin gives.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -145,7 +145,7 @@ impl ValueSpec {
             ValueKind::Enum => self.choices.iter().any(|choice| choice == text).then(string),
             ValueKind::Url => is_url(text).then(string),
             ValueKind::Path => super::manifest::absolute(text).is_ok().then(string),
-            ValueKind::Duration => is_duration(text).then(string),
+            ValueKind::Duration => duration(text).map(|_| string()),
         };
         parsed.ok_or_else(|| match self.kind {
             ValueKind::Integer => "a whole number".to_owned(),
@@ -166,11 +166,22 @@ fn is_url(text: &str) -> bool {
     letters && !scheme.is_empty() && !rest.is_empty() && !text.contains(char::is_whitespace)
 }
 
-/// A number with a unit of systemd.time(7).
-fn is_duration(text: &str) -> bool {
+/// A number with a unit of systemd.time(7); without one it is seconds.
+pub fn duration(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = &text[digits.len()..];
-    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) && ["", "ms", "s", "min", "h", "d"].contains(&unit)
+    if !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs);
+    match &text[digits.len()..] {
+        "ms" => Some(Duration::from_millis(number)),
+        "" | "s" => seconds(1),
+        "min" => seconds(60),
+        "h" => seconds(60 * 60),
+        "d" => seconds(24 * 60 * 60),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ impl Bundle<'_> {
         if !self.passed.directories.is_empty() {
             let given = spec.mounts().as_deref().unwrap_or_default();
             let image = File::open(dir.join(path)).context("opening the root file system")?;
-            config["mounts"] = json!(self.passed.directories.among(given, &image).map_err(|(_, error)| error)?);
+            config["mounts"] = json!(self.passed.directories.among(given, &image, false).map_err(|(_, error)| error)?);
         }
         let mut mounts = self.mounts(config["mounts"].take());
         let notify = self.passed.notify_socket.as_ref().filter(|_| self.deployment.annotated(NOTIFY));

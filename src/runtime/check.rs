@@ -3,11 +3,12 @@
 
 use std::path::{Component, Path};
 
-use anyhow::{Result, bail, ensure};
-use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, LinuxSeccompAction, Mount, Process, Spec};
+use anyhow::{Context, Result, bail, ensure};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Mount, Process, Spec, User};
 use serde_json::Value;
 
-use super::{hooks, schedule, sysctl};
+use super::{hooks, schedule, seccomp, sysctl, users};
+use crate::model::idmap::IdMap;
 
 /// Refuses a spec that this runtime cannot carry out whole, naming the field.
 ///
@@ -28,10 +29,25 @@ pub fn supported(spec: &Spec) -> Result<()> {
     let Some(process) = spec.process() else { bail!("process is missing") };
     check_process(process)?;
     schedule::check(process.scheduler().as_ref(), process.io_priority().as_ref(), linux.personality().as_ref())?;
+    let users = IdMap::of(linux)?;
+    if let Some(users) = &users {
+        check_user(process.user(), users)?;
+        let propagation = linux.rootfs_propagation().as_deref().unwrap_or_default();
+        ensure!(
+            !propagation.ends_with("shared"),
+            "linux.rootfsPropagation {propagation:?} is not supported with a user namespace"
+        );
+    }
     for mount in spec.mounts().iter().flatten() {
         check_inside(mount.destination(), "mount destination")?;
-        refuse(mount.uid_mappings(), "mounts.uidMappings", "there is no user namespace")?;
-        refuse(mount.gid_mappings(), "mounts.gidMappings", "there is no user namespace")?;
+        if let Some(map) = users::own_map(mount) {
+            map.check("mounts").with_context(|| format!("the mount {}", mount.destination().display()))?;
+        }
+        ensure!(
+            users.is_none() || !is_shared(mount),
+            "the mount {} is shared, which its user namespace does not allow",
+            mount.destination().display()
+        );
         let shared = spec.mounts().iter().flatten().filter(|other| is_shared(other)).map(|other| other.destination());
         if let Some(above) = shared.into_iter().find(|above| below(mount.destination(), above)) {
             bail!(
@@ -53,15 +69,13 @@ fn check_linux(linux: &Linux) -> Result<()> {
     for (index, one) in namespaces.iter().enumerate() {
         let kind = one.typ();
         ensure!(namespaces[..index].iter().all(|other| other.typ() != kind), "namespace {kind} is there twice");
-        ensure!(kind != LinuxNamespaceType::User, "user namespaces are not supported yet");
+        ensure!(kind != LinuxNamespaceType::User || one.path().is_none(), "joining a user namespace is not supported");
         ensure!(
             kind != LinuxNamespaceType::Mount || one.path().is_none(),
             "joining a mount namespace is not supported"
         );
     }
     ensure!(namespace(linux, LinuxNamespaceType::Mount), "linux.namespaces must have a mount namespace");
-    refuse(linux.uid_mappings(), "linux.uidMappings", "there is no user namespace")?;
-    refuse(linux.gid_mappings(), "linux.gidMappings", "there is no user namespace")?;
     refuse(linux.net_devices(), "linux.netDevices", "a device of the host's would be gone from it after the stop")?;
     refuse(linux.intel_rdt(), "linux.intelRdt", "it is a group of resctrl, which would have to be made and removed")?;
     refuse(linux.memory_policy(), "linux.memoryPolicy", "use NUMAPolicy= and NUMAMask= in the unit")?;
@@ -70,10 +84,7 @@ fn check_linux(linux: &Linux) -> Result<()> {
         check_resources(resources)?;
     }
     if let Some(seccomp) = linux.seccomp() {
-        ensure!(seccomp.listener_path().is_none(), "linux.seccomp.listenerPath is not supported");
-        let notifies = |action| action == LinuxSeccompAction::ScmpActNotify;
-        let any = seccomp.syscalls().iter().flatten().any(|rule| notifies(rule.action()));
-        ensure!(!any && !notifies(seccomp.default_action()), "the seccomp action SCMP_ACT_NOTIFY is not supported");
+        seccomp::check(seccomp)?;
     }
     for (key, value) in linux.sysctl().iter().flatten() {
         sysctl::check(linux, key, value)?;
@@ -102,6 +113,16 @@ fn check_process(process: &Process) -> Result<()> {
         let twice = limits[..index].iter().any(|other| other.typ() == one.typ());
         ensure!(!twice, "process.rlimits has {} twice", one.typ());
         ensure!(one.soft() <= one.hard(), "process.rlimits: the soft limit {} is above the hard one", one.typ());
+    }
+    Ok(())
+}
+
+/// Nobody could become a user that the namespace does not have.
+fn check_user(user: &User, users: &IdMap) -> Result<()> {
+    let uid = user.uid();
+    ensure!(users.user(uid).is_some(), "process.user.uid {uid} is not in linux.uidMappings");
+    for gid in [user.gid()].into_iter().chain(user.additional_gids().iter().flatten().copied()) {
+        ensure!(users.group(gid).is_some(), "process.user: group {gid} is not in linux.gidMappings");
     }
     Ok(())
 }
@@ -253,8 +274,18 @@ mod tests {
             ("/linux", "intelRdt", json!({"closID": "x"}), "resctrl"),
             ("/linux", "netDevices", json!({"eth1": {"name": "eth0"}}), "netDevices"),
             ("/linux", "namespaces", json!([{"type": "pid"}]), "mount namespace"),
-            ("/linux", "namespaces", json!([{"type": "mount"}, {"type": "user"}]), "user"),
+            ("/linux", "namespaces", json!([{"type": "mount"}, {"type": "user"}]), "linux.uidMappings"),
+            ("/linux", "namespaces", json!([{"type": "mount"}, {"type": "user", "path": "/x"}]), "joining a user"),
+            ("/linux", "uidMappings", json!([{"containerID": 0, "hostID": 9, "size": 1}]), "needs a user namespace"),
             ("/linux", "resources", json!({"pids": {"limit": 5}}), "resources.pids"),
+            ("/linux", "seccomp", json!({"defaultAction": "SCMP_ACT_NOTIFY"}), "SCMP_ACT_NOTIFY"),
+            ("/linux", "seccomp", json!({"defaultAction": "SCMP_ACT_ERRNO"}), "refuses execve"),
+            (
+                "/linux",
+                "seccomp",
+                json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["execve"], "action": "SCMP_ACT_KILL"}]}),
+                "refuses execve",
+            ),
             ("/linux", "sysctl", json!({"kernel.panic": "1"}), "host's"),
             ("/linux", "sysctl", json!({"net.ipv4.ip_forward": "1"}), "net namespace"),
             ("/linux", "sysctl", json!({"net/../../kernel/panic": "1"}), "sysctl"),

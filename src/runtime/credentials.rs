@@ -13,6 +13,7 @@ use super::mounts::{self, Detached};
 use super::options::MASK;
 use super::rootfs::{self, RootFs};
 use super::sys;
+use super::users::{self, Users};
 
 /// Credentials as a mount that hangs nowhere yet.
 #[derive(Debug)]
@@ -23,9 +24,11 @@ pub struct Credentials {
 
 impl Credentials {
     /// Those below `path` on the host. systemd gives them to the unit's user alone, which is root here: a program that runs
-    /// as another user gets a copy of its own, in memory that is never swapped out.
-    pub fn of_host(path: &Path, user: &User) -> Result<Self> {
-        let mount = if user.uid() == 0 { mounts::of_host(path)? } else { copy(path, user)? };
+    /// as another user, or as another root, gets a copy of its own, in memory that is never swapped out.
+    pub fn of_host(path: &Path, user: &User, users: Option<&Users>) -> Result<Self> {
+        let plain = user.uid() == 0 && users.is_none();
+        let mount =
+            if plain { mounts::of_host(path)? } else { copy(path, users::owner(users, (user.uid(), user.gid()))?)? };
         sys::mount_setattr(&mount, MASK, true)?;
         Ok(Self { path: path.to_owned(), mount })
     }
@@ -55,9 +58,9 @@ impl Credentials {
     }
 }
 
-fn copy(path: &Path, user: &User) -> Result<OwnedFd> {
+fn copy(path: &Path, (uid, gid): (u32, u32)) -> Result<OwnedFd> {
     let mount = mounts::fresh("ramfs", "ramfs", &["mode=700".into()])?;
-    let (uid, gid) = (Some(Uid::from_raw(user.uid())), Some(Gid::from_raw(user.gid())));
+    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
     let own = |name: &str, mode| -> Result<()> {
         chmodat(&mount, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
         Ok(chownat(&mount, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)

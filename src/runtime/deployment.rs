@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use oci_spec::runtime::Spec;
 
 use super::{check, lenient};
+use crate::model::instance::Instance;
 
 /// A deployment whose config.json this runtime can carry out whole.
 #[derive(Debug)]
@@ -44,14 +45,8 @@ pub fn name_of(dir: &Path, instance: Option<&str>) -> Result<String> {
     let name = name.unwrap_or_else(|| dir.display().to_string());
     match instance {
         None => Ok(name),
-        Some(instance) if is_instance(instance) => Ok(format!("{name}@{instance}")),
-        Some(instance) => bail!("invalid instance {instance:?}: use letters, digits, ':', '-', '_', '.' and '\\'"),
+        Some(instance) => Ok(format!("{name}@{}", instance.parse::<Instance>()?)),
     }
-}
-
-/// The letters that systemd allows in an instance, see systemd.unit(5).
-fn is_instance(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":-_.\\".contains(&byte))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::mounts;
 use super::options::DEVICE;
 use super::rootfs::RootFs;
 use super::sys;
+use super::users::{self, Users};
 
 /// A device file.
 #[derive(Debug, Clone)]
@@ -44,7 +45,7 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// Fills /dev where it is a new file system of the container's own; a /dev of the host's stays as it is.
-pub fn fill(root: &RootFs, extra: &[LinuxDevice]) -> Result<()> {
+pub fn fill(root: &RootFs, extra: &[LinuxDevice], users: Option<&Users>) -> Result<()> {
     let dev = root.open(Path::new("/dev"), OFlags::DIRECTORY).context("opening /dev")?;
     if root.is_ours(&dev)? {
         for (path, major, minor) in DEFAULT {
@@ -55,7 +56,7 @@ pub fn fill(root: &RootFs, extra: &[LinuxDevice]) -> Result<()> {
                 continue;
             }
             let device = Device { path, kind: FileType::CharacterDevice, number, mode: 0o666, owner: (0, 0) };
-            make(root, &device).with_context(|| format!("making {}", path.display()))?;
+            make(root, &device, users).with_context(|| format!("making {}", path.display()))?;
         }
         for (name, target) in LINKS {
             match symlinkat(target, &dev, name) {
@@ -66,7 +67,7 @@ pub fn fill(root: &RootFs, extra: &[LinuxDevice]) -> Result<()> {
     }
     for device in extra {
         let path = device.path();
-        let made = wanted(device).and_then(|device| make(root, &device));
+        let made = wanted(device).and_then(|device| make(root, &device, users));
         made.with_context(|| format!("making the device {}", path.display()))?;
     }
     Ok(())
@@ -90,7 +91,7 @@ fn wanted(device: &LinuxDevice) -> Result<Device<'_>> {
     })
 }
 
-fn make(root: &RootFs, device: &Device) -> Result<()> {
+fn make(root: &RootFs, device: &Device, users: Option<&Users>) -> Result<()> {
     match root.open(device.path, OFlags::NOFOLLOW) {
         // The host's own, below a /dev that was bound: it will do where it is the same.
         Ok(there) => return ensure_same(&there, device),
@@ -107,7 +108,7 @@ fn make(root: &RootFs, device: &Device) -> Result<()> {
     match mknodat(&parent, name, device.kind, Mode::from_raw_mode(device.mode), device.number) {
         Ok(()) => {
             chmodat(&parent, name, Mode::from_raw_mode(device.mode), AtFlags::empty())?;
-            let (uid, gid) = device.owner;
+            let (uid, gid) = users::owner(users, device.owner)?;
             Ok(chownat(&parent, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)?)
         }
         // Not allowed to make one (no CAP_MKNOD, a device policy of the unit's): the host's own then.

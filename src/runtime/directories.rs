@@ -83,8 +83,9 @@ impl Directories {
     }
 
     /// The mounts of config.json, and among them these folders: one takes the place of a mount of config.json at the same
-    /// path, and lies below those that go into it. `image` is the root file system. The exit code stands beside an error.
-    pub fn among(&self, wanted: &[Mount], image: impl AsFd) -> Result<Vec<Mount>, (u8, anyhow::Error)> {
+    /// path, and lies below those that go into it. `image` is the root file system; with `mapped` they belong to the container's own
+    /// users. The exit code stands beside an error.
+    pub fn among(&self, wanted: &[Mount], image: impl AsFd, mapped: bool) -> Result<Vec<Mount>, (u8, anyhow::Error)> {
         let mut all = wanted.to_vec();
         for (kind, path) in self.paths() {
             if all.iter().any(|mount| shows(mount, &path)) {
@@ -95,7 +96,7 @@ impl Directories {
             }
             all.retain(|mount| *mount.destination() != path);
             let at = all.iter().position(|mount| mount.destination().starts_with(&path)).unwrap_or(all.len());
-            all.insert(at, bind(path));
+            all.insert(at, bind(path, mapped));
         }
         Ok(all)
     }
@@ -109,8 +110,9 @@ fn no_place(kind: &Kind, path: &Path) -> anyhow::Error {
     )
 }
 
-fn bind(path: PathBuf) -> Mount {
-    let options = ["rbind", "rw", "rnosuid", "rnodev"].map(str::to_owned).to_vec();
+fn bind(path: PathBuf, mapped: bool) -> Mount {
+    let options = ["rbind", "rw", "rnosuid", "rnodev"].into_iter().chain(mapped.then_some("ridmap"));
+    let options = options.map(str::to_owned).collect();
     let mut mount = Mount::default();
     mount.set_destination(path.clone()).set_typ(Some("bind".into()));
     mount.set_source(Some(path)).set_options(Some(options));
@@ -154,7 +156,7 @@ mod tests {
     }
 
     fn mount(kind: &str, source: &str, destination: &str) -> Mount {
-        let mut mount = bind(source.into());
+        let mut mount = bind(source.into(), false);
         mount.set_typ(Some(kind.into())).set_destination(destination.into());
         if kind != "bind" {
             mount.set_options(None);
@@ -166,7 +168,7 @@ mod tests {
         let image = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(image.path().join("var/lib/a")).unwrap();
         let image = std::fs::File::open(image.path()).unwrap();
-        let all = all.among(wanted, image).map_err(|(code, error)| format!("{code} {error}")).unwrap();
+        let all = all.among(wanted, image, false).map_err(|(code, error)| format!("{code} {error}")).unwrap();
         all.iter()
             .map(|mount| format!("{} {}", mount.typ().as_deref().unwrap(), mount.destination().display()))
             .collect()
@@ -194,7 +196,7 @@ mod tests {
     fn one_that_has_no_place_names_the_way_out() {
         let image = tempfile::tempdir().unwrap();
         let image = std::fs::File::open(image.path()).unwrap();
-        let (code, error) = of(&[("LOGS_DIRECTORY", "/var/log/other")]).among(&[], image).unwrap_err();
+        let (code, error) = of(&[("LOGS_DIRECTORY", "/var/log/other")]).among(&[], image, false).unwrap_err();
         assert_eq!(code, 240);
         assert!(error.to_string().starts_with("LogsDirectory=: the image has no folder /var/log/other"), "{error}");
     }

@@ -154,9 +154,11 @@ impl Joining {
         self.wishes.apply(&mut process, user.as_ref())?;
         self.place_streams(process.user().uid())?;
         process::enter_folder(process.cwd())?;
-        schedule::apply(process.scheduler().as_ref(), process.io_priority().as_ref(), linux.personality().as_ref())?;
+        schedule::apply(0, process.scheduler().as_ref(), process.io_priority().as_ref())?;
+        schedule::personality(linux.personality().as_ref())?;
         labels.apply()?;
-        let capable = Capable::of(process.capabilities().as_ref())?.within(self.running.bounding);
+        let capable =
+            Capable::of(process.capabilities().as_ref(), &process::bounding()?)?.within(self.running.bounding);
         capable.bound()?;
         let sealed = process.no_new_privileges() == Some(true) || self.running.no_new_privileges;
         if sealed {

@@ -144,12 +144,12 @@ impl Foreign {
         let path = spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path());
         let user = spec.process().as_ref().map(|process| process.user().clone()).unwrap_or_default();
         let credentials = match &passed.credentials {
-            Some(path) => Some(Credentials::of_host(path, &user).context("taking the unit's credentials")?),
+            Some(path) => Some(Credentials::of_host(path, &user, None).context("taking the unit's credentials")?),
             None => None,
         };
         unshare(CloneFlags::CLONE_NEWNS).context("making a mount namespace")?;
         rootfs::cut_off()?;
-        let own = RootFs::detached(&deployment.dir, path, deployment.annotated(SETUID))?;
+        let own = RootFs::detached(&deployment.dir, path, deployment.annotated(SETUID), None)?;
         RootFs::attached(own, &deployment.dir, path)?;
         let Some(credentials) = credentials else { return Ok(None) };
         let place = self.folder.join("credentials");
@@ -159,7 +159,7 @@ impl Foreign {
     }
 
     fn hand_over(&self, init: &Init, manager: &Manager, speaks_itself: bool) -> Result<()> {
-        manager.main_pid(init.pid)?;
+        manager.main_pid(init.pid)?.wait().context("waiting until systemd knows the main process")?;
         self.start(init)?;
         if !speaks_itself {
             manager.ready()?;

@@ -1,7 +1,7 @@
 //! Telling systemd: sd_notify(3) messages, and the barrier that says they were read.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -28,10 +28,10 @@ impl Manager {
         std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()).map(|_| Self(()))
     }
 
-    /// Names the unit's main process, and returns once systemd has read it: only then does it watch that process.
-    pub fn main_pid(&self, pid: i32) -> Result<()> {
+    /// Names the unit's main process. Once systemd has come to the barrier it watches that process, and not before.
+    pub fn main_pid(&self, pid: i32) -> Result<Barrier> {
         send(&[NotifyState::Other(format!("MAINPID={pid}"))]).context("naming the main process to systemd")?;
-        self.barrier().context("waiting until systemd knows the main process")
+        Barrier::after_what_was_sent()
     }
 
     /// Says that the service is up.
@@ -46,12 +46,27 @@ impl Manager {
 
     /// Returns once systemd has read all that was sent before. A sender that ends earlier cannot be told to belong to the unit.
     pub fn barrier(&self) -> Result<()> {
+        Barrier::after_what_was_sent()?.wait()
+    }
+}
+
+/// A place in the row of messages that systemd comes to some time.
+#[derive(Debug)]
+#[must_use]
+pub struct Barrier(OwnedFd);
+
+impl Barrier {
+    fn after_what_was_sent() -> Result<Self> {
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
         ensure!(notify_with_fds(false, &[NotifyState::Other("BARRIER=1".into())], &[theirs.as_raw_fd()])?, "no socket");
-        drop(theirs);
+        Ok(Self(ours))
+    }
+
+    /// Returns once systemd has read all that was sent before.
+    pub fn wait(self) -> Result<()> {
         let deadline = Timespec { tv_sec: BARRIER_DEADLINE.as_secs() as _, tv_nsec: 0 };
         let read = loop {
-            match poll(&mut [PollFd::new(&ours, PollFlags::empty())], Some(&deadline)) {
+            match poll(&mut [PollFd::new(&self.0, PollFlags::empty())], Some(&deadline)) {
                 Err(rustix::io::Errno::INTR) => continue,
                 result => break result.map_err(io::Error::from)?,
             }

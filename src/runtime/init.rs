@@ -11,13 +11,15 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use caps::CapsHashSet;
 use nix::errno::Errno;
 use nix::sys::signal::SigSet;
 use nix::unistd::{execve, sethostname};
-use oci_spec::runtime::{Linux, Mount, Process, User};
+use oci_spec::runtime::{Linux, Mount, Process};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Signal};
 
+use super::builder::{self, Builder, Lost};
 use super::console::Console;
 use super::controls::{Defence, without};
 use super::credentials::Credentials;
@@ -30,6 +32,7 @@ use super::namespaces::Namespaces;
 use super::process::{self, Capable, NoProgram};
 use super::rootfs::{self, RootFs};
 use super::session::Inside;
+use super::users::{self, Users};
 use super::{dev, exit, one_line, pressure, protect, schedule, seccomp, sys, sysctl, unfit};
 
 /// Said on the report pipe when all is prepared; anything else there is an exit code and an error's text.
@@ -51,6 +54,10 @@ pub struct Init {
     pub passed: Passed,
     /// what to join
     pub namespaces: Namespaces,
+    /// all that the unit has to give
+    pub bounding: CapsHashSet,
+    /// the builder, which puts the root together where the container has users of its own
+    pub builder: Option<OwnedFd>,
     /// the hooks of config.json
     pub hooks: Option<Runner>,
     /// the launcher reads here; closed by a successful exec
@@ -81,6 +88,11 @@ impl Init {
             }
             Err(error) => error,
         };
+        if let Some(Lost(code)) = failed.downcast_ref() {
+            drop(self.report);
+            let _ = self.go.read(&mut [0]);
+            std::process::exit((*code).into());
+        }
         // Nobody to tell is no reason to stay. The launcher speaks first, then we end: systemd then shows the cause.
         let code = if self.session.is_some() { NoProgram::code(&failed) } else { self.stage.get() };
         let text = [&[code], one_line(&failed).as_bytes()].concat();
@@ -95,6 +107,9 @@ impl Init {
     }
 
     fn prepare(&self) -> Result<Ready> {
+        if let Some(builder) = &self.builder {
+            builder::greet(builder)?;
+        }
         // Nothing in the container's namespaces may look into this process while it is still ours.
         if !without(Defence::Dumpable) {
             rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
@@ -106,36 +121,39 @@ impl Init {
         let umask = rustix::process::umask(Mode::empty());
         let spec = &self.deployment.spec;
         let (Some(process), Some(linux)) = (spec.process(), spec.linux()) else { bail!("config.json is not whole") };
-        self.stage.set(exit::NAMESPACE);
-        self.namespaces.join()?;
-        self.stage.set(exit::OOM_ADJUST);
-        if let Some(score) = process.oom_score_adj() {
-            process::set_oom_score(score)?;
+        if self.builder.is_none() {
+            self.stage.set(exit::NAMESPACE);
+            self.namespaces.join()?;
         }
         self.stage.set(exit::SECCOMP);
         let filter =
             linux.seccomp().as_ref().map(|seccomp| seccomp::Filter::of(seccomp, &self.deployment.dir)).transpose()?;
         self.stage.set(exit::CAPABILITIES);
-        let capable = Capable::of(process.capabilities().as_ref())?;
+        let capable = Capable::of(process.capabilities().as_ref(), &self.bounding)?;
         self.stage.set(exit::APPARMOR);
         let labels = Labels::of(process)?;
         self.stage.set(exit::NAMESPACE);
-        if let Some(name) = spec.hostname() {
-            sethostname(name).with_context(|| format!("setting the hostname {name:?}"))?;
-        }
-        if let Some(name) = spec.domainname() {
-            sys::set_domainname(name).with_context(|| format!("setting the domainname {name:?}"))?;
-        }
-        let places = self.build_root(linux, umask)?;
-        if let Some(session) = self.session.as_ref().filter(|session| !session.terminal) {
-            session.place_pipes(process.user().uid())?;
+        let (places, console) = match &self.builder {
+            None => self.make(process, linux, umask, None)?,
+            Some(builder) => builder::take_over(builder)?,
+        };
+        match (&self.session, console) {
+            (Some(session), Some(console)) => {
+                session.place_console(console, process.user().uid())?;
+                sys::control_terminal(std::io::stdin()).context("taking the terminal")?;
+            }
+            (Some(session), None) => session.place_pipes(process.user().uid())?,
+            (None, _) => {}
         }
 
         self.stage.set(exit::CHDIR);
         process::enter_folder(process.cwd())?;
         self.stage.set(exit::LIMITS);
-        process::limit(process.rlimits().as_deref().unwrap_or_default())?;
-        schedule::apply(process.scheduler().as_ref(), process.io_priority().as_ref(), linux.personality().as_ref())?;
+        if self.builder.is_none() {
+            process::limit(None, process.rlimits().as_deref().unwrap_or_default())?;
+            schedule::apply(0, process.scheduler().as_ref(), process.io_priority().as_ref())?;
+        }
+        schedule::personality(linux.personality().as_ref())?;
         self.stage.set(exit::APPARMOR);
         labels.apply()?;
         self.stage.set(exit::CAPABILITIES);
@@ -177,8 +195,42 @@ impl Init {
         })
     }
 
-    /// Puts the root together and enters it. Gives what lies elsewhere in it than on the host.
-    fn build_root(&self, linux: &Linux, umask: Mode) -> Result<Places> {
+    /// Everything that takes the host's rights: `builder` is who has them, and init's number, where init has not. Gives what lies
+    /// elsewhere in the container than on the host, and the program's terminal.
+    pub fn make(
+        &self,
+        process: &Process,
+        linux: &Linux,
+        umask: Mode,
+        builder: Option<(&Builder, i32)>,
+    ) -> Result<(Places, Option<Console>)> {
+        let spec = &self.deployment.spec;
+        self.stage.set(exit::OOM_ADJUST);
+        if let Some(score) = process.oom_score_adj() {
+            let init = builder.map_or("self".to_owned(), |(builder, _)| builder.init_on_host());
+            process::set_oom_score(&init, score)?;
+        }
+        self.stage.set(exit::NAMESPACE);
+        if let Some(name) = spec.hostname() {
+            let setting = || format!("setting the hostname {name:?}: does the unit have ProtectHostname=yes?");
+            sethostname(name).with_context(setting)?;
+        }
+        if let Some(name) = spec.domainname() {
+            sys::set_domainname(name).with_context(|| format!("setting the domainname {name:?}"))?;
+        }
+        let init = builder.map_or_else(std::process::id, |(_, init)| init as u32);
+        self.build_root(linux, umask, builder.map(|(builder, _)| &builder.users), init)
+    }
+
+    /// Puts the root together and enters it.
+    fn build_root(
+        &self,
+        linux: &Linux,
+        umask: Mode,
+        users: Option<&Users>,
+        init: u32,
+    ) -> Result<(Places, Option<Console>)> {
+        users.map_or(Ok(()), Users::own_new_files)?;
         let Deployment { dir, spec, .. } = &self.deployment;
         let path = spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path());
         let null = protect::null()?;
@@ -192,7 +244,7 @@ impl Init {
         let credentials = match &self.passed.credentials {
             Some(path) => {
                 self.stage.set(exit::CREDENTIALS);
-                Some(Credentials::of_host(path, &user).context("taking the unit's credentials")?)
+                Some(Credentials::of_host(path, &user, users).context("taking the unit's credentials")?)
             }
             None => None,
         };
@@ -200,19 +252,19 @@ impl Init {
         let label = labels::of_mounts(linux)?;
         let label = label.as_deref();
         let setuid = self.deployment.annotated(SETUID);
-        let own = RootFs::detached(dir, path, setuid)?;
+        let own = RootFs::detached(dir, path, setuid, users)?;
         let mut detached = Vec::new();
-        let wanted = self.passed.directories.among(spec.mounts().as_deref().unwrap_or_default(), &own);
+        let wanted = self.passed.directories.among(spec.mounts().as_deref().unwrap_or_default(), &own, users.is_some());
         let wanted = &wanted.map_err(|(code, error)| {
             self.stage.set(code);
             error
         })?;
         if !wanted.iter().any(|mount| mount.destination() == Path::new("/dev")) {
-            detached.extend(mounts::make(&default_dev(), dir, &[], label)?);
+            detached.extend(mounts::make(&default_dev(), dir, &[], label, users)?);
         }
         let writable = mounts::writable_sources(wanted, dir);
         for mount in wanted.iter().filter(|_| !without(Defence::Destinations)) {
-            detached.extend(mounts::make(mount, dir, &writable, label)?);
+            detached.extend(mounts::make(mount, dir, &writable, label, users)?);
         }
         rootfs::cut_off()?;
 
@@ -222,29 +274,28 @@ impl Init {
         }
         mounts::attach(&mut root, detached)?;
         for mount in wanted.iter().filter(|_| without(Defence::Destinations)) {
-            mounts::attach(&mut root, mounts::make(mount, dir, &writable, label)?.into_iter().collect())?;
+            mounts::attach(&mut root, mounts::make(mount, dir, &writable, label, users)?.into_iter().collect())?;
         }
-        dev::fill(&root, linux.devices().as_deref().unwrap_or_default())?;
-        if let Some(session) = self.session.as_ref().filter(|session| session.terminal) {
-            attach_console(&root, session, &user).context("making the terminal")?;
-        }
+        dev::fill(&root, linux.devices().as_deref().unwrap_or_default(), users)?;
+        let terminal = self.session.as_ref().is_some_and(|session| session.terminal);
+        let console = terminal.then(|| attach_console(&root).context("making the terminal")).transpose()?;
         if let Some(credentials) = credentials {
             self.stage.set(exit::CREDENTIALS);
             credentials.attach(&mut root)?;
             self.stage.set(exit::NAMESPACE);
         }
-        let ids = (user.uid(), user.gid());
+        let ids = users::owner(users, (user.uid(), user.gid()))?;
         let pressure = self.passed.pressure.as_ref().and_then(|file| pressure::watch(&root, file, ids));
         let notify = socket.map(|(path, mount)| attach_notify(&mut root, path, mount)).transpose()?;
         sysctl::set(linux, &root)?;
         protect::read_only(&root, linux.readonly_paths().as_deref().unwrap_or_default())?;
         protect::mask(&root, linux.masked_paths().as_deref().unwrap_or_default(), &null)?;
-        self.run_hooks_before_entry(umask)?;
+        self.run_hooks_before_entry(umask, init)?;
         root.enter(linux.rootfs_propagation().as_deref())?;
-        Ok(Places { notify, pressure })
+        Ok((Places { notify, pressure }, console))
     }
 
-    fn run_hooks_before_entry(&self, umask: Mode) -> Result<()> {
+    fn run_hooks_before_entry(&self, umask: Mode, init: u32) -> Result<()> {
         let Some(hooks) = &self.hooks else { return Ok(()) };
         if hooks.any_before_entry() {
             (&self.report).write_all(&[BUILT])?;
@@ -254,7 +305,7 @@ impl Init {
         }
         // What they make on the host is no more open than what the launcher's own hooks make.
         let none = rustix::process::umask(umask);
-        hooks.run(Stage::CreateContainer, std::process::id(), None)?;
+        hooks.run(Stage::CreateContainer, init, None)?;
         rustix::process::umask(none);
         Ok(())
     }
@@ -319,13 +370,12 @@ fn default_dev() -> Mount {
 }
 
 /// The program's terminal, which is /dev/console too.
-fn attach_console(root: &RootFs, session: &Inside, user: &User) -> Result<()> {
+fn attach_console(root: &RootFs) -> Result<Console> {
     let devpts = root.open(Path::new("/dev/pts"), OFlags::DIRECTORY).context("opening /dev/pts")?;
     let console = Console::open(&devpts)?;
     let place = root.mount_point(Path::new("/dev/console"), false)?;
     root.attach_over(&mounts::copy(console.file(&devpts)?)?, &place).context("mounting /dev/console")?;
-    session.place_console(console, user.uid())?;
-    sys::control_terminal(std::io::stdin()).context("taking the terminal")
+    Ok(console)
 }
 
 fn attach_notify(root: &mut RootFs, path: PathBuf, mount: OwnedFd) -> Result<OsString> {

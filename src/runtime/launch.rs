@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::pidfd_send_signal;
 
+use super::builder::{self, Born};
 use super::deployment::{self, Deployment};
 use super::environment::Passed;
 use super::handover::{self, Manager};
@@ -29,7 +30,8 @@ use super::namespaces::Namespaces;
 use super::session::{self, Outside};
 use super::sys::{self, Child};
 use super::time::TimeNamespace;
-use super::{cgroup, exit, given, lost, one_line, relay, seal};
+use super::{cgroup, exit, given, lost, one_line, process, relay, seal};
+use crate::model::idmap::IdMap;
 
 /// How long an init that failed may take to end by itself.
 const END_DEADLINE: Duration = Duration::from_secs(2);
@@ -153,6 +155,7 @@ fn failed(run: &Run, error: &anyhow::Error, manager: Option<&Manager>) -> u8 {
 /// Init as the launcher holds it.
 struct Started {
     child: Child,
+    builder: Option<Child>,
     report: File,
     go: Option<File>,
     speaks_itself: bool,
@@ -189,28 +192,43 @@ fn clone(run: &Run, sibling: bool) -> Result<Started> {
         sys::default_action(libc::SIGCHLD);
     }
     let time = TimeNamespace::for_children(linux)?;
-    match sys::clone(namespaces.new, sibling).context("making the container's namespaces")? {
-        Some(child) => {
+    let bounding = process::bounding()?;
+    let born = match IdMap::of(linux)? {
+        None => sys::clone(namespaces.new, sibling).map_err(Into::into).map(|child| match child {
+            Some(child) => Born::Launcher(child, None),
+            None => Born::Init(None),
+        }),
+        Some(map) => builder::clone(&namespaces, map, sibling),
+    };
+    let (builder, build) = match born.context("making the container's namespaces")? {
+        Born::Launcher(child, builder) => {
             time.map_or(Ok(()), TimeNamespace::leave)?;
             if run.session.is_none() {
                 cgroup::mark(&deployment.dir);
             }
             let (report, go) = (report.into(), Some(go.into()));
-            Ok(Started { child, report, go, speaks_itself, hooks, session: outside })
+            return Ok(Started { child, builder, report, go, speaks_itself, hooks, session: outside });
         }
-        None => {
-            drop((report, go, outside));
-            let (report, go) = (report_of_init.into(), go_of_init.into());
-            let (stage, bound, session) = (Cell::new(exit::FAILURE), !sibling, inside);
-            Init { deployment, passed, namespaces, hooks, report, go, bound, mask, stage, session }.main()
-        }
+        Born::Init(builder) => (builder, None),
+        Born::Builder(build) => (None, Some(build)),
+    };
+    drop((report, go, outside));
+    let (report, go) = (report_of_init.into(), go_of_init.into());
+    let (stage, bound, session) = (Cell::new(exit::FAILURE), !sibling, inside);
+    let init =
+        Init { deployment, passed, namespaces, bounding, builder, hooks, report, go, bound, mask, stage, session };
+    match build {
+        Some(builder) => init.build(&builder),
+        None => init.main(),
     }
 }
 
 impl Started {
     fn hand_over(&mut self, manager: &Manager) -> Result<()> {
+        // systemd takes it in while init puts the root together.
+        let told = manager.main_pid(self.child.pid)?;
         self.until_prepared()?;
-        manager.main_pid(self.child.pid)?;
+        told.wait().context("waiting until systemd knows the main process")?;
         self.until_executed()?;
         if !self.speaks_itself {
             manager.ready()?;
@@ -246,11 +264,23 @@ impl Started {
     fn until_prepared(&mut self) -> Result<()> {
         if let Some(hooks) = self.hooks.clone().filter(Runner::any_before_entry) {
             self.until(BUILT)?;
-            hooks.run(Stage::Prestart, self.child.pid as u32, None)?;
-            hooks.run(Stage::CreateRuntime, self.child.pid as u32, None)?;
+            // Where there are two, the mounts are the builder's still.
+            let process = self.builder.as_ref().unwrap_or(&self.child).pid as u32;
+            hooks.run(Stage::Prestart, process, None)?;
+            hooks.run(Stage::CreateRuntime, process, None)?;
             self.let_go()?;
         }
-        self.until(PREPARED)
+        self.until(PREPARED)?;
+        self.end_builder();
+        Ok(())
+    }
+
+    /// Sees to it that the builder, which has the host's rights, is gone: when init is prepared there is nothing left to do for it.
+    fn end_builder(&mut self) {
+        if let Some(builder) = self.builder.take() {
+            let _ = pidfd_send_signal(&builder.pidfd, rustix::process::Signal::KILL);
+            let _ = waitpid(Pid::from_raw(builder.pid), None);
+        }
     }
 
     /// Returns once init has said so.
@@ -294,6 +324,7 @@ impl Started {
     /// Sees to it that init is gone.
     fn end(mut self) {
         drop(self.go.take());
+        self.end_builder(); // in the same pid namespace, it would keep init from its end
         let limit = Timespec { tv_sec: END_DEADLINE.as_secs() as _, tv_nsec: 0 };
         let mut ended = [PollFd::new(&self.child.pidfd, PollFlags::IN)];
         loop {

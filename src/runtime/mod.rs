@@ -12,6 +12,8 @@
 //!    READY=, barrier ◀──│ exit
 //! ```
 //!
+//! With a user namespace a second process puts the root together: see `builder`.
+//!
 //! The image is hostile input: every path of it is resolved by openat2(2) inside the new root, and mounts are attached by
 //! descriptor, so that no symbolic link of the image reaches the host.
 
@@ -23,6 +25,7 @@ use anyhow::Result;
 use deployment::Deployment;
 
 mod affinity;
+mod builder;
 mod bundle;
 mod cgroup;
 mod check;
@@ -64,6 +67,7 @@ mod sys;
 mod sysctl;
 mod time;
 mod unfit;
+mod users;
 mod writable;
 
 const USAGE: &str = "usage: sysctr-runtime run DEPLOYMENT_DIR [--instance NAME] [--wait]\n       sysctr-runtime poststop DEPLOYMENT_DIR [--instance NAME]\n       sysctr-runtime --version";

@@ -16,6 +16,7 @@ use rustix::mount::{
 use super::controls::{Defence, without};
 use super::options::{Options, READ_ONLY};
 use super::sys::{self, MountAttr};
+use super::users::{self, Users};
 use super::{cgroup, rootfs};
 
 /// File systems that may be mounted anew; a device's would need the host's word for what is on it.
@@ -40,13 +41,25 @@ pub struct Detached {
 /// Makes one mount of config.json. Must run before the namespace's mounts are cut off from the host's, so that a `shared`
 /// bind mount still has its peers. A relative source is taken from `dir`. Sources that the container may write are in
 /// `writable`: below them no symbolic link is followed, or what ran there yesterday would choose what is mounted today.
-/// `label` is the SELinux label of what a new file system holds. None where the source is missing and may be (nofail).
-pub fn make(mount: &Mount, dir: &Path, writable: &[PathBuf], label: Option<&str>) -> Result<Option<Detached>> {
+/// `label` is the SELinux label of what a new file system holds, `users` are the container's own. None where the source is missing and may be (nofail).
+pub fn make(
+    mount: &Mount,
+    dir: &Path,
+    writable: &[PathBuf],
+    label: Option<&str>,
+    users: Option<&Users>,
+) -> Result<Option<Detached>> {
     let destination = mount.destination();
-    prepare(mount, dir, writable, label).with_context(|| format!("mounting {}", destination.display()))
+    prepare(mount, dir, writable, label, users).with_context(|| format!("mounting {}", destination.display()))
 }
 
-fn prepare(mount: &Mount, dir: &Path, writable: &[PathBuf], label: Option<&str>) -> Result<Option<Detached>> {
+fn prepare(
+    mount: &Mount,
+    dir: &Path,
+    writable: &[PathBuf],
+    label: Option<&str>,
+    users: Option<&Users>,
+) -> Result<Option<Detached>> {
     let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
     let destination = mount.destination().clone();
     let kind = mount.typ().as_deref().unwrap_or_default();
@@ -66,8 +79,10 @@ fn prepare(mount: &Mount, dir: &Path, writable: &[PathBuf], label: Option<&str>)
         let above = writable.iter().filter(|above| source.starts_with(above) && source != **above);
         let above = above.filter(|_| !without(Defence::Sources));
         let within = above.min_by_key(|above| above.as_os_str().len());
+        let wanted = mount;
         let mount =
             bind(&source, recursive, within).with_context(|| format!("opening the source {}", source.display()))?;
+        users::show(&mount, wanted, &options, users)?;
         // The mounts below came as peers of the host's. Only where the container is to share do they stay so.
         if recursive && options.propagation.is_some_and(|(kind, below)| !below && kind != libc::MS_SHARED) {
             sys::mount_setattr(&mount, MountAttr::of(0, 0, libc::MS_SLAVE), true)
@@ -81,6 +96,10 @@ fn prepare(mount: &Mount, dir: &Path, writable: &[PathBuf], label: Option<&str>)
         }
         return finish(mount, options, destination, false).map(Some);
     }
+    ensure!(
+        options.idmap.is_none() && users::own_map(mount).is_none(),
+        "only a bind mount can show files under other numbers (idmap)"
+    );
     if kind == "cgroup" || kind == "cgroup2" {
         let mut options = options;
         if !options.read_write {
@@ -96,7 +115,13 @@ fn prepare(mount: &Mount, dir: &Path, writable: &[PathBuf], label: Option<&str>)
     ensure!(!options.copy_up || kind == "tmpfs", "tmpcopyup is an option of a tmpfs, not of a {kind}");
     // The kernel gives /proc and /sys labels of their own, and refuses others there and on message queues.
     let label = label.filter(|_| !matches!(kind, "proc" | "sysfs" | "mqueue"));
-    let mount = labelled(kind, source, &options.parameters, label)?;
+    let own = users.map(|users| users.parameters(&options.parameters)).transpose()?;
+    let mount = labelled(kind, source, own.as_ref().unwrap_or(&options.parameters), label)?;
+    match (users, kind) {
+        (Some(users), "mqueue") => users.own_mount(&mount, &[])?,
+        (Some(users), "devpts") => users.own_mount(&mount, &["ptmx"])?,
+        _ => {}
+    }
     if let Some((propagation, _)) = options.propagation {
         sys::mount_setattr(&mount, MountAttr::of(0, 0, propagation), false).context("setting propagation")?;
     }

@@ -52,6 +52,8 @@ pub struct Options {
     pub read_write: bool,
     /// the source of a bind mount may be missing, as in fstab(5)
     pub nofail: bool,
+    /// a bind mount whose files are shown under other numbers; with true, those of everything below too
+    pub idmap: Option<bool>,
     /// a tmpfs begins with what the image has there
     pub copy_up: bool,
     /// parameters for the file system itself, `key` or `key=value`
@@ -85,9 +87,8 @@ impl Options {
             "remount" => {
                 bail!("the mount option \"remount\" is not supported: name all options where the mount is made")
             }
-            "idmap" | "ridmap" => {
-                bail!("the mount option {option:?} is not supported")
-            }
+            "idmap" => self.idmap = Some(false),
+            "ridmap" => self.idmap = Some(true),
             _ => match (attribute(option), option.strip_prefix('r').and_then(attribute)) {
                 (Some(change), _) => {
                     apply(&mut self.own, change);

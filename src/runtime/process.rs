@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use caps::{CapSet, Capability, CapsHashSet};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{AccessFlags, Gid, Uid, eaccess, setgroups, setresgid, setresuid};
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, PosixRlimit, PosixRlimitType, Process, User};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use super::controls::{Defence, without};
 
@@ -35,10 +35,12 @@ fn no_magic_links(defence: Defence) -> ResolveFlags {
     if without(defence) { ResolveFlags::empty() } else { ResolveFlags::NO_MAGICLINKS }
 }
 
-/// Sets the resource limits.
-pub fn limit(limits: &[PosixRlimit]) -> Result<()> {
+/// Sets the resource limits of a process; None is the calling one.
+pub fn limit(process: Option<Pid>, limits: &[PosixRlimit]) -> Result<()> {
+    let finite = |limit: u64| Some(limit).filter(|limit| *limit != u64::MAX);
     for one in limits {
-        setrlimit(resource(one.typ()), one.soft(), one.hard()).with_context(|| {
+        let limit = Rlimit { current: finite(one.soft()), maximum: finite(one.hard()) };
+        prlimit(process, resource(one.typ()), limit).with_context(|| {
             format!("setting the limit {} to {}:{}{}", one.typ(), one.soft(), one.hard(), above(one))
         })?;
     }
@@ -47,17 +49,17 @@ pub fn limit(limits: &[PosixRlimit]) -> Result<()> {
 
 /// Why a limit cannot be set, where that is so: nobody raises a hard limit without CAP_SYS_RESOURCE.
 fn above(limit: &PosixRlimit) -> String {
-    match getrlimit(resource(limit.typ())) {
-        Ok((_, hard)) if limit.hard() > hard && !has_sys_resource() => format!(
+    match getrlimit(resource(limit.typ())).maximum {
+        Some(hard) if limit.hard() > hard && !has_sys_resource() => format!(
             ", above the unit's own {hard}: that needs CAP_SYS_RESOURCE, which the unit does not have, or a higher Limit...= in the unit"
         ),
         _ => String::new(),
     }
 }
 
-/// Sets how ready the kernel is to end this process when memory is short, see proc(5), oom_score_adj.
-pub fn set_oom_score(score: i32) -> Result<()> {
-    std::fs::write("/proc/self/oom_score_adj", score.to_string()).with_context(|| {
+/// Sets how ready the kernel is to end a process when memory is short, see proc(5), oom_score_adj. `process` is its folder in /proc.
+pub fn set_oom_score(process: &str, score: i32) -> Result<()> {
+    std::fs::write(format!("/proc/{process}/oom_score_adj"), score.to_string()).with_context(|| {
         let why = if has_sys_resource() {
             ""
         } else {
@@ -73,23 +75,28 @@ fn has_sys_resource() -> bool {
 
 fn resource(kind: PosixRlimitType) -> Resource {
     match kind {
-        PosixRlimitType::RlimitCpu => Resource::RLIMIT_CPU,
-        PosixRlimitType::RlimitFsize => Resource::RLIMIT_FSIZE,
-        PosixRlimitType::RlimitData => Resource::RLIMIT_DATA,
-        PosixRlimitType::RlimitStack => Resource::RLIMIT_STACK,
-        PosixRlimitType::RlimitCore => Resource::RLIMIT_CORE,
-        PosixRlimitType::RlimitRss => Resource::RLIMIT_RSS,
-        PosixRlimitType::RlimitNproc => Resource::RLIMIT_NPROC,
-        PosixRlimitType::RlimitNofile => Resource::RLIMIT_NOFILE,
-        PosixRlimitType::RlimitMemlock => Resource::RLIMIT_MEMLOCK,
-        PosixRlimitType::RlimitAs => Resource::RLIMIT_AS,
-        PosixRlimitType::RlimitLocks => Resource::RLIMIT_LOCKS,
-        PosixRlimitType::RlimitSigpending => Resource::RLIMIT_SIGPENDING,
-        PosixRlimitType::RlimitMsgqueue => Resource::RLIMIT_MSGQUEUE,
-        PosixRlimitType::RlimitNice => Resource::RLIMIT_NICE,
-        PosixRlimitType::RlimitRtprio => Resource::RLIMIT_RTPRIO,
-        PosixRlimitType::RlimitRttime => Resource::RLIMIT_RTTIME,
+        PosixRlimitType::RlimitCpu => Resource::Cpu,
+        PosixRlimitType::RlimitFsize => Resource::Fsize,
+        PosixRlimitType::RlimitData => Resource::Data,
+        PosixRlimitType::RlimitStack => Resource::Stack,
+        PosixRlimitType::RlimitCore => Resource::Core,
+        PosixRlimitType::RlimitRss => Resource::Rss,
+        PosixRlimitType::RlimitNproc => Resource::Nproc,
+        PosixRlimitType::RlimitNofile => Resource::Nofile,
+        PosixRlimitType::RlimitMemlock => Resource::Memlock,
+        PosixRlimitType::RlimitAs => Resource::As,
+        PosixRlimitType::RlimitLocks => Resource::Locks,
+        PosixRlimitType::RlimitSigpending => Resource::Sigpending,
+        PosixRlimitType::RlimitMsgqueue => Resource::Msgqueue,
+        PosixRlimitType::RlimitNice => Resource::Nice,
+        PosixRlimitType::RlimitRtprio => Resource::Rtprio,
+        PosixRlimitType::RlimitRttime => Resource::Rttime,
     }
+}
+
+/// All that this process can ever hold. In a new user namespace that is everything again, though of no use outside of it.
+pub fn bounding() -> Result<CapsHashSet> {
+    Ok(caps::read(None, CapSet::Bounding)?)
 }
 
 /// Capability sets, as far as this process has them itself: what the unit took away stays away.
@@ -103,9 +110,8 @@ pub struct Capable {
 }
 
 impl Capable {
-    /// The sets of config.json; without any, none.
-    pub fn of(wanted: Option<&LinuxCapabilities>) -> Result<Self> {
-        let ours = caps::read(None, CapSet::Bounding)?;
+    /// The sets of config.json; without any, none. `ours` is what there is to give.
+    pub fn of(wanted: Option<&LinuxCapabilities>, ours: &CapsHashSet) -> Result<Self> {
         let mut lacking = BTreeSet::new();
         let mut pick = |set: fn(&LinuxCapabilities) -> &Option<Capabilities>| -> Result<CapsHashSet> {
             let mut picked = CapsHashSet::new();
@@ -113,8 +119,8 @@ impl Capable {
                 let one = format!("CAP_{one}").parse().map_err(|_| anyhow!("the capability {one} is not known"))?;
                 picked.insert(one);
             }
-            lacking.extend(picked.difference(&ours).map(ToString::to_string));
-            Ok(picked.intersection(&ours).copied().collect())
+            lacking.extend(picked.difference(ours).map(ToString::to_string));
+            Ok(picked.intersection(ours).copied().collect())
         };
         let all = Self {
             bounding: pick(LinuxCapabilities::bounding)?,

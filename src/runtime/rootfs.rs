@@ -15,6 +15,7 @@ use super::controls::{Defence, without};
 use super::mounts::{self, Detached};
 use super::options::{IMAGE, IMAGE_SETUID, NO_DEV, NO_SUID, READ_ONLY, WRITABLE_IMAGE, WRITABLE_IMAGE_SETUID};
 use super::sys::{self, MountAttr};
+use super::users::{self, Users};
 use super::{copyup, writable};
 
 /// The new root while it is put together.
@@ -27,8 +28,9 @@ pub struct RootFs {
 }
 
 impl RootFs {
-    /// A read-only copy of the mount of `root`, a path below the deployment's folder, still detached.
-    pub fn detached(dir: &Path, root: &Path, setuid: bool) -> Result<OwnedFd> {
+    /// A read-only copy of the mount of `root`, a path below the deployment's folder, still detached. Its files are those of `users`,
+    /// where the container has its own.
+    pub fn detached(dir: &Path, root: &Path, setuid: bool, users: Option<&Users>) -> Result<OwnedFd> {
         let folder =
             open_below(dir, root).with_context(|| format!("opening the root file system {}", root.display()))?;
         let mount = mounts::copy(folder)?;
@@ -40,6 +42,10 @@ impl RootFs {
             attr.set &= if without(defence) { !bit } else { u64::MAX };
         }
         sys::mount_setattr(&mount, attr, false).context("mounting the root file system read-only")?;
+        if let Some(users) = users {
+            let showing = || format!("mounting the root file system {}", dir.join(root).display());
+            users::through(&mount, &users.namespace, false).with_context(showing)?;
+        }
         Ok(mount)
     }
 
@@ -162,14 +168,20 @@ impl RootFs {
             unmount(".", UnmountFlags::DETACH).context("letting the host's files go")?;
         }
         rustix::process::chdir("/")?;
-        let flags = match propagation.unwrap_or_default() {
-            "shared" | "rshared" => libc::MS_SHARED,
-            "slave" | "rslave" => libc::MS_SLAVE,
-            "unbindable" => libc::MS_UNBINDABLE,
-            _ => return Ok(()),
-        };
-        sys::mount_setattr(&self.root, MountAttr::of(0, 0, flags), false).context("setting the root's propagation")
+        spread(propagation)
     }
+}
+
+/// Sets linux.rootfsPropagation of the root that this process has entered.
+pub fn spread(propagation: Option<&str>) -> Result<()> {
+    let flags = match propagation.unwrap_or_default() {
+        "shared" | "rshared" => libc::MS_SHARED,
+        "slave" | "rslave" => libc::MS_SLAVE,
+        "unbindable" => libc::MS_UNBINDABLE,
+        _ => return Ok(()),
+    };
+    let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    sys::mount_setattr(&root, MountAttr::of(0, 0, flags), false).context("setting the root's propagation")
 }
 
 /// Cuts this namespace's mounts off from the host's: nothing mounted here reaches the host.

@@ -1,7 +1,7 @@
 //! What a container's main process is confined to, as the kernel shows it: what joins the container gets no more.
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -49,9 +49,7 @@ pub struct Running {
 impl Running {
     /// The process behind a pidfd. Fails where it has ended.
     pub fn of(pidfd: &OwnedFd) -> Result<Self> {
-        let fdinfo = format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(pidfd));
-        let pid = fs::read_to_string(fdinfo)?;
-        let pid = pid.lines().find_map(|line| line.strip_prefix("Pid:")).context("this is no pidfd")?.trim().to_owned();
+        let pid = number(pidfd)?;
         let read = || -> Result<Self> {
             let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
             let field = |name: &str| {
@@ -107,6 +105,12 @@ impl Running {
         }
         Ok(())
     }
+}
+
+/// The number that the process behind a pidfd has in /proc.
+pub fn number(pidfd: &OwnedFd) -> Result<String> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    Ok(text.lines().find_map(|line| line.strip_prefix("Pid:")).context("this is no pidfd")?.trim().to_owned())
 }
 
 fn limits(text: &str) -> Vec<(Resource, u64, u64)> {

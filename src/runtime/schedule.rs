@@ -15,21 +15,22 @@ const LAST_IO_LEVEL: i64 = 7;
 const PER_LINUX: libc::c_ulong = 0;
 const PER_LINUX32: libc::c_ulong = 8;
 
-/// Puts all of it in force; real-time needs CAP_SYS_NICE, so before capabilities go.
-pub fn apply(
-    scheduler: Option<&Scheduler>,
-    io: Option<&LinuxIOPriority>,
-    personality: Option<&LinuxPersonality>,
-) -> Result<()> {
+/// Puts it in force for a process, 0 is the calling one; real-time needs the host's CAP_SYS_NICE, so before capabilities go.
+pub fn apply(pid: i32, scheduler: Option<&Scheduler>, io: Option<&LinuxIOPriority>) -> Result<()> {
     if let Some(scheduler) = scheduler {
-        sys::sched_setattr(&attr(scheduler)?)
+        sys::sched_setattr(pid, &attr(scheduler)?)
             .with_context(|| format!("setting the scheduler {} (process.scheduler)", scheduler.policy()))?;
     }
     if let Some(io) = io {
         let (class, level) = io_priority(io)?;
-        sys::ioprio_set(class, level)
+        sys::ioprio_set(pid, class, level)
             .with_context(|| format!("setting {} {level} (process.ioPriority)", io.class()))?;
     }
+    Ok(())
+}
+
+/// Sets linux.personality of the calling process.
+pub fn personality(personality: Option<&LinuxPersonality>) -> Result<()> {
     if let Some(personality) = personality {
         let domain = match personality.domain() {
             LinuxPersonalityDomain::PerLinux => PER_LINUX,

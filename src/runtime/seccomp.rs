@@ -52,6 +52,24 @@ impl Filter {
     }
 }
 
+/// Refuses what nobody stays to answer, and what would end the container's first process before it could say why.
+pub fn check(seccomp: &LinuxSeccomp) -> Result<()> {
+    ensure!(seccomp.listener_path().is_none(), "linux.seccomp.listenerPath is not supported");
+    let rules = || seccomp.syscalls().iter().flatten();
+    let notifies = |action| action == LinuxSeccompAction::ScmpActNotify;
+    let any = notifies(seccomp.default_action()) || rules().any(|rule| notifies(rule.action()));
+    ensure!(!any, "the seccomp action SCMP_ACT_NOTIFY is not supported");
+    let mut named = rules().filter(|rule| rule.names().iter().any(|name| name == "execve")).peekable();
+    let lets = |action| matches!(action, LinuxSeccompAction::ScmpActAllow | LinuxSeccompAction::ScmpActLog);
+    let begins = match named.peek() {
+        None => lets(seccomp.default_action()),
+        // One that looks at arguments leaves the other calls to the default.
+        Some(_) => named.any(|rule| lets(rule.action()) || rule.args().iter().flatten().next().is_some()),
+    };
+    ensure!(begins, "linux.seccomp refuses execve: no program could begin under this filter");
+    Ok(())
+}
+
 /// Builds the filter and leaves it in the deployment's folder for later starts.
 pub fn prepare(seccomp: &LinuxSeccomp, dir: &Path) -> Result<()> {
     let program = build(seccomp, true)?;

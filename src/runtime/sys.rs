@@ -26,6 +26,11 @@ impl MountAttr {
         Self { set, clear, propagation, userns: 0 }
     }
 
+    /// MOUNT_ATTR_IDMAP: files are shown through the map of this user namespace.
+    pub fn through(namespace: BorrowedFd) -> Self {
+        Self { set: libc::MOUNT_ATTR_IDMAP, userns: namespace.as_raw_fd() as u64, ..Self::default() }
+    }
+
     /// True where there is nothing to change.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -106,7 +111,11 @@ pub fn clone_into(namespaces: u64, sibling: bool, cgroup: Option<BorrowedFd>) ->
         ..CloneArgs::default()
     };
     // SAFETY: no stack is given, so the child runs on its own copy of ours, as after fork(2); `args` and `pidfd` outlive the call.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &args, size_of::<CloneArgs>()) })?;
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &args, size_of::<CloneArgs>()) });
+    let pid = pid.map_err(|error| match error.raw_os_error() {
+        Some(libc::EAGAIN) => io::Error::other("no room for one more process: is TasksMax= of the unit too low?"),
+        _ => error,
+    })?;
     if pid == 0 {
         return Ok(None);
     }
@@ -241,18 +250,18 @@ pub struct SchedAttr {
     pub period: u64,
 }
 
-/// sched_setattr(2) of the calling thread.
-pub fn sched_setattr(attr: &SchedAttr) -> io::Result<()> {
+/// sched_setattr(2) of a process, 0 is the calling one.
+pub fn sched_setattr(pid: i32, attr: &SchedAttr) -> io::Result<()> {
     let attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..*attr };
     // SAFETY: `attr` is the kernel's struct of the size that it names, and outlives the call.
-    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attr, 0) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &attr, 0) }).map(drop)
 }
 
-/// ioprio_set(2) of the calling thread.
-pub fn ioprio_set(class: u32, priority: u32) -> io::Result<()> {
+/// ioprio_set(2) of a process, 0 is the calling one.
+pub fn ioprio_set(pid: i32, class: u32, priority: u32) -> io::Result<()> {
     const WHO_PROCESS: libc::c_int = 1;
     // SAFETY: takes numbers only.
-    check(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, (class << 13) | priority) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, pid, (class << 13) | priority) }).map(drop)
 }
 
 /// personality(2)

@@ -32,15 +32,14 @@ pub struct Whole {
 /// The state before an operation.
 pub struct Origin {
     pub host: Host,
-    image: String,
     pub verb: Vec<String>,
 }
 
 impl Origin {
     /// Made in memory.
     pub fn new(operation: &Operation) -> Origin {
-        let (host, image, verb) = operation.host(&memory());
-        Origin { host, image, verb }
+        let (host, verb) = operation.host(&memory());
+        Origin { host, verb }
     }
 
     /// The ends that are right.
@@ -104,9 +103,14 @@ impl<'a> Case<'a> {
         self.reset();
         let after = pruned(&self.verb());
         if ["install", "update"].contains(&self.verb()[0]) {
-            // a cut may leave the image and nothing else
-            self.reset();
-            pruned(&["pull", &self.origin.image]);
+            // a cut may leave an image and nothing else
+            let images =
+                ["app", "other"].map(|name| format!("oci:{}:1", self.origin.host.work.path().join(name).display()));
+            for chosen in [&images[..1], &images[1..], &images[..]] {
+                self.reset();
+                chosen.iter().for_each(|image| drop(self.host.does(&["pull", image])));
+                pruned(&[]);
+            }
         }
         Whole { before, after, stores }
     }

@@ -43,6 +43,7 @@ pub const OPERATIONS: &[Operation] = &[
     operation("install", nothing, &["install", "IMAGE"]),
     operation("update", second_is_out, &["update", "app"]),
     operation("update of values", with_a_value, &["update", "app", "--set", "word=other"]),
+    operation("update of two as one", two_are_out, &["update", "app", "other", "--together"]),
     operation("rollback", updated, &["rollback", "app"]),
     operation("uninstall", updated, &["uninstall", "app"]),
     operation("uninstall --purge", with_state, &["uninstall", "--purge", "app"]),
@@ -52,13 +53,19 @@ pub const OPERATIONS: &[Operation] = &[
     recovery("recover of an install", nothing, &["install", "IMAGE"], At::After("active")),
     recovery("recover of an update", second_is_out, &["update", "app"], At::After("active")),
     recovery("recover of an update that was placed", second_is_out, &["update", "app"], At::After("staged")),
+    recovery(
+        "recover of an update of two as one",
+        two_are_out,
+        &["update", "app", "other", "--together"],
+        At::After("app/active"),
+    ),
     recovery("recover of a rollback", updated, &["rollback", "app"], At::After("active")),
     recovery("recover of an uninstall --purge", with_state, &["uninstall", "--purge", "app"], At::After("active")),
 ];
 
 impl Operation {
-    /// A tree with the state before it, the image's reference, and the whole verb.
-    pub fn host(&self, place: &Path) -> (Host, String, Vec<String>) {
+    /// A tree with the state before it, and the whole verb.
+    pub fn host(&self, place: &Path) -> (Host, Vec<String>) {
         let host = Host::below(place);
         let image = host.image("app", &first());
         // a neighbour, whose lines stand in the same preset file
@@ -69,7 +76,7 @@ impl Operation {
             stop(&host, &whole(verb), cut);
         }
         let verb = whole(self.verb);
-        (host, image, verb)
+        (host, verb)
     }
 
     /// Whether it mends what another one left.
@@ -160,6 +167,12 @@ fn with_state(host: &Host) {
 fn second_is_out(host: &Host) {
     installed(host);
     host.image("app", &second());
+}
+
+fn two_are_out(host: &Host) {
+    second_is_out(host);
+    let other = Image::new().export("socket.hbs", "[Socket]\nListenStream=/run/{{name}}/socket\n");
+    host.image("other", &other.manifest(json!({"version": "2.0", "after": ["app"]})));
 }
 
 fn updated(host: &Host) {

@@ -15,3 +15,4 @@ mod seccomp;
 mod session;
 mod settings;
 mod support;
+mod users;

@@ -45,7 +45,14 @@ impl Bundle {
             symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
         fs::write(root.join("etc/own"), "the image's own\n").unwrap();
-        Self { dir, spec: spec(args) }
+        let mut spec = spec(args);
+        if std::env::var_os("APART").is_some() {
+            let map = json!([{"containerID": 0, "hostID": 2_000_000, "size": 65_536}]);
+            spec["linux"]["uidMappings"] = map.clone();
+            spec["linux"]["gidMappings"] = map;
+            spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        }
+        Self { dir, spec }
     }
 
     /// The same, of a shell script.

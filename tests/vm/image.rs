@@ -23,6 +23,8 @@ use crate::process::{Guarded, run};
 // Named here, so that whoever takes this file in by its path has it too.
 #[path = "tiny.rs"]
 pub mod tiny;
+#[path = "web.rs"]
+mod web;
 
 const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
 /// The images that the machine's registry has.
@@ -131,6 +133,7 @@ impl Payload {
             .arg(format!("DESTDIR={}", payload.folder.join("root").display())))?;
         run(Command::new("cp").arg("-a").args([images.join("registry"), payload.folder.join("registry")]))?;
         tiny::images(&payload.folder.join("images"))?;
+        web::images(&payload.folder.join("images"))?;
         let disk = payload.disk();
         run(Command::new("mkfs.ext4")
             .args(["-q", "-F", "-L", "payload", "-d"])

@@ -17,7 +17,8 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
-    directives, etcd, exec, failures, foreign, handover, hooks, httpd, load, many, refuse, sockets, trace, update,
+    dependents, directives, etcd, exec, failures, foreign, handover, health, hooks, httpd, limits, load, many, refuse,
+    sockets, together, trace, update, updates, users,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -72,6 +73,7 @@ scenarios! {
     etcd_keeps_its_data_without_purge: super::etcd::keeps_its_data_without_purge;
     an_install_that_was_cut_is_finished_by_the_boot: super::etcd::is_finished_by_the_boot_after_a_cut;
     exec_runs_beside_the_service: super::exec::runs_beside_the_service;
+    exec_reaches_an_instance: super::exec::reaches_an_instance;
     exec_is_confined_as_the_service: super::exec::is_confined_as_the_service;
     exec_has_a_terminal: super::exec::has_a_terminal;
     run_throws_a_container_away: super::exec::throws_a_container_away;
@@ -99,8 +101,15 @@ scenarios! {
     systemd_comes_to_the_same_end_as_with_a_plain_unit: super::directives::systemd_comes_to_the_same_end;
     a_drop_in_that_would_be_lost_is_told: super::directives::a_drop_in_that_would_be_lost_is_told;
     an_update_is_kept_only_if_the_service_is_well: super::update::is_kept_only_if_well;
+    a_service_has_to_pass_its_health_test: super::health::has_to_pass;
     an_image_that_failed_is_not_tried_twice: super::update::is_not_tried_twice;
     nobody_is_refused_while_a_service_is_updated: super::load::nobody_is_refused;
+    etcd_lives_with_users_of_its_own: super::users::etcd_keeps_its_data;
+    root_of_a_user_namespace_is_nobody_to_systemd: super::users::root_inside_is_nobody_to_systemd;
+    an_update_that_fails_in_any_way_leaves_the_old_one: super::updates::fails_in_any_way;
+    unusual_updates_and_one_bad_of_twenty: super::updates::unusual_ones_and_twenty;
+    containers_are_updated_as_one_or_none: super::together::all_or_none;
+    what_requires_an_updated_service_comes_back: super::dependents::come_back;
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
     a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;
     a_full_disk_changes_nothing: super::refuse::a_full_disk_changes_nothing;
@@ -125,6 +134,12 @@ fn two_hundred_containers_start_at_once_in_qemu() -> Result<()> {
 fn quadlet_is_updated_under_the_same_load() -> Result<()> {
     let tree = image::Tree::with("trixie", &["podman", "conmon"])?;
     scenario(nspawn::Nspawn::boot("quadlet-load", &tree, &parts().payload), |machine| load::quadlet_beside(machine))
+}
+
+#[test]
+#[ignore = "systemd-nspawn has no controllers to limit by: `make test-long`"]
+fn limits_hold_as_for_a_plain_unit() -> Result<()> {
+    on_qemu("limits", |machine| limits::hold_as_for_a_plain_unit(machine))
 }
 
 #[test]

@@ -52,7 +52,9 @@ impl Qemu {
             format!("file={},format=qcow2,if=none,id={file}", folder.join(file).with_extension("qcow2").display())
         };
         // `quiet` would save little, and a boot that hangs would leave nothing to read.
-        let kernel_line = "root=/dev/nvme0n1 rw console=ttyS0 net.ifnames=0 panic=-1 systemd.show_status=1 loglevel=4";
+        // On a busy host an emulated timer can seem dead to the kernel's check of it, which then gives up.
+        let kernel_line =
+            "root=/dev/nvme0n1 rw console=ttyS0 net.ifnames=0 panic=-1 no_timer_check systemd.show_status=1 loglevel=4";
         let mut process = Guarded::spawn(
             "qemu-system-x86_64",
             |command| {

@@ -1,5 +1,6 @@
 /* A service as small as can be: says READY=1 at once, ends at SIGTERM at once. To each connection on a socket that systemd passed it
- * tells what else was passed. With an argument it ends at once, but one that is a notification it sends to systemd, by every way. */
+ * tells what else was passed. With an argument it ends at once, but one that is a notification it sends to systemd, by every way;
+ * "silent" never says that it is ready, "crash" fails after two seconds. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <poll.h>
@@ -65,7 +66,8 @@ static void answer(int fd) {
 }
 
 int main(int count, char **words) {
-    if (count > 1 && !strchr(words[1], '='))
+    int silent = count > 1 && !strcmp(words[1], "silent"), crash = count > 1 && !strcmp(words[1], "crash");
+    if (count > 1 && !silent && !crash && !strchr(words[1], '='))
         return 0; /* as true(1) */
     struct sigaction action = {.sa_handler = end};
     sigset_t term, before;
@@ -77,11 +79,16 @@ int main(int count, char **words) {
     struct pollfd sockets[8];
     for (int at = 0; at < passed && at < 8; at++)
         sockets[at] = (struct pollfd){.fd = 3 + at, .events = POLLIN};
-    notify("READY=1\nSTATUS=as small as can be");
-    for (int at = 1; at < count; at++)
+    if (!silent)
+        notify("READY=1\nSTATUS=as small as can be");
+    for (int at = 1; at < count && !silent && !crash; at++)
         attack(words[at]);
+    struct timespec soon = {.tv_sec = 2};
     while (!ended) {
-        if (ppoll(sockets, passed < 8 ? passed : 8, NULL, &before) < 0)
+        int ready = ppoll(sockets, passed < 8 ? passed : 8, crash ? &soon : NULL, &before);
+        if (ready == 0)
+            return 1;
+        if (ready < 0)
             continue;
         for (int at = 0; at < passed && at < 8; at++) {
             if (!sockets[at].revents)

@@ -14,14 +14,18 @@ use crate::process::run;
 /// A user of its own, so that it may report its readiness unasked.
 const MANIFEST: &str = r#"{"version": "2.0", "description": "as small as can be",
     "container": {"user": "4711", "args": ["/bin/tiny"], "notify": true}}"#;
+/// Root, who names another main process to systemd: with users of its own, and without.
+const ATTACK: &str = r#"{"version": "2.0", "description": "names another main process",
+    "values": {"victim": {"type": "integer"}},
+    "container": {"user": "0", "args": ["/bin/tiny", "MAINPID={{values.victim}}"], "notify": true, "userns": "USERNS"}}"#;
 /// A second image has two sockets, named.
 const SOCKET: &str =
     "[Socket]\nListenStream=/run/{{name}}/first\nListenStream=127.0.0.1:4711\nFileDescriptorName=door\n";
 
-const WEB_SOCKET: &str = "[Socket]\nListenStream=127.0.0.1:8080\n[Install]\nWantedBy=sockets.target\n";
+const LOAD_SOCKET: &str = "[Socket]\nListenStream=127.0.0.1:8080\n[Install]\nWantedBy=sockets.target\n";
 
 /// Compiles a program of this folder, statically.
-fn compile(source: &str, to: &Path) -> Result<()> {
+pub fn compile(source: &str, to: &Path) -> Result<()> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm").join(source);
     run(Command::new("gcc").args(["-static", "-Os", "-s", "-Wall", "-o"]).arg(to).arg(source)).map(drop)
 }
@@ -34,21 +38,34 @@ pub fn images(folder: &Path) -> Result<()> {
     compile("passed.c", &folder.join("passed-program"))?;
     image_of("passed-program", folder, "passed", &[])?;
     // A web server behind a socket, in two versions. The program can also be the load on it.
-    compile("web.c", &folder.join("web-program"))?;
+    compile("load.c", &folder.join("load-program"))?;
     for version in ["first", "second"] {
         let manifest = MANIFEST.replace("\"/bin/tiny\"]", &format!("\"/bin/tiny\", \"{version}\"]"));
-        let more = [("exports/manifest.json", manifest.as_str()), ("exports/socket.hbs", WEB_SOCKET)];
-        image_of("web-program", folder, &format!("web-{version}"), &more)?;
+        let more = [("exports/manifest.json", manifest.as_str()), ("exports/socket.hbs", LOAD_SOCKET)];
+        image_of("load-program", folder, &format!("load-{version}"), &more)?;
     }
     image(folder, "tiny", &[])?;
     image(folder, "tiny-socket", &[("exports/socket.hbs", SOCKET)])?;
+    image(folder, "tiny-apart", &[("exports/manifest.json", &ATTACK.replace("USERNS", "auto"))])?;
+    image(folder, "tiny-root", &[("exports/manifest.json", &ATTACK.replace("USERNS", "host"))])?;
     // For updates: one that is as good, and one that ends before it is ready.
     image(folder, "tiny-next", &[("exports/manifest.json", &MANIFEST.replace("as small as can be", "the next one"))])?;
     image(
         folder,
         "tiny-broken",
         &[("exports/manifest.json", &MANIFEST.replace("\"/bin/tiny\"]", "\"/bin/tiny\", \"end\"]"))],
-    )
+    )?;
+    with_word(folder, "tiny-silent", "silent")?;
+    with_word(folder, "tiny-crash", "crash")?;
+    with_word(folder, "tiny-value", "{{values.word}}")
+}
+
+/// The program's argument, and a value that can be that argument.
+fn with_word(folder: &Path, name: &str, word: &str) -> Result<()> {
+    let value = r#""values": {"word": {"type": "string", "default": "X_A=1"}}, "container""#;
+    let manifest = MANIFEST.replace("\"container\"", value);
+    let manifest = manifest.replace("\"/bin/tiny\"]", &format!("\"/bin/tiny\", \"{word}\"]"));
+    image(folder, name, &[("exports/manifest.json", &manifest)])
 }
 
 fn image(folder: &Path, name: &str, more: &[(&str, &str)]) -> Result<()> {
@@ -56,7 +73,15 @@ fn image(folder: &Path, name: &str, more: &[(&str, &str)]) -> Result<()> {
 }
 
 fn image_of(program: &str, folder: &Path, name: &str, more: &[(&str, &str)]) -> Result<()> {
-    let program = fs::read(folder.join(program))?;
+    let own = more.iter().any(|(path, _)| *path == "exports/manifest.json");
+    let more: Vec<_> =
+        (!own).then_some(("exports/manifest.json", MANIFEST)).into_iter().chain(more.iter().copied()).collect();
+    write(&folder.join(name), &folder.join(program), &more, json!({"Cmd": ["/bin/tiny"], "User": "4711"}))
+}
+
+/// Writes an OCI folder with one image: a program as /bin/tiny, these files, and this config.
+pub fn write(to: &Path, program: &Path, files: &[(&str, &str)], config: Value) -> Result<()> {
+    let program = fs::read(program)?;
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |path: &str, mode: u32, content: &[u8]| -> Result<()> {
         let mut header = tar::Header::new_gnu();
@@ -68,15 +93,11 @@ fn image_of(program: &str, folder: &Path, name: &str, more: &[(&str, &str)]) -> 
         Ok(tar.append_data(&mut header, path, content)?)
     };
     add("bin/tiny", 0o755, &program)?;
-    if !more.iter().any(|(path, _)| *path == "exports/manifest.json") {
-        add("exports/manifest.json", 0o644, MANIFEST.as_bytes())?;
-    }
-    for (path, text) in more {
+    for (path, text) in files {
         add(path, 0o644, text.as_bytes())?;
     }
     let layer = tar.into_inner()?;
 
-    let to = folder.join(name);
     fs::create_dir_all(to.join("blobs/sha256"))?;
     let blob = |kind: &str, bytes: &[u8]| -> Result<Value> {
         let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -90,7 +111,7 @@ fn image_of(program: &str, folder: &Path, name: &str, more: &[(&str, &str)]) -> 
         "aarch64" => "arm64",
         other => other,
     };
-    let config = json!({"architecture": architecture, "os": "linux", "config": {"Cmd": ["/bin/tiny"], "User": "4711"},
+    let config = json!({"architecture": architecture, "os": "linux", "config": config,
         "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]}});
     let config = blob("config.v1+json", config.to_string().as_bytes())?;
     let manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer]});
@@ -99,5 +120,5 @@ fn image_of(program: &str, folder: &Path, name: &str, more: &[(&str, &str)]) -> 
     fs::write(to.join("index.json"), json!({"schemaVersion": 2, "manifests": [manifest]}).to_string())?;
     fs::write(to.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#)?;
     let all = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(&to, all).with_context(|| format!("writing {}", to.display()))
+    fs::set_permissions(to, all).with_context(|| format!("writing {}", to.display()))
 }

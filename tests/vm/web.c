@@ -1,184 +1,91 @@
-/* A web server on the socket that systemd passes, and with the word "load" those who ask it.
+/* A service whose health can be chosen, and the programs that its image ships to test it.
  *
- *     web VERSION                       answers each request with its version, one after the other; ends at SIGTERM, after the one it is at
- *     web load PORT RATE FILE           asks so many times a second, whatever the answers, until FILE is there; then prints
- *                                       asked=N failed=N longest=MS VERSION=N ...
+ *     serve PORT STATUS [SECONDS]   answers each request with STATUS; for so long at first with 503; says whose it is
+ *     end CODE                      says so and ends with CODE
+ *     hang                          and a child with it, both deaf to SIGTERM; never ends
+ *     confined UID                  ends with 0 where it is that user, without capabilities, beside the service
  */
-#define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <errno.h>
-#include <poll.h>
 #include <signal.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t ended;
+/* The user whose connection comes from this port, as the kernel's table has it. */
+static int owner(int port) {
+    char line[512];
+    unsigned local, state;
+    int uid;
+    FILE *table = fopen("/proc/net/tcp", "r");
+    while (table && fgets(line, sizeof line, table))
+        if (sscanf(line, " %*d: %*x:%x %*x:%*x %x %*x:%*x %*x:%*x %*x %d", &local, &state, &uid) == 3 && (int)local == port)
+            return fclose(table), uid;
+    return table ? fclose(table), -1 : -1;
+}
+
+static int serve(int port, const char *status, int late) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int yes = 1, door = socket(AF_INET, SOCK_STREAM, 0);
+    time_t start = time(NULL);
+    setsockopt(door, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    if (bind(door, (struct sockaddr *)&at, sizeof at) || listen(door, 16)) {
+        perror("listening");
+        return 1;
+    }
+    for (;;) {
+        char request[4096];
+        struct sockaddr_in from = {0};
+        socklen_t length = sizeof from;
+        int guest = accept(door, (struct sockaddr *)&from, &length);
+        if (guest < 0)
+            continue;
+        if (read(guest, request, sizeof request) > 0) {
+            printf("asked by user %d\n", owner(ntohs(from.sin_port)));
+            fflush(stdout);
+            dprintf(guest, "HTTP/1.1 %s x\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 2\r\nConnection: close\r\n\r\n.\n",
+                    time(NULL) - start < late ? "503" : status);
+        }
+        close(guest);
+    }
+}
+
+static int confined(unsigned uid) {
+    char line[256];
+    unsigned long long held = 1;
+    FILE *status = fopen("/proc/self/status", "r");
+    while (status && fgets(line, sizeof line, status))
+        sscanf(line, "CapEff: %llx", &held);
+    /* Init of the container is the service. */
+    FILE *first = fopen("/proc/1/comm", "r");
+    int beside = first && fgets(line, sizeof line, first) && !strcmp(line, "tiny\n");
+    printf("uid %d, capabilities %llx, beside the service: %d\n", getuid(), held, beside);
+    return getuid() == uid && !held && beside ? 0 : 1;
+}
 
 static void end(int number) {
-    (void)number;
-    ended = 1;
-}
-
-static void ready(void) {
-    const char *path = getenv("NOTIFY_SOCKET");
-    struct sockaddr_un to = {.sun_family = AF_UNIX};
-    if (!path || strlen(path) >= sizeof to.sun_path)
-        return;
-    strcpy(to.sun_path, path);
-    if (*path == '@')
-        to.sun_path[0] = 0;
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (sendto(fd, "READY=1", 7, 0, (struct sockaddr *)&to, offsetof(struct sockaddr_un, sun_path) + strlen(path)) < 0)
-        perror("notify");
-    close(fd);
-}
-
-static int serve(const char *version) {
-    struct sigaction action = {.sa_handler = end};
-    sigset_t term, before;
-    sigaction(SIGTERM, &action, NULL);
-    sigemptyset(&term);
-    sigaddset(&term, SIGTERM);
-    sigprocmask(SIG_BLOCK, &term, &before);
-    signal(SIGPIPE, SIG_IGN);
-    struct pollfd door = {.fd = 3, .events = POLLIN};
-    ready();
-    while (!ended) {
-        if (ppoll(&door, 1, NULL, &before) < 0)
-            continue;
-        int connection = accept4(3, NULL, NULL, SOCK_CLOEXEC);
-        if (connection < 0)
-            continue;
-        char asked[1024];
-        size_t length = 0;
-        ssize_t more;
-        while (length < sizeof asked - 1 && (more = read(connection, asked + length, sizeof asked - 1 - length)) > 0) {
-            length += more;
-            asked[length] = 0;
-            if (strstr(asked, "\r\n\r\n"))
-                break;
-        }
-        dprintf(connection, "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n%s\n", version);
-        shutdown(connection, SHUT_WR);
-        while (read(connection, asked, sizeof asked) > 0) {
-        }
-        close(connection);
-    }
-    return 0;
-}
-
-/* More than the seconds that anyone waits. */
-enum { MOST = 4096, WAIT = 30 };
-
-struct request {
-    uint64_t begun;
-    size_t length;
-    char answer[256];
-    int sent;
-};
-
-static struct pollfd open_ones[MOST];
-static struct request requests[MOST];
-static int asked, failed, pending, first, second;
-static uint64_t longest;
-
-static uint64_t now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * 1000000ull + time.tv_nsec / 1000;
-}
-
-static void over(int at, const char *why) {
-    uint64_t took = now() - requests[at].begun;
-    if (took > longest)
-        longest = took;
-    if (why) {
-        failed++;
-        fprintf(stderr, "request %d after %llu ms: %s\n", asked, (unsigned long long)took / 1000, why);
-    }
-    close(open_ones[at].fd);
-    pending--;
-    open_ones[at] = open_ones[pending];
-    requests[at] = requests[pending];
-}
-
-static void ask(int port) {
-    asked++;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    requests[pending] = (struct request){.begun = now()};
-    open_ones[pending] = (struct pollfd){.fd = fd, .events = POLLOUT};
-    pending++;
-    if (fd < 0 || pending >= MOST)
-        over(pending - 1, "too many wait");
-    else if (connect(fd, (struct sockaddr *)&to, sizeof to) < 0 && errno != EINPROGRESS)
-        over(pending - 1, strerror(errno));
-}
-
-/* Goes on with one; false where it is over. */
-static int go_on(int at) {
-    static const char request[] = "GET / HTTP/1.0\r\nHost: localhost\r\n\r\n";
-    struct request *one = &requests[at];
-    if (!one->sent) {
-        int error = 0;
-        socklen_t length = sizeof error;
-        getsockopt(open_ones[at].fd, SOL_SOCKET, SO_ERROR, &error, &length);
-        if (error || send(open_ones[at].fd, request, sizeof request - 1, MSG_NOSIGNAL) < 0) {
-            over(at, strerror(error ? error : errno));
-            return 0;
-        }
-        one->sent = 1;
-        open_ones[at].events = POLLIN;
-        return 1;
-    }
-    ssize_t more = read(open_ones[at].fd, one->answer + one->length, sizeof one->answer - 1 - one->length);
-    if (more > 0) {
-        one->length += more;
-        return 1;
-    }
-    if (more < 0 && errno == EAGAIN)
-        return 1;
-    one->answer[one->length] = 0;
-    char *body = strstr(one->answer, "\r\n\r\n");
-    first += body && !strcmp(body + 4, "first\n");
-    second += body && !strcmp(body + 4, "second\n");
-    over(at, more < 0 ? strerror(errno) : body && !strncmp(one->answer, "HTTP/1.0 200 ", 13) ? NULL : "no whole answer");
-    return 0;
-}
-
-static int load(int port, int rate, const char *until) {
-    uint64_t begun = now();
-    for (;;) {
-        int over_now = access(until, F_OK) == 0;
-        if (over_now && !pending)
-            break;
-        uint64_t due = begun + asked * 1000000ull / rate, time = now();
-        if (!over_now && time >= due) {
-            ask(port);
-            continue;
-        }
-        poll(open_ones, pending, over_now ? 100 : (int)((due - time) / 1000));
-        for (int at = 0; at < pending;) {
-            if (now() - requests[at].begun > WAIT * 1000000ull)
-                over(at, "no answer");
-            else if (!open_ones[at].revents || go_on(at))
-                at++;
-        }
-    }
-    printf("asked=%d failed=%d longest=%llu first=%d second=%d\n", asked, failed, (unsigned long long)longest / 1000, first,
-           second);
-    return 0;
+    _exit(number == SIGTERM ? 0 : 1);
 }
 
 int main(int count, char **words) {
-    if (count == 5 && !strcmp(words[1], "load"))
-        return load(atoi(words[2]), atoi(words[3]), words[4]);
-    return serve(count > 1 ? words[1] : "first");
+    const char *what = count > 1 ? words[1] : "";
+    if (!strcmp(what, "serve") && count > 3) {
+        signal(SIGTERM, end);
+        return serve(atoi(words[2]), words[3], count > 4 ? atoi(words[4]) : 0);
+    }
+    if (!strcmp(what, "end") && count > 2) {
+        printf("first line\nended as told\n");
+        return atoi(words[2]);
+    }
+    if (!strcmp(what, "confined") && count > 2)
+        return confined(atoi(words[2]));
+    if (!strcmp(what, "hang")) {
+        signal(SIGTERM, SIG_IGN);
+        fork();
+        for (;;)
+            pause();
+    }
+    return 2;
 }

@@ -83,7 +83,7 @@ pub(super) const TABLE: &[Group] = &[
     plain(
         "Hardening that is inherited",
         "NoNewPrivileges MemoryDenyWriteExecute RestrictRealtime LockPersonality ProtectKernelModules ProtectKernelLogs \
-         ProtectClock ProtectHostname",
+         ProtectClock",
     ),
     asked(plain("A network of its own", "PrivateNetwork NetworkNamespacePath")),
     // systemd.resource-control(5): the control group is the unit's own.
@@ -121,6 +121,11 @@ pub(super) const TABLE: &[Group] = &[
     ours("IgnoreSIGPIPE", "set for the program, and for it alone"),
     ours("MemoryPressureWatch MemoryPressureThresholdSec", "the variables name the file as the program sees it"),
     ours("UMask", "set for the program, and for it alone"),
+    ours(
+        "ProtectHostname",
+        "no container can change the host's name in any case; where config.json gives it one of its own, `yes` keeps the launcher from \
+         setting that and the start says so: `private` does not",
+    ),
     ours("UnsetEnvironment", "sysctr adds what the launcher's own loader would obey"),
     asked(ours("Environment EnvironmentFile PassEnvironment", "the program gets these variables over the image's own")),
     asked(ours("RuntimeDirectory StateDirectory CacheDirectory LogsDirectory ConfigurationDirectory", OWN_DIRECTORY)),

@@ -20,6 +20,11 @@ at no cost it tells at the start, which then fails: User=, Group=, Supplementary
 A refused directive that is switched off (empty, or `no`) is none. Directives of `[Unit]`, `[Socket]`, `[Timer]`, `[Path]` and `[Install]` are systemd's own
 and work as ever.
 
+One thing is the kernel's, and the same for every container: the program is the first process of its own process IDs. A signal that it does not
+handle does not end it, SIGKILL excepted, so that one of `KillSignal=`, `WatchdogSignal=` and their like which it leaves to the default is
+followed by SIGKILL when the time is over (`TimeoutStopFailureMode=abort` too). And with it end all its processes: it must not go into
+the background, and `ExitType=cgroup` is as `main`. Neither is so where config.json leaves out the `pid` namespace.
+
 \"Asked\" marks what an image's own unit may not have unasked; the admin's drop-ins may.
 ";
 

@@ -10,6 +10,7 @@ fn linted(exports: &[(&str, &str)]) -> Vec<String> {
     let exports = exports.iter().map(|(file, text)| ((*file).to_owned(), text.as_bytes().to_vec())).collect();
     let problems = image(&Inputs {
         runtime: None,
+        range: None,
         name: &"app".parse().expect("a name"),
         id: 1,
         image: "registry.example/app:1",

@@ -26,6 +26,7 @@ fn rendered_for(exports: &[(&str, &str)], settings: &[&str], runtime: Option<&st
         settings: &settings,
         before: None,
         runtime: runtime.as_ref(),
+        range: Some(1_000_000),
     })
 }
 
@@ -315,4 +316,25 @@ fn who_may_make_device_nodes_opens_only_the_listed_ones() {
     let rendered = rendered(&[("config.json.hbs", config)], &[]).expect("files");
     let lines: Vec<&str> = rendered.files["etcd.service"].lines().filter(|line| line.starts_with("Device")).collect();
     assert_eq!(lines, ["DevicePolicy=closed", "DeviceAllow=/dev/block/7:3 rwm", "DeviceAllow=/dev/char/10:200 rwm"]);
+}
+
+#[test]
+fn root_of_a_user_namespace_may_report_readiness_and_a_map_of_the_hosts_root_is_a_request() {
+    let manifest = r#"{"version": "2.0", "container": {"user": "0", "notify": true, "userns": "auto"}}"#;
+    let asked = rendered(&[("manifest.json", manifest)], &[]).expect("files").requests;
+    assert!(asked.is_empty(), "{asked:?}");
+    let plain = manifest.replace("auto", "host");
+    assert_eq!(rendered(&[("manifest.json", &plain)], &[]).expect("files").requests.len(), 1);
+    let own = |host: &str| {
+        let map = format!(r#"[{{"containerID": 0, "hostID": {host}, "size": 65536}}]"#);
+        let spec = rendered(&[("manifest.json", manifest)], &[]).expect("files").spec;
+        let mut spec = serde_json::to_value(spec).expect("json");
+        spec["linux"]["uidMappings"] = json!("MAP");
+        spec["linux"]["gidMappings"] = json!("MAP");
+        let text = spec.to_string().replace("\"MAP\"", &map);
+        rendered(&[("manifest.json", manifest), ("config.json.hbs", &text)], &[]).expect("files").requests
+    };
+    assert!(own("{{range}}").is_empty(), "{:?}", own("{{range}}"));
+    let asked = own("0").into_iter().collect::<Vec<_>>();
+    assert!(asked.len() == 2 && asked[0].starts_with("map the host's root"), "{asked:?}");
 }

@@ -68,11 +68,11 @@ run_one() {
         esac
         # A terminal is the runtime's own, on its standard streams. Elsewhere: a descriptor that is nobody's business.
         if grep -q '"terminal":true' "configs/$name.json"; then
-            timeout -k 1 30 env -i PATH="$PATH" TERM=dumb script -qec "umask 027; stty rows 30 cols 100; exec $command" /dev/null \
+            timeout -k 1 120 env -i PATH="$PATH" TERM=dumb script -qec "umask 027; stty rows 30 cols 100; exec $command" /dev/null \
                 </dev/null >"$result.out" 2>"$result.err"
         else
             # shellcheck disable=SC2086 # the command is meant to be split
-            (umask 027 && trap '' USR1 && timeout -k 1 30 env -i PATH="$PATH" $command <"$bundle/null" >"$result.out" 2>"$result.err" 7</etc/hostname)
+            (umask 027 && trap '' USR1 && timeout -k 1 120 env -i PATH="$PATH" $command <"$bundle/null" >"$result.out" 2>"$result.err" 7</etc/hostname)
         fi
         echo $? >"$result.code"
         # As the unit's ExecStopPost= does it.

@@ -58,9 +58,16 @@ impl Results {
         let out = text("out").unwrap_or_default();
         let json = out.find('{').map_or("", |start| &out[start..]);
         let mut reader = serde_json::Deserializer::from_str(json).into_iter::<Fields>();
-        let Some(Ok(raw)) = reader.next() else {
-            let why = text("err").unwrap_or_default() + &out;
-            return Ok(Report { outcome: outcome(code, &self.neutral(&why, bundle)), fields: None });
+        let said = text("err").unwrap_or_default();
+        // What a failed poststart hook ended may have spoken before, or not.
+        let failed =
+            code != 0 && said.lines().any(|line| line.starts_with("error: ") || line.contains(" level=error "));
+        let raw = match reader.next() {
+            Some(Ok(raw)) if !failed => raw,
+            _ => {
+                let why = if failed { said } else { said + &out };
+                return Ok(Report { outcome: outcome(code, &self.neutral(&why, bundle)), fields: None });
+            }
         };
         let mut fields = Fields::new();
         for (field, value) in raw {
@@ -160,7 +167,8 @@ impl Results {
 fn outcome(code: i32, said: &str) -> String {
     let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
     match code {
-        129.. => format!("ended with {code}"),
+        // crun's own failures are 1 or 255.
+        129..255 => format!("ended with {code}"),
         124 => "hung".into(),
         _ => format!("refused: {last}"),
     }

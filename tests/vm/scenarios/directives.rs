@@ -103,6 +103,13 @@ const OUTCOMES: &[(&str, &str, bool)] = &[
     ("KillMode=process", "stay", true),
     ("WatchdogSec=1|WatchdogSignal=SIGUSR1", "stay", false),
     ("ExecStop=/bin/sh -c 'kill -USR1 $MAINPID'", "stay", true),
+    ("Type=exec", "exit 3", false),
+    ("Type=idle", "stay", true),
+    ("TimeoutStopSec=1|TimeoutStopFailureMode=kill", "stay deaf", true),
+    ("TimeoutStopSec=1|SendSIGHUP=yes", "stay", true),
+    ("Restart=on-failure|RestartMode=direct|RestartSec=100ms", "exit 3", false),
+    ("Restart=always|RestartSec=50ms|StartLimitInterval=60|StartLimitBurst=2", "exit 0", false),
+    ("ExecCondition=/bin/false", "stay", false),
     ("ExecStartPre=/bin/false", "exit 0", false),
     ("ExecStartPost=/bin/false", "stay", false),
 ];
@@ -223,7 +230,7 @@ pub fn a_drop_in_that_would_be_lost_is_told(machine: &mut dyn Machine) -> Result
         machine.run(
             "at=$(journalctl -n 1 --show-cursor -o cat | sed -n 's/^-- cursor: //p')
             systemctl reset-failed probe 2>/dev/null; timeout 20 systemctl start --wait probe 2>/dev/null; journalctl --sync
-            journalctl --no-pager -q -o cat -u probe --after-cursor=\"$at\"",
+            journalctl --no-pager -q -o cat -t perl --cursor=\"$at\"",
         )
     };
     for line in [

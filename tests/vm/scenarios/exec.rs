@@ -55,6 +55,34 @@ pub fn runs_beside_the_service(machine: &mut dyn Machine) -> Result<()> {
     Ok(())
 }
 
+/// Instances of a template unit that the admin wrote are named as systemctl names them, and each is entered by itself.
+pub fn reaches_an_instance(machine: &mut dyn Machine) -> Result<()> {
+    machine.booted()?;
+    machine.run(
+        "sysctr -q install --no-enable oci:/srv/payload/images/tiny:1
+         sed '/^ExecStart=/s/$/ --instance %i/' /etc/systemd/system.attached/tiny.service >/etc/systemd/system/tiny@.service
+         systemctl daemon-reload && systemctl start tiny@a tiny@b",
+    )?;
+    machine.run("systemd-run --quiet --unit=caller sysctr exec tiny@b -- /bin/tiny")?;
+    let groups = "cat /sys/fs/cgroup$(systemctl show --value -p ControlGroup tiny@INSTANCE)/cgroup.procs | wc -l";
+    machine.wait_until(Duration::from_secs(20), &format!("[ $({}) = 2 ]", groups.replace("INSTANCE", "b")))?;
+    equal(&machine.run(&groups.replace("INSTANCE", "a"))?, "1", "processes of the other instance")?;
+    machine.run("systemctl stop tiny@b && sysctr exec tiny@a -- /bin/tiny end")?;
+    for (code, name, said) in [
+        (125, "tiny@b", "hint: `systemctl start tiny@b` starts it"),
+        (125, "tiny", "hint: `systemctl start tiny` starts it"),
+        (125, "none@a", "no container \"none\" is installed"),
+        (2, "tiny@", "invalid instance"),
+    ] {
+        let error = machine.fails(code, &format!("sysctr exec {name} -- /bin/tiny end"))?;
+        ensure!(error.contains(said), "{name}: {error}");
+    }
+    machine.run("systemctl stop tiny@a && rm /etc/systemd/system/tiny@.service && systemctl daemon-reload")?;
+    let error = machine.fails(125, "sysctr exec tiny@a -- /bin/tiny end")?;
+    ensure!(error.contains("there is no tiny@.service"), "{error}");
+    Ok(())
+}
+
 /// Confined exactly as the main process is, in its control group, and with nothing of the caller's.
 pub fn is_confined_as_the_service(machine: &mut dyn Machine) -> Result<()> {
     etcd::install(machine)?;

@@ -1,5 +1,5 @@
 //! A socket stays open while its service is updated: nobody is refused and nobody is cut off. The server is one of our own
-//! (`web.c`): Debian's Apache takes no socket from systemd.
+//! (`load.c`): Debian's Apache takes no socket from systemd.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ const CHANGES: u32 = 20;
 const IMAGES: &str = "/srv/payload/images";
 /// In the background, until it is told to end.
 const BEGIN: &str = "rm -f /run/enough; systemd-run -q --unit=load -p StandardOutput=file:/run/load -p StandardError=file:/run/load.failed \
-    --remain-after-exit /srv/payload/images/web-program load 8080 RATE /run/enough";
+    --remain-after-exit /srv/payload/images/load-program load 8080 RATE /run/enough";
 const END: &str =
     "touch /run/enough; while [ \"$(systemctl show --value -p SubState load)\" = running ]; do sleep 0.1; done
     cat /run/load; head -n 20 /run/load.failed >&2; systemctl stop load";
@@ -31,10 +31,10 @@ struct Seen {
 pub fn nobody_is_refused(machine: &mut dyn Machine) -> Result<()> {
     machine.booted()?;
     machine.run("mkdir -p /etc/sysctr && printf '[update]\\nsettle = 0\\n' >/etc/sysctr/sysctr.toml")?;
-    machine.run(&format!("sysctr -q install --name web oci:{IMAGES}/web-first:1 && systemctl start web.socket"))?;
+    machine.run(&format!("sysctr -q install --name web oci:{IMAGES}/load-first:1 && systemctl start web.socket"))?;
     ensure!(machine.property("web", "ActiveState")? == "inactive", "it runs before anyone asked");
     let change = |machine: &mut dyn Machine, number: u32| {
-        let update = format!("update web --to oci:{IMAGES}/web-second:1");
+        let update = format!("update web --to oci:{IMAGES}/load-second:1");
         let verb = [update.as_str(), "rollback web"][number as usize % 2];
         machine.run(&format!("sysctr -q {verb}")).map(drop)
     };
@@ -64,7 +64,7 @@ ReadOnly=true
 PidsLimit=0
 END
          for version in first second; do
-             podman pull -q oci:{IMAGES}/web-$version:1 >/tmp/id && podman tag $(cat /tmp/id) localhost/web-$version:1
+             podman pull -q oci:{IMAGES}/load-$version:1 >/tmp/id && podman tag $(cat /tmp/id) localhost/web-$version:1
          done
          podman tag localhost/web-first:1 localhost/web:1
          systemctl daemon-reload && systemctl start web.socket"

@@ -1,19 +1,25 @@
 //! What sysctr promises, on any booted machine. `main.rs` says which machine each of them runs on.
 
+pub mod dependents;
 pub mod directives;
 pub mod etcd;
 pub mod exec;
 pub mod failures;
 pub mod foreign;
 pub mod handover;
+pub mod health;
 pub mod hooks;
 pub mod httpd;
+pub mod limits;
 pub mod load;
 pub mod many;
 pub mod refuse;
 pub mod sockets;
+pub mod together;
 pub mod trace;
 pub mod update;
+pub mod updates;
+pub mod users;
 
 use std::time::Duration;
 
@@ -23,6 +29,48 @@ use crate::machine::Machine;
 
 /// The registry that every machine has, and starts by itself.
 pub const REGISTRY: &str = "127.0.0.1:5000";
+
+/// Puts one of the small images where a container of that name is installed from.
+pub fn image(machine: &mut dyn Machine, name: &str, image: &str) -> Result<()> {
+    machine
+        .run(&format!(
+            "rm -rf /root/images/{name} && mkdir -p /root/images && cp -r /srv/payload/images/{image} /root/images/{name}"
+        ))
+        .map(drop)
+}
+
+/// Installs a container of such an image, and starts it.
+pub fn install(machine: &mut dyn Machine, name: &str) -> Result<()> {
+    image(machine, name, "tiny")?;
+    machine.run(&format!("sysctr -q install --now oci:/root/images/{name}:1 --name {name}")).map(drop)
+}
+
+/// How long a service has to stay up.
+pub fn settle(machine: &mut dyn Machine, seconds: u32) -> Result<()> {
+    machine
+        .run(&format!("mkdir -p /etc/sysctr && printf '[update]\\nsettle = {seconds}\\n' >/etc/sysctr/sysctr.toml"))
+        .map(drop)
+}
+
+/// The service runs this deployment, which is in force.
+pub fn runs(machine: &mut dyn Machine, name: &str, deployment: u32) -> Result<()> {
+    let script = format!(
+        "systemctl is-active {name}; cat /etc/sysctr/containers/{name}/active
+         systemctl show --value -p ExecStart {name} | grep -o 'deployments/[0-9]*' | head -1
+         ls /etc/sysctr/containers/{name}/journal.json 2>/dev/null"
+    );
+    let found = machine.try_run(&script, Duration::from_secs(20))?.stdout;
+    let found: Vec<&str> = found.split_whitespace().collect();
+    let (number, folder) = (deployment.to_string(), format!("deployments/{deployment}"));
+    ensure!(found.starts_with(&["active", &number, &folder]), "{name} should run deployment {deployment}: {found:?}");
+    ensure!(!found.iter().any(|word| word.ends_with("json")), "an operation of {name} is under way: {found:?}");
+    Ok(())
+}
+
+/// Which run of a service this is.
+pub fn run_of(machine: &mut dyn Machine, name: &str) -> Result<String> {
+    machine.property(name, "InvocationID")
+}
 
 /// Waits for the machine's registry.
 pub fn registry(machine: &mut dyn Machine) -> Result<()> {
