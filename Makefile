@@ -35,6 +35,7 @@ test: deps check
 
 # Also what takes longer: Debian 12, and every scenario in QEMU.
 test-long: deps check
+	$(CARGO) test --test cuts -- --ignored --test-threads=1
 	$(CARGO) test --test vm -- --test-threads=1 --include-ignored
 	SYSCTR_TEST_SUITE=bookworm $(CARGO) test --test vm -- --test-threads=1
 

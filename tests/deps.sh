@@ -4,7 +4,7 @@ set -eu
 
 if command -v apt-get >/dev/null; then
     wanted="build-essential pkg-config libostree-dev libseccomp-dev ostree
-        mmdebstrap debian-archive-keyring qemu-system-x86 qemu-utils e2fsprogs systemd-container
+        mmdebstrap debian-archive-keyring qemu-system-x86 qemu-utils e2fsprogs xfsprogs btrfs-progs mount systemd-container
         docker-registry buildah umoci skopeo podman crun runc apache2-utils jq openssl util-linux bsdutils curl strace procps systemd busybox-static rpm"
     missing=
     for package in $wanted; do
@@ -17,7 +17,7 @@ if command -v apt-get >/dev/null; then
     refresh="apt-get update"
 elif command -v dnf >/dev/null; then
     wanted="gcc glibc-static make pkgconf-pkg-config ostree-devel libseccomp-devel ostree
-        mmdebstrap debian-keyring qemu-system-x86-core qemu-img e2fsprogs systemd-container
+        mmdebstrap debian-keyring qemu-system-x86-core qemu-img e2fsprogs xfsprogs btrfs-progs systemd-container
         docker-distribution buildah umoci skopeo podman crun runc httpd-tools jq openssl util-linux util-linux-script curl strace binutils procps-ng systemd busybox rpm-build"
     missing=
     for package in $wanted; do

@@ -16,6 +16,8 @@ use rustix::{
     io::Errno,
 };
 
+use super::controls;
+
 /// An open folder, and its path for messages.
 #[derive(Debug)]
 pub struct Folder {
@@ -45,6 +47,7 @@ impl Folder {
     }
 
     /// The folder below this one, made with its parents where it is missing (`mode` is for the last part, parents get 0755).
+    #[cfg_attr(feature = "controls", track_caller)]
     pub fn create(&self, below: &str, mode: u32) -> Result<Folder> {
         if let Some(folder) = self.open(below)? {
             return Ok(folder);
@@ -133,6 +136,7 @@ impl Folder {
     }
 
     /// Puts a whole file in place of whatever has the name: whoever looks sees the old text or the new one.
+    #[cfg_attr(feature = "controls", track_caller)]
     pub fn write(&self, name: &str, text: &str, mode: u32) -> Result<()> {
         let temporary = format!(".sysctr-{name}.new");
         self.write_new(&temporary, text, mode)?;
@@ -140,6 +144,7 @@ impl Folder {
     }
 
     /// Writes a file and syncs it, its folder not yet.
+    #[cfg_attr(feature = "controls", track_caller)]
     pub fn write_new(&self, name: &str, text: &str, mode: u32) -> Result<()> {
         let context = || format!("writing {}", self.path.join(name).display());
         self.remove(name)?;
@@ -147,11 +152,13 @@ impl Folder {
         let fd = fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode)).with_context(context)?;
         let mut file = File::from(fd);
         fs::fchmod(&file, Mode::from_raw_mode(mode)).with_context(context)?;
-        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        let without = controls::without_sync("file");
+        let written = file.write_all(text.as_bytes()).and_then(|()| if without { Ok(()) } else { file.sync_all() });
         written.inspect_err(|_| drop(self.remove(name))).with_context(context)
     }
 
     /// Renames within the folder and syncs it.
+    #[cfg_attr(feature = "controls", track_caller)]
     pub fn rename(&self, from: &str, to: &str) -> Result<()> {
         fs::renameat(&self.fd, from, &self.fd, to)
             .with_context(|| format!("putting {} in place", self.path.join(to).display()))?;
@@ -159,6 +166,7 @@ impl Folder {
     }
 
     /// Makes a symbolic link, in place of one that points elsewhere.
+    #[cfg_attr(feature = "controls", track_caller)]
     pub fn link(&self, name: &str, target: &str) -> Result<()> {
         let context = || format!("linking {}", self.path.join(name).display());
         let temporary = format!(".sysctr-{name}.new");
@@ -200,12 +208,20 @@ impl Folder {
     }
 
     /// Makes what was renamed, made and removed here outlive a power cut.
+    #[cfg_attr(feature = "controls", track_caller)]
     pub fn sync(&self) -> Result<()> {
+        if controls::without_sync("folder") {
+            return Ok(());
+        }
         fs::fsync(&self.fd).with_context(|| format!("syncing {}", self.path.display()))
     }
 
     /// Everything on this folder's file system.
+    #[cfg_attr(feature = "controls", track_caller)]
     pub fn sync_all(&self) -> Result<()> {
+        if controls::without_sync("file system") {
+            return Ok(());
+        }
         fs::syncfs(&self.fd).with_context(|| format!("syncing the file system of {}", self.path.display()))
     }
 }

@@ -27,6 +27,7 @@ use ostree::{
     glib::{self, Variant},
 };
 
+use super::controls;
 use super::lock::{StoreLock, state_dir};
 use crate::model::{digest::Digest, reference::ImageSource};
 
@@ -40,12 +41,12 @@ pub(super) const FORMAT: u32 = 1;
 
 const REPO: &str = "repo";
 const REPO_NEW: &str = ".repo.new";
-const IMAGE_PREFIX: &str = "sysctr/image/sha256/";
+pub(super) const IMAGE_PREFIX: &str = "sysctr/image/sha256/";
 
 /// The images below one root.
 pub struct Store {
     pub(super) repo: Repo,
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 /// An image in the store.
@@ -116,6 +117,7 @@ impl Store {
         let folder = File::open(&path).with_context(opening)?;
         let repo = Repo::open_at_dir(folder.as_fd(), ".").with_context(opening)?;
         ensure!(repo.mode() == RepoMode::Bare, "{} is not a store of sysctr (its mode is not bare)", path.display());
+        repo.set_disable_fsync(controls::without_sync("libostree's"));
         Ok(Store { repo, path })
     }
 
@@ -236,6 +238,7 @@ impl Store {
                 pruned.images += 1;
             }
         }
+        self.untag_imageless(needed)?;
         let (_, objects, bytes) =
             self.repo.prune(RepoPruneFlags::REFS_ONLY, 0, NO_CANCEL).context("pruning the store")?;
         pruned.objects = u64::try_from(objects).unwrap_or_default();
@@ -258,7 +261,7 @@ impl Store {
                 if is_folder { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) };
             removed.with_context(clearing)?;
         }
-        Ok(())
+        self.clear_unfinished_refs()
     }
 
     /// What [`Store::prune`] would free.
@@ -299,25 +302,6 @@ impl Store {
         }
         Ok(sizes)
     }
-
-    pub(super) fn refs(&self) -> Result<BTreeMap<String, String>> {
-        let refs = self.repo.list_refs(None, NO_CANCEL).context("listing the store's images")?;
-        Ok(refs.into_iter().collect())
-    }
-
-    fn rev(&self, name: &str) -> Result<Option<String>> {
-        let commit = self.repo.resolve_rev(name, true).with_context(|| format!("looking for {name} in the store"))?;
-        Ok(commit.map(String::from))
-    }
-
-    fn change_refs(&self, names: &[String], commit: Option<&str>) -> Result<()> {
-        let transaction = self.repo.auto_transaction(NO_CANCEL)?;
-        for name in names {
-            self.repo.transaction_set_ref(None, name, commit);
-        }
-        transaction.commit(NO_CANCEL).context("changing the store's references")?;
-        Ok(())
-    }
 }
 
 /// Made under another name first: a repository that a power cut left without half its folders would never open again.
@@ -330,9 +314,13 @@ fn create(folder: &Path) -> Result<()> {
     }
     DirBuilder::new().mode(0o700).create(&fresh)?;
     Repo::create_at_dir(parent.as_fd(), REPO_NEW, RepoMode::Bare, None::<&Variant>)?;
-    rustix::fs::syncfs(&parent)?;
+    if !controls::without_sync("file system") {
+        rustix::fs::syncfs(&parent)?;
+    }
     std::fs::rename(&fresh, folder.join(REPO))?;
-    parent.sync_all()?;
+    if !controls::without_sync("folder") {
+        parent.sync_all()?;
+    }
     Ok(())
 }
 

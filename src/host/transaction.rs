@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 
 use super::{
-    apply, clock,
+    apply, clock, controls,
     dir::Folder,
     lock::StoreLock,
     mount_points,
@@ -196,7 +196,24 @@ pub(super) fn write_journal(root: &Folder, name: &ContainerName, journal: &Journ
 
 pub(super) fn write_active(root: &Folder, name: &ContainerName, journal: &Journal) -> Result<()> {
     let Some(to) = journal.to else { return Ok(()) };
-    root.create(&layout::settings(name), 0o755)?.write(layout::ACTIVE, &format!("{to}\n"), 0o644)
+    let settings = root.create(&layout::settings(name), 0o755)?;
+    if controls::split_commit() {
+        return Ok(std::fs::write(
+            settings.path().join(layout::ACTIVE),
+            format!(
+                "{to}
+"
+            ),
+        )?);
+    }
+    settings.write(
+        layout::ACTIVE,
+        &format!(
+            "{to}
+"
+        ),
+        0o644,
+    )
 }
 
 /// Ends an operation: nothing is left to do for it.

@@ -124,7 +124,12 @@ pub struct Host {
 
 impl Host {
     pub fn new() -> Host {
-        let work = tempfile::tempdir_in("/var/tmp").unwrap();
+        Host::below("/var/tmp".as_ref())
+    }
+
+    /// Made in a folder of this place.
+    pub fn below(place: &Path) -> Host {
+        let work = tempfile::tempdir_in(place).unwrap();
         for folder in ["etc/systemd/system/multi-user.target.wants", "etc/tmpfiles.d", "etc/sysusers.d", "var/lib"] {
             fs::create_dir_all(work.path().join("root").join(folder)).unwrap();
         }

@@ -1,6 +1,7 @@
 //! What the tests of images share: a Debian base, image layouts made by hand, a real registry on loopback.
 #![allow(missing_docs, dead_code, clippy::unwrap_used)]
 
+pub mod controls;
 pub mod host;
 
 use std::{

@@ -17,8 +17,8 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
-    auto, boot, dependents, directives, etcd, exec, failures, foreign, handover, health, hooks, httpd, limits, many,
-    probation, refuse, sockets, together, trace, update, updates, users,
+    auto, boot, dependents, directives, etcd, exec, failures, foreign, handover, health, hooks, httpd, limits, load,
+    many, probation, refuse, sockets, together, trace, update, updates, users,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -104,6 +104,7 @@ scenarios! {
     a_service_has_to_pass_its_health_test: super::health::has_to_pass;
     an_image_that_failed_is_not_tried_twice: super::update::is_not_tried_twice;
     the_timer_does_what_the_policy_says: super::auto::the_timer_does_what_the_policy_says;
+    nobody_is_refused_while_a_service_is_updated: super::load::nobody_is_refused;
     etcd_lives_with_users_of_its_own: super::users::etcd_keeps_its_data;
     root_of_a_user_namespace_is_nobody_to_systemd: super::users::root_inside_is_nobody_to_systemd;
     an_update_that_fails_in_any_way_leaves_the_old_one: super::updates::fails_in_any_way;
@@ -131,6 +132,13 @@ fn two_hundred_containers_start_at_once() -> Result<()> {
 #[ignore = "minutes: `make test-long`"]
 fn two_hundred_containers_start_at_once_in_qemu() -> Result<()> {
     on_qemu("two-hundred", |machine| many::two_hundred(machine))
+}
+
+#[test]
+#[ignore = "for comparison, with podman in the machine: `make test-long`"]
+fn quadlet_is_updated_under_the_same_load() -> Result<()> {
+    let tree = image::Tree::with("trixie", &["podman", "conmon"])?;
+    scenario(nspawn::Nspawn::boot("quadlet-load", &tree, &parts().payload), |machine| load::quadlet_beside(machine))
 }
 
 #[test]

@@ -22,6 +22,8 @@ const ATTACK: &str = r#"{"version": "2.0", "description": "names another main pr
 const SOCKET: &str =
     "[Socket]\nListenStream=/run/{{name}}/first\nListenStream=127.0.0.1:4711\nFileDescriptorName=door\n";
 
+const LOAD_SOCKET: &str = "[Socket]\nListenStream=127.0.0.1:8080\n[Install]\nWantedBy=sockets.target\n";
+
 /// Compiles a program of this folder, statically.
 pub fn compile(source: &str, to: &Path) -> Result<()> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm").join(source);
@@ -35,6 +37,13 @@ pub fn images(folder: &Path) -> Result<()> {
     // Another program in the same image, which tells all that systemd passed.
     compile("passed.c", &folder.join("passed-program"))?;
     image_of("passed-program", folder, "passed", &[])?;
+    // A web server behind a socket, in two versions. The program can also be the load on it.
+    compile("load.c", &folder.join("load-program"))?;
+    for version in ["first", "second"] {
+        let manifest = MANIFEST.replace("\"/bin/tiny\"]", &format!("\"/bin/tiny\", \"{version}\"]"));
+        let more = [("exports/manifest.json", manifest.as_str()), ("exports/socket.hbs", LOAD_SOCKET)];
+        image_of("load-program", folder, &format!("load-{version}"), &more)?;
+    }
     image(folder, "tiny", &[])?;
     image(folder, "tiny-socket", &[("exports/socket.hbs", SOCKET)])?;
     image(folder, "tiny-apart", &[("exports/manifest.json", &ATTACK.replace("USERNS", "auto"))])?;

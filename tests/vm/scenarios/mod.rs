@@ -13,6 +13,7 @@ pub mod health;
 pub mod hooks;
 pub mod httpd;
 pub mod limits;
+pub mod load;
 pub mod many;
 pub mod probation;
 pub mod refuse;

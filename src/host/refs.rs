@@ -1,0 +1,65 @@
+//! The names that the store has for its commits. libostree changes several one by one, whatever its transactions promise, each by a
+//! temporary file beside it that a kill leaves there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result};
+
+use super::ostree::{IMAGE_PREFIX, NO_CANCEL, Store};
+use crate::model::reference::ImageSource;
+
+impl Store {
+    pub(super) fn refs(&self) -> Result<BTreeMap<String, String>> {
+        let refs = self.repo.list_refs(None, NO_CANCEL).context("listing the store's images")?;
+        let whole = refs.into_iter().filter(|(name, _)| !is_temporary(name.rsplit('/').next().unwrap_or_default()));
+        Ok(whole.collect())
+    }
+
+    pub(super) fn rev(&self, name: &str) -> Result<Option<String>> {
+        let commit = self.repo.resolve_rev(name, true).with_context(|| format!("looking for {name} in the store"))?;
+        Ok(commit.map(String::from))
+    }
+
+    pub(super) fn change_refs(&self, names: &[String], commit: Option<&str>) -> Result<()> {
+        let transaction = self.repo.auto_transaction(NO_CANCEL)?;
+        for name in names {
+            self.repo.transaction_set_ref(None, name, commit);
+        }
+        transaction.commit(NO_CANCEL).context("changing the store's references")?;
+        Ok(())
+    }
+
+    /// Drops references whose image was still to be named, or is not named any more, when that was cut short.
+    pub(super) fn untag_imageless(&self, needed: &BTreeSet<String>) -> Result<()> {
+        let refs = self.refs()?;
+        let images: BTreeSet<&String> =
+            refs.iter().filter(|(name, _)| name.starts_with(IMAGE_PREFIX)).map(|(_, commit)| commit).collect();
+        let imageless = refs.iter().filter(|(name, commit)| {
+            ImageSource::from_tag_ref(name).is_some() && !images.contains(commit) && !needed.contains(*commit)
+        });
+        let names: Vec<String> = imageless.map(|(name, _)| name.clone()).collect();
+        if names.is_empty() { Ok(()) } else { self.change_refs(&names, None) }
+    }
+
+    pub(super) fn clear_unfinished_refs(&self) -> Result<()> {
+        let mut folders = vec![self.path.join("refs/heads")];
+        while let Some(folder) = folders.pop() {
+            let clearing = || format!("clearing {}", folder.display());
+            for entry in std::fs::read_dir(&folder).with_context(clearing)? {
+                let entry = entry.with_context(clearing)?;
+                if entry.file_type().with_context(clearing)?.is_dir() {
+                    folders.push(entry.path());
+                } else if is_temporary(&entry.file_name().to_string_lossy()) {
+                    std::fs::remove_file(entry.path()).with_context(clearing)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// libostree's `tmp.XXXXXX`. No reference of ours is as short: it has at least a colon or a slash, which takes three signs.
+fn is_temporary(name: &str) -> bool {
+    name.strip_prefix("tmp.")
+        .is_some_and(|rest| rest.len() == 6 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}

@@ -1,0 +1,101 @@
+//! What shows that these tests can fail: syncs that are left out, and a commit that is two steps instead of one.
+
+use std::{collections::BTreeMap, fs};
+
+use crate::{
+    common::host::Host,
+    copy, disk, matrix,
+    operation::{OPERATIONS, Operation},
+    program::Program,
+    tracer::{self, Cut},
+};
+
+/// Syncs that are not noticed on these file systems, and why they are there.
+pub const UNNOTICED: &[(&str, &str)] = &[];
+
+/// A sync of the program.
+pub struct Sync {
+    /// What is synced, and where in the source.
+    pub name: String,
+    pub operations: Vec<&'static str>,
+    /// The first wrong thing that was found without it.
+    pub noticed: Option<String>,
+}
+
+fn operation(name: &str) -> &'static Operation {
+    OPERATIONS.iter().find(|operation| operation.name == name).unwrap()
+}
+
+/// Kills an operation between the two steps; what is wrong then.
+pub fn split_commit(name: &str) -> Option<String> {
+    let operation = operation(name);
+    let origin = matrix::Origin::new(operation);
+    let whole = origin.whole(operation);
+    let program = Program::with("SYSCTR_SPLIT_COMMIT", "1");
+    let host = Host::below(&matrix::memory());
+    let run = |cut| {
+        fs::remove_dir_all(host.root()).unwrap();
+        copy(&origin.host.root(), &host.root());
+        tracer::run(program.command(&host.root(), &origin.verb), cut)
+    };
+    let places = run(Cut::Never).places;
+    let fills = |place: &String| place.starts_with("write ") && place.ends_with("/app/active");
+    let step = places.iter().position(fills).unwrap_or_else(|| panic!("no second step in {places:#?}"));
+    run(Cut::Before(step));
+    whole.found(&host, false).err()
+}
+
+/// Leaves out each sync in turn.
+pub fn syncs(seed: usize) -> Vec<Sync> {
+    let origins: BTreeMap<&str, (matrix::Origin, matrix::Whole)> = OPERATIONS
+        .iter()
+        .map(|operation| {
+            let origin = matrix::Origin::new(operation);
+            let whole = origin.whole(operation);
+            (operation.name, (origin, whole))
+        })
+        .collect();
+    let mut done: BTreeMap<String, Vec<&'static str>> = BTreeMap::new();
+    for operation in OPERATIONS {
+        for name in names(&origins[operation.name].0) {
+            done.entry(name).or_default().push(operation.name);
+        }
+    }
+    let only = std::env::var("SYSCTR_TEST_SYNC").unwrap_or_default();
+    let noticed = |name: &str, operations: &[&'static str]| {
+        let program = Program::with("SYSCTR_WITHOUT_SYNC", name);
+        for operation in operations {
+            let (origin, whole) = &origins[operation];
+            for kind in &disk::KINDS {
+                let recording = disk::Recording::make(kind, self::operation(operation), origin, whole, &program);
+                if let Some(why) = recording.first_wrong(seed) {
+                    return Some(why.lines().take(3).collect::<Vec<_>>().join(" "));
+                }
+            }
+        }
+        None
+    };
+    done.into_iter()
+        .filter(|(name, _)| name.contains(&only))
+        .map(|(name, operations)| {
+            let noticed = noticed(&name, &operations);
+            eprintln!("{name}: {}", noticed.as_deref().unwrap_or("NOT NOTICED"));
+            Sync { name, operations, noticed }
+        })
+        .collect()
+}
+
+/// The syncs of an operation.
+fn names(origin: &matrix::Origin) -> Vec<String> {
+    let host = Host::below(&matrix::memory());
+    fs::remove_dir_all(host.root()).unwrap();
+    copy(&origin.host.root(), &host.root());
+    let file = host.work.path().join("syncs");
+    let program = Program::with("SYSCTR_SYNCS", file.to_str().unwrap());
+    let status = program.command(&host.root(), &origin.verb).output().unwrap().status;
+    assert!(status.success());
+    let mut names: Vec<String> = fs::read_to_string(file).unwrap_or_default().lines().map(str::to_owned).collect();
+    names.sort();
+    names.dedup();
+    names
+}
