@@ -1,10 +1,15 @@
 //! Layers merged into one tree, as the image specification's
 //! [layer.md](https://github.com/opencontainers/image-spec/blob/main/layer.md) says.
 //!
-//! The tree is names, links and attributes in memory; file contents go straight to an [`Importer`]. So a path of an image is
-//! never looked up on the host: a link in it can only lead to another node of the tree.
+//! [`read`] stores the contents of a layer through an [`Importer`], several layers side by side; a [`Tree`] takes what is left of the
+//! entries, layer by layer: names, links and attributes in memory. So a path of an image is never looked up on the host: a link in it
+//! can only lead to another node of the tree.
 
-use std::{collections::BTreeMap, io::Read};
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -37,13 +42,85 @@ pub trait Importer {
     fn symlink(&mut self, attributes: &Attributes, target: &str) -> Result<ObjectId>;
 }
 
-/// How much an image may bring.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// entries in all layers together
-    pub entries: u64,
-    /// bytes of all files together
-    pub bytes: u64,
+/// Bytes that the files of all layers together may have.
+#[derive(Debug)]
+pub struct Room {
+    limit: u64,
+    used: AtomicU64,
+}
+
+impl Room {
+    /// For so many bytes.
+    pub fn of(limit: u64) -> Room {
+        Room { limit, used: AtomicU64::new(0) }
+    }
+
+    /// Bytes that there are in all.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    fn take(&self, bytes: u64) -> Result<()> {
+        // No sum of two that were let in wraps: each is at most the limit, which is a disk's.
+        let used = self.used.load(Ordering::Relaxed).saturating_add(bytes);
+        ensure!(used <= self.limit, "the image is larger than the free space ({} bytes)", self.limit);
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// An entry of a layer whose content is stored.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    path: Vec<u8>,
+    kind: Kind,
+    link: Vec<u8>,
+    size: u64,
+    attributes: Attributes,
+    /// names of attributes that are not kept
+    left_out: Vec<Vec<u8>>,
+    /// none for what brings no object
+    object: Option<ObjectId>,
+}
+
+/// Reads a layer to its end: stores its contents, and hands each entry on.
+pub fn read(
+    layer: &mut dyn Read,
+    importer: &mut dyn Importer,
+    room: &Room,
+    to: &mut dyn FnMut(Piece) -> Result<()>,
+) -> Result<()> {
+    let mut reader = TarReader::new(layer);
+    while let Some(entry) = reader.next_entry()? {
+        let shown = entry.path.clone();
+        to(piece(entry, &mut reader, importer, room).with_context(|| named(&shown))?)?;
+    }
+    Ok(())
+}
+
+fn piece(entry: Entry, content: &mut dyn Read, importer: &mut dyn Importer, room: &Room) -> Result<Piece> {
+    let Entry { path, kind, mode, uid, gid, size, link, xattrs } = entry;
+    let (kept, others): (BTreeMap<_, _>, BTreeMap<_, _>) = xattrs.into_iter().partition(|(name, _)| kept(name));
+    let left_out = others.into_keys().filter(|name| name != b"security.selinux").collect();
+    let mut attributes = Attributes { uid, gid, mode, xattrs: kept };
+    // Whiteouts and the like say what to do: their content is nobody's.
+    let speaks = path.split(|byte| *byte == b'/').any(|part| part.starts_with(WHITEOUT.as_bytes()));
+    let object = match kind {
+        _ if speaks => None,
+        Kind::File => {
+            room.take(size)?;
+            Some(importer.file(&attributes, size, content)?)
+        }
+        Kind::Symlink => {
+            let target = text(&link).context("the link's target")?;
+            ensure!(!target.is_empty() && target.len() < MAX_PATH, "the link's target is empty or too long");
+            // no attribute that we keep may stand on a link
+            attributes = Attributes { xattrs: BTreeMap::new(), mode: 0o777, ..attributes };
+            Some(importer.symlink(&attributes, target)?)
+        }
+        Kind::Dir | Kind::Hardlink | Kind::Special => None,
+    };
+    Ok(Piece { path, kind, link, size, attributes, left_out, object })
 }
 
 /// A node's place in the tree.
@@ -65,9 +142,8 @@ pub struct Tree {
     nodes: Vec<(u32, Node)>,
     layer: u32,
     entries: u64,
-    bytes: u64,
+    most: u64,
     xattr_bytes: usize,
-    limits: Limits,
     warnings: Vec<String>,
     /// devices, fifos and sockets: how many, and the first of them
     special: (u64, Vec<String>),
@@ -87,16 +163,15 @@ impl Tree {
     /// The root folder.
     pub const ROOT: NodeId = 0;
 
-    /// An empty root, root's own and 0755.
-    pub fn new(limits: Limits) -> Tree {
+    /// An empty root, root's own and 0755, for at most so many entries.
+    pub fn new(most: u64) -> Tree {
         let root = Node::Dir(implied(), BTreeMap::new());
         Tree {
             nodes: vec![(0, root)],
             layer: 0,
             entries: 0,
-            bytes: 0,
+            most,
             xattr_bytes: 0,
-            limits,
             warnings: Vec::new(),
             special: (0, Vec::new()),
         }
@@ -131,18 +206,18 @@ impl Tree {
     }
 
     /// Puts the next layer on top.
-    pub fn apply(&mut self, layer: &mut dyn Read, importer: &mut dyn Importer) -> Result<()> {
+    pub fn apply(&mut self, layer: impl IntoIterator<Item = Result<Piece>>) -> Result<()> {
         self.layer += 1;
-        let mut reader = TarReader::new(layer);
-        while let Some(entry) = reader.next_entry()? {
+        for piece in layer {
+            let piece = piece?;
             self.entries += 1;
-            ensure!(self.entries <= self.limits.entries, "the image has more than {} entries", self.limits.entries);
-            self.place(&entry, &mut reader, importer).with_context(|| named(&entry.path))?;
+            ensure!(self.entries <= self.most, "the image has more than {} entries", self.most);
+            self.place(&piece).with_context(|| named(&piece.path))?;
         }
         Ok(())
     }
 
-    fn place(&mut self, entry: &Entry, content: &mut dyn Read, importer: &mut dyn Importer) -> Result<()> {
+    fn place(&mut self, entry: &Piece) -> Result<()> {
         let path = split(&entry.path)?;
         let Some((name, parents)) = path.split_last() else {
             ensure!(entry.kind == Kind::Dir, "the root of an image must be a folder");
@@ -179,22 +254,13 @@ impl Tree {
                 }
                 Node::Dir(attributes, BTreeMap::new())
             }
-            Kind::File => {
-                self.bytes = self.bytes.saturating_add(entry.size);
-                ensure!(
-                    self.bytes <= self.limits.bytes,
-                    "the image is larger than the free space ({} bytes)",
-                    self.limits.bytes
-                );
-                let attributes = self.attributes(entry)?;
-                Node::File(importer.file(&attributes, entry.size, content)?, entry.size)
-            }
-            Kind::Symlink => {
-                let target = text(&entry.link).context("the link's target")?;
-                ensure!(!target.is_empty() && target.len() < MAX_PATH, "the link's target is empty or too long");
-                // no attribute that we keep may stand on a link
-                let attributes = Attributes { xattrs: BTreeMap::new(), mode: 0o777, ..self.attributes(entry)? };
-                Node::Symlink(importer.symlink(&attributes, target)?, target.to_owned())
+            Kind::File | Kind::Symlink => {
+                self.attributes(entry)?;
+                let object = entry.object.context("its content was not stored")?;
+                match entry.kind {
+                    Kind::File => Node::File(object, entry.size),
+                    _ => Node::Symlink(object, text(&entry.link)?.to_owned()),
+                }
             }
             Kind::Hardlink => self.link_target(&entry.link)?,
         };
@@ -262,7 +328,7 @@ impl Tree {
     fn insert(&mut self, parent: NodeId, name: &str, node: Node) -> Result<NodeId> {
         let id = self.nodes.len();
         // parents that no entry describes count too
-        ensure!(id as u64 <= self.limits.entries, "the image has more than {} entries", self.limits.entries);
+        ensure!(id as u64 <= self.most, "the image has more than {} entries", self.most);
         self.nodes.push((self.layer, node));
         self.children_mut(parent).insert(name.to_owned(), id);
         Ok(id)
@@ -310,23 +376,16 @@ impl Tree {
         Ok(walk.here())
     }
 
-    /// Only attributes that mean the same on every machine are kept: labels and overlay marks are the host's.
-    fn attributes(&mut self, entry: &Entry) -> Result<Attributes> {
-        let mut xattrs = BTreeMap::new();
-        for (name, value) in &entry.xattrs {
-            if kept(name) {
-                self.xattr_bytes += name.len() + value.len();
-                ensure!(
-                    self.xattr_bytes <= MAX_XATTR_BYTES,
-                    "the image has more than {MAX_XATTR_BYTES} bytes of attributes"
-                );
-                xattrs.insert(name.clone(), value.clone());
-            } else if name != b"security.selinux" {
-                let name = String::from_utf8_lossy(name).into_owned();
-                self.warn(format!("left out the attribute {name:?} of {:?}", String::from_utf8_lossy(&entry.path)));
-            }
+    /// Says what was left out of them.
+    fn attributes(&mut self, entry: &Piece) -> Result<Attributes> {
+        let xattrs = &entry.attributes.xattrs;
+        self.xattr_bytes += xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        ensure!(self.xattr_bytes <= MAX_XATTR_BYTES, "the image has more than {MAX_XATTR_BYTES} bytes of attributes");
+        for name in &entry.left_out {
+            let name = String::from_utf8_lossy(name).into_owned();
+            self.warn(format!("left out the attribute {name:?} of {:?}", String::from_utf8_lossy(&entry.path)));
         }
-        Ok(Attributes { uid: entry.uid, gid: entry.gid, mode: entry.mode, xattrs })
+        Ok(entry.attributes.clone())
     }
 
     fn warn(&mut self, text: String) {
@@ -341,6 +400,7 @@ fn implied() -> Attributes {
     Attributes { uid: 0, gid: 0, mode: 0o755, xattrs: BTreeMap::new() }
 }
 
+/// Only attributes that mean the same on every machine are kept: labels and overlay marks are the host's.
 fn kept(xattr: &[u8]) -> bool {
     let user = xattr.starts_with(b"user.") && !xattr.starts_with(b"user.overlay.");
     user || matches!(xattr, b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")

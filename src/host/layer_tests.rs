@@ -60,9 +60,15 @@ fn layer(items: &[Item<'_>]) -> Vec<u8> {
 }
 
 fn merge(layers: &[&[Item<'_>]]) -> Result<Tree> {
-    let mut tree = Tree::new(Limits { entries: 1000, bytes: 1000 });
+    let mut tree = Tree::new(1000);
+    let room = Room::of(1000);
     for items in layers {
-        tree.apply(&mut &layer(items)[..], &mut Memory)?;
+        let mut pieces = Vec::new();
+        let end = read(&mut &layer(items)[..], &mut Memory, &room, &mut |piece| {
+            pieces.push(Ok(piece));
+            Ok(())
+        });
+        tree.apply(pieces.into_iter().chain(end.err().map(Err)))?;
     }
     Ok(tree)
 }

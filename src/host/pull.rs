@@ -1,23 +1,16 @@
 //! Brings an image into the store: resolve, fetch and check each layer as it streams, merge, commit.
 //!
-//! Everything is written in one OSTree transaction with one sync at its end, before the references. A pull that is cut off leaves
-//! only unfinished objects in the repository's own `tmp`, which the next pull or prune clears.
-
-use std::{
-    io::Read,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+//! The files' contents come first, folders and commit after them in one OSTree transaction, its sync before the references. A pull that
+//! is cut off leaves objects that no commit names, and unfinished ones in the repository's own `tmp`; prune clears both.
 
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    blob::LayerReader,
-    import::{Metadata, TrustedImporter, commit},
-    layer::{Limits, Tree},
+    import::{Metadata, commit},
+    layer::Tree,
+    layers,
     lock::StoreLock,
+    objects::Objects,
     ostree::{NO_CANCEL, Store, StoredImage},
     policy,
     source::{Resolved, resolve},
@@ -77,20 +70,10 @@ fn import(store: &Store, source: &ImageSource, resolved: &Resolved, progress: &m
     );
     progress.begin(source, download);
     let transaction = store.repo.auto_transaction(NO_CANCEL).context("writing to the store")?;
-    let mut tree = Tree::new(Limits { entries: MAX_ENTRIES, bytes: free });
-    let mut importer = TrustedImporter::new(&store.repo, store.path().join("tmp"));
-    for layer in &resolved.layers {
-        let digest = &layer.blob.digest;
-        let fetching = || format!("layer {}", digest.short());
-        let count = Arc::new(AtomicU64::new(0));
-        let inner = resolved.open(layer).with_context(fetching)?;
-        let content = Box::new(Fetched { inner, count: count.clone() });
-        // headers and padding are not stored: a layer may be a little longer than its files
-        let limit = free.saturating_mul(2);
-        let mut reader = LayerReader::start(content, layer.blob.clone(), layer.diff_id.clone(), limit);
-        let applied = tree.apply(&mut Telling { inner: &mut reader, count, progress }, &mut importer);
-        reader.finish(applied).with_context(fetching)?;
-    }
+    let mut tree = Tree::new(MAX_ENTRIES);
+    let objects = Objects::begin(store.path()).context("writing to the store")?;
+    layers::import(resolved, &objects, &mut tree, free, &mut |bytes| progress.fetched(bytes))?;
+    objects.publish().context("writing to the store")?;
     let metadata = Metadata { manifest: &resolved.manifest_json, config: &resolved.config_json };
     let checksum = commit(&store.repo, &tree, &metadata)?;
     store.repo.transaction_set_ref(None, &resolved.digest.commit_ref(), Some(&checksum));
@@ -105,35 +88,4 @@ fn import(store: &Store, source: &ImageSource, resolved: &Resolved, progress: &m
 fn free_space(store: &Store) -> Result<u64> {
     let stat = rustix::fs::statvfs(store.path()).context("asking for the store's free space")?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
-/// Counts what is fetched, on the thread that fetches.
-struct Fetched {
-    inner: Box<dyn Read + Send>,
-    count: Arc<AtomicU64>,
-}
-
-impl Read for Fetched {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.count.fetch_add(count as u64, Ordering::Relaxed);
-        Ok(count)
-    }
-}
-
-/// Tells what was fetched meanwhile, on the thread that imports.
-struct Telling<'a> {
-    inner: &'a mut LayerReader,
-    count: Arc<AtomicU64>,
-    progress: &'a mut dyn Progress,
-}
-
-impl Read for Telling<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let fetched = self.count.swap(0, Ordering::Relaxed);
-        if fetched > 0 {
-            self.progress.fetched(fetched);
-        }
-        self.inner.read(buffer)
-    }
 }

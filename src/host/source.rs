@@ -14,7 +14,7 @@ pub const MAX_JSON: u64 = 4 * 1024 * 1024;
 const MAX_NESTING: usize = 3;
 
 /// A place that blobs come from.
-pub trait BlobSource {
+pub trait BlobSource: Sync {
     /// The manifest or index that the reference names.
     fn top(&self) -> Result<Vec<u8>>;
     /// A manifest by its digest; the caller checks it.
