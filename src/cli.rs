@@ -83,12 +83,22 @@ pub enum Verb {
         /// In the store, or where it comes from
         image: ImageSource,
     },
-    /// Check the store and every file that was placed
-    Verify {
-        /// Only these containers
-        #[arg(value_name = "NAME")]
-        names: Vec<ContainerName>,
+    /// Show the files of an image in the store in a folder, read-only
+    Mount {
+        /// A name that `sysctr images` shows
+        image: ImageSource,
+        /// A folder that is there
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
     },
+    /// End what `mount` began
+    Unmount {
+        /// The folder
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+    /// Check the store and every file that was placed
+    Verify(VerifyArgs),
     /// Say what is wrong with an image's /exports, or with the unit of a container
     Lint(LintArgs),
     /// Drop images and leftovers that nothing needs
@@ -145,6 +155,19 @@ pub struct InstallArgs {
     /// Say what would be done, and show the files, without doing it
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Args)]
+pub struct VerifyArgs {
+    /// Only these containers
+    #[arg(value_name = "NAME")]
+    pub names: Vec<ContainerName>,
+    /// Put right what is wrong; broken parts of an image are fetched again, while services run on
+    #[arg(long)]
+    pub repair: bool,
+    /// Another place that has the image, to fetch from first
+    #[arg(long, value_name = "IMAGE", requires = "repair")]
+    pub from: Option<ImageSource>,
 }
 
 /// What `exec` and `run` let one choose about the program.

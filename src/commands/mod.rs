@@ -12,6 +12,7 @@ pub mod install;
 pub mod lint;
 pub mod list;
 pub mod man;
+pub mod mount;
 pub mod prepare;
 pub mod probation;
 pub mod prune;
@@ -25,6 +26,7 @@ pub mod settle;
 pub mod show;
 pub mod together;
 pub mod uninstall;
+pub mod unmount;
 pub mod update;
 pub mod verify;
 

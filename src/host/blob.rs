@@ -14,6 +14,9 @@ use crate::model::digest::Digest;
 const CHUNK: usize = 256 * 1024;
 /// Chunks waiting for the importer.
 const AHEAD: usize = 8;
+/// A layer that unpacks to more than both is there to fill the disk.
+const SUSPICIOUS_RATIO: u64 = 100;
+const SUSPICIOUS_SIZE: u64 = 8 << 30;
 /// zstd frames may ask for a window of up to 2 GiB; what real encoders use fits 128 MiB.
 const ZSTD_WINDOW_LOG: u32 = 27;
 
@@ -133,8 +136,9 @@ fn pump(
     limit: u64,
     to: &SyncSender<io::Result<Vec<u8>>>,
 ) -> io::Result<()> {
+    let suspicious = blob.size.saturating_mul(SUSPICIOUS_RATIO).max(SUSPICIOUS_SIZE);
     let mut stored = BufReader::with_capacity(CHUNK, Checked::new(content, blob));
-    let result = inflate(&mut stored, diff_id, limit, to);
+    let result = inflate(&mut stored, diff_id, (limit, suspicious), to);
     // a wrong digest explains a broken archive, not the other way round; and what the archive does not need is hashed too
     match io::copy(&mut stored, &mut io::sink()) {
         Err(error) => Err(error),
@@ -145,7 +149,7 @@ fn pump(
 fn inflate(
     stored: &mut impl io::BufRead,
     diff_id: &Digest,
-    limit: u64,
+    (limit, suspicious): (u64, u64),
     to: &SyncSender<io::Result<Vec<u8>>>,
 ) -> io::Result<()> {
     let mut plain = decompressed(stored)?;
@@ -160,6 +164,10 @@ fn inflate(
         length += chunk.len() as u64;
         if length > limit {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "a layer unpacks to more than the free space"));
+        }
+        if length > suspicious {
+            let text = format!("a layer unpacks to more than {suspicious} bytes and {SUSPICIOUS_RATIO} times its size");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         hash.update(&chunk);
         if to.send(Ok(chunk)).is_err() {
@@ -209,6 +217,15 @@ mod tests {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(data).expect("in memory");
         encoder.finish().expect("in memory")
+    }
+
+    #[test]
+    fn what_unpacks_out_of_all_proportion_is_refused() {
+        let stored = gzip(&vec![0; 3_000_000]);
+        let (sender, chunks) = sync_channel(100);
+        let result = inflate(&mut &stored[..], &digest(b""), (u64::MAX, 2_000_000), &sender);
+        assert!(result.expect_err("a bomb").to_string().contains("100 times its size"));
+        assert!(chunks.try_iter().count() < 9);
     }
 
     #[test]

@@ -69,11 +69,6 @@ impl Resolved {
     pub fn open(&self, layer: &Layer) -> Result<Box<dyn Read + Send>> {
         self.source.blob(&layer.blob)
     }
-
-    /// Bytes to fetch.
-    pub fn download_size(&self) -> u64 {
-        self.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.blob.size))
-    }
 }
 
 fn resolve_in(source: Box<dyn BlobSource>, top: Vec<u8>) -> Result<Resolved> {
