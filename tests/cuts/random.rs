@@ -117,9 +117,14 @@ pub fn kill(kills: usize, seed: usize) -> Count {
     count
 }
 
-/// Without what only `second` declares: left empty by an earlier one of it, it may go when an update to it is taken back.
+/// Without what an earlier deployment left empty: it may go when an update is taken back that declares it too.
 fn state_apart(mut tree: Tree) -> Tree {
-    tree.remove("var/lib/app/more");
+    for folder in ["kept", "data", "more"] {
+        tree.remove(&format!("var/lib/app/{folder}"));
+    }
+    if !tree.keys().any(|path| path.starts_with("var/lib/app/")) {
+        tree.remove("var/lib/app");
+    }
     tree
 }
 
