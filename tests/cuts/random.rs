@@ -101,8 +101,13 @@ pub fn kill(kills: usize, seed: usize) -> Count {
             assert_eq!(tree, after, "{verb:?} was not killed");
         }
     }
-    // nothing of all that is left over
+    // nothing of all that is left over; what an uninstall kept goes with the purge of an image that declares it
     if host.sysctr(&["show", "app"]).code == 0 {
+        host.does(&["uninstall", "app"]);
+    }
+    for version in versions {
+        host.image("app", &version());
+        host.does(&["install", &image]);
         host.does(&["uninstall", "--purge", "app"]);
     }
     while let Some(image) = host.json(&["images"]).as_array().unwrap().first() {
