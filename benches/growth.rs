@@ -28,7 +28,9 @@ fn main() -> Result<()> {
         command.arg("--root").arg(&root).args(words);
         cost(&mut command, &log).with_context(|| std::fs::read_to_string(work.path().join("log")).unwrap_or_default())
     };
-    println!("milliseconds, medians of {rounds} (the first number after `pull` and `install`: the last ones that were needed)");
+    println!(
+        "milliseconds, medians of {rounds} (the first number after `pull` and `install`: the last ones that were needed)"
+    );
     println!("  images and containers      list   show  images  update (none)  prune  |   pull  install");
     let mut there = 0;
     for size in SIZES {

@@ -67,11 +67,15 @@ const fn then(
 }
 
 const CONTESTANTS: [Contestant; 11] = [
-    fresh("limit", "inflates the layers and hashes both forms, two threads, no registry; writes nothing", |image, _| {
-        let mut command = Command::new("/proc/self/exe");
-        command.arg("--limit").args(&image.layers);
-        command
-    }),
+    fresh(
+        "limit",
+        "inflates the layers and hashes both forms, two threads, no registry; writes nothing",
+        |image, _| {
+            let mut command = Command::new("/proc/self/exe");
+            command.arg("--limit").args(&image.layers);
+            command
+        },
+    ),
     fresh("sysctr pull", "fetches, checks every digest, imports each file by its hash, syncs", |image, folder| {
         image.sysctr(folder, &["pull", &image.reference("latest")])
     }),
@@ -81,12 +85,18 @@ const CONTESTANTS: [Contestant; 11] = [
     then("a second name", "sysctr install of the image that is there", "sysctr install", false, |image, folder| {
         image.sysctr(folder, &["install", "--name", "two", &image.reference("latest")])
     }),
-    then("the next version", "sysctr install where only the last layer is new", "sysctr install", true, |image, folder| {
-        image.sysctr(folder, &["install", "--name", "three", &image.reference("next")])
-    }),
-    fresh("podman pull", "fetches, checks every digest, unpacks into a folder a layer; does not sync", |image, folder| {
-        image.podman(folder, "latest")
-    }),
+    then(
+        "the next version",
+        "sysctr install where only the last layer is new",
+        "sysctr install",
+        true,
+        |image, folder| image.sysctr(folder, &["install", "--name", "three", &image.reference("next")]),
+    ),
+    fresh(
+        "podman pull",
+        "fetches, checks every digest, unpacks into a folder a layer; does not sync",
+        |image, folder| image.podman(folder, "latest"),
+    ),
     then("podman, next", "podman pull where only the last layer is new", "podman pull", true, |image, folder| {
         image.podman(folder, "next")
     }),
@@ -97,25 +107,34 @@ const CONTESTANTS: [Contestant; 11] = [
         command
     }),
     fresh("skopeo + umoci", "skopeo copy from the registry to an OCI folder, then that", |image, folder| {
-        let script = "skopeo copy -q --src-tls-verify=false docker://$1 oci:$2/copy:1; umoci unpack --image $2/copy:1 $2/bundle";
+        let script =
+            "skopeo copy -q --src-tls-verify=false docker://$1 oci:$2/copy:1; umoci unpack --image $2/copy:1 $2/bundle";
         let mut command = Command::new("sh");
         command.args(["-ec", script, "sh", &image.reference("latest")]).arg(folder);
         command
     }),
-    fresh("ostree", "ostree commit --tree=tar= for each layer's file, a checkout of all; checks nothing", |image, folder| {
-        let script = "cd $1; shift; ostree --repo=repo init --mode=bare; n=0; for layer; do n=$((n + 1)); \
+    fresh(
+        "ostree",
+        "ostree commit --tree=tar= for each layer's file, a checkout of all; checks nothing",
+        |image, folder| {
+            let script = "cd $1; shift; ostree --repo=repo init --mode=bare; n=0; for layer; do n=$((n + 1)); \
             ostree --repo=repo commit -q -b l$n --tree=tar=$layer --tar-autocreate-parents; \
             ostree --repo=repo checkout --union --whiteouts l$n root; done";
-        let mut command = Command::new("sh");
-        command.args(["-ec", script, "sh"]).arg(folder).args(&image.layers);
-        command
-    }),
-    fresh("tar -xf", "reads the layers' files, no registry; checks nothing; one folder; does not sync", |image, folder| {
-        let mut command = Command::new("sh");
-        command.args(["-ec", "for layer; do tar -xf \"$layer\"; done", "sh"]).args(&image.layers);
-        command.current_dir(folder);
-        command
-    }),
+            let mut command = Command::new("sh");
+            command.args(["-ec", script, "sh"]).arg(folder).args(&image.layers);
+            command
+        },
+    ),
+    fresh(
+        "tar -xf",
+        "reads the layers' files, no registry; checks nothing; one folder; does not sync",
+        |image, folder| {
+            let mut command = Command::new("sh");
+            command.args(["-ec", "for layer; do tar -xf \"$layer\"; done", "sh"]).args(&image.layers);
+            command.current_dir(folder);
+            command
+        },
+    ),
 ];
 /// The one that the others are set beside.
 const OURS: usize = 2;
@@ -219,13 +238,7 @@ fn unmount_podman(store: &Path) {
     let _ = umount2(&store.join("root/overlay"), MntFlags::MNT_DETACH);
 }
 
-fn contest(
-    image: &mut Image,
-    folder: &Path,
-    work: &Path,
-    in_memory: bool,
-    rounds: usize,
-) -> Result<Vec<Vec<Run>>> {
+fn contest(image: &mut Image, folder: &Path, work: &Path, in_memory: bool, rounds: usize) -> Result<Vec<Vec<Run>>> {
     let mut runs = vec![Vec::with_capacity(rounds); CONTESTANTS.len()];
     for round in 0..rounds {
         // What is in memory goes after each round; it costs nothing there.

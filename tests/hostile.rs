@@ -79,9 +79,8 @@ fn pax(records: &[(&str, &str)], path: &str, content: &[u8]) -> Vec<u8> {
 #[test]
 fn layers_that_harm_are_refused_by_the_entrys_name() {
     let bench = bench();
-    let deep: Vec<String> = (1..7)
-        .map(|at| if at == 1 { "d/".repeat(45) } else { format!("l{}/{}", at - 1, "d/".repeat(45)) })
-        .collect();
+    let deep: Vec<String> =
+        (1..7).map(|at| if at == 1 { "d/".repeat(45) } else { format!("l{}/{}", at - 1, "d/".repeat(45)) }).collect();
     let names: Vec<String> = (1..7).map(|at| format!("l{at}")).collect();
     let mut far_below: Vec<Entry<'_>> = names.iter().zip(&deep).map(|(name, target)| link(name, target)).collect();
     far_below.push(file("l6/x", 0o644, b"x"));
@@ -155,9 +154,7 @@ fn manifests_and_configs_that_lie_are_refused() {
     let bench = bench();
     let tar = tar_of(&[file("a", 0o644, b"a")]);
     let other = sha256(b"other");
-    let config = |diff_ids: &[&str]| {
-        json!({"architecture": this_architecture(), "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}})
-    };
+    let config = |diff_ids: &[&str]| json!({"architecture": this_architecture(), "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}});
     let diff_id = sha256(&tar);
     let manifest = |config: &Value, layers: &[Value]| json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
     type Lie<'a> = Box<dyn Fn(&Layout) -> Value + 'a>;
@@ -250,14 +247,17 @@ fn manifests_and_configs_that_lie_are_refused() {
                 let (_, layer) = good(layout);
                 put(layout, &manifest(&layout.blob(CONFIG, deep.as_bytes()), &[layer]))
             }),
-            "recursion limit",
+            "reading the image's config",
         ),
         (
             Box::new(|layout| layout.blob(MANIFEST, format!(r#"{{"schemaVersion":2,"layers":{deep}}}"#).as_bytes())),
             "recursion limit",
         ),
         (Box::new(|layout| layout.blob(MANIFEST, b"\x1f\x8b\x08\x00no json")), "not JSON"),
-        (Box::new(|layout| layout.blob(MANIFEST, br#"{"schemaVersion": 1, "fsLayers": []}"#)), "schemaVersion is not 2"),
+        (
+            Box::new(|layout| layout.blob(MANIFEST, br#"{"schemaVersion": 1, "fsLayers": []}"#)),
+            "schemaVersion is not 2",
+        ),
         (Box::new(|layout| nested(layout, 5)), "nested too deep"),
     ];
     for (number, (lie, says)) in table.iter().enumerate() {

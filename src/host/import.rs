@@ -16,22 +16,20 @@ const S_IFDIR: u32 = 0o040_000;
 
 /// A content object's header, `(uuuusa(ayay))` in big endian, behind its length.
 pub(super) fn header(attributes: &Attributes, kind: u32, target: &str) -> Vec<u8> {
-    let mode = kind | attributes.mode;
-    let fields = (attributes.uid.to_be(), attributes.gid.to_be(), mode.to_be(), 0u32, target, xattrs(attributes));
-    let (uid, gid, mode, device, target, xattrs) = fields;
-    let variant = Variant::tuple_from_iter([
-        uid.to_variant(),
-        gid.to_variant(),
-        mode.to_variant(),
-        device.to_variant(),
-        target.to_variant(),
-        xattrs,
-    ]);
-    let data = variant.data();
-    let mut object = Vec::with_capacity(data.len() + 8);
-    object.extend_from_slice(&(data.len() as u32).to_be_bytes());
-    object.extend_from_slice(&[0; 4]);
-    object.extend_from_slice(data);
+    let mut object = vec![0; 8];
+    for number in [attributes.uid, attributes.gid, kind | attributes.mode, 0] {
+        object.extend_from_slice(&number.to_be_bytes());
+    }
+    object.extend_from_slice(target.as_bytes());
+    object.push(0);
+    let end = object.len() - 8;
+    if !attributes.xattrs.is_empty() {
+        object.extend_from_slice(xattrs(attributes).data());
+    }
+    let size = offset_size(object.len() - 8, 1);
+    push_offset(&mut object, end, size);
+    let length = (object.len() - 8) as u32;
+    object[..4].copy_from_slice(&length.to_be_bytes());
     object
 }
 
@@ -177,6 +175,35 @@ pub(super) fn unhex(hex: &str) -> Result<ObjectId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headers_are_written_as_glib_writes_them() {
+        let with = |xattrs: &[(&str, usize)]| Attributes {
+            uid: 33,
+            gid: 70_000,
+            mode: 0o4755,
+            xattrs: xattrs.iter().map(|(name, length)| (name.as_bytes().to_vec(), vec![7; *length])).collect(),
+        };
+        let sets = [with(&[]), with(&[("user.a", 0)]), with(&[("security.capability", 20), ("user.b", 70_000)])];
+        for attributes in sets {
+            for target in ["", "a", &"t".repeat(236), &"t".repeat(237), &"t".repeat(238), &"t".repeat(4000)] {
+                let mode = S_IFDIR | attributes.mode;
+                let fields = (attributes.uid.to_be(), attributes.gid.to_be(), mode.to_be(), 0u32, target);
+                let list = xattrs(&attributes);
+                let glib = Variant::tuple_from_iter([
+                    fields.0.to_variant(),
+                    fields.1.to_variant(),
+                    fields.2.to_variant(),
+                    fields.3.to_variant(),
+                    fields.4.to_variant(),
+                    list,
+                ]);
+                let ours = header(&attributes, S_IFDIR, target);
+                assert!(ours[8..] == *glib.data(), "{} and {:?}", target.len(), attributes.xattrs.keys());
+                assert_eq!(ours[..8], [&(glib.size() as u32).to_be_bytes()[..], &[0; 4]].concat());
+            }
+        }
+    }
 
     #[test]
     fn folders_are_written_as_glib_writes_them() {

@@ -30,24 +30,32 @@ fn workers() -> usize {
     thread::available_parallelism().map_or(2, |processors| processors.get().clamp(2, 4))
 }
 
-/// The layers of one image, and what of them is to be fetched.
+/// The layers of one image, and what is to be done with each.
 pub struct Layers<'a> {
     resolved: &'a Resolved,
     entries: &'a Entries,
-    known: Vec<bool>,
+    todo: Vec<Todo>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Todo {
+    Fetch,
+    /// its entries are known, and its objects were in the store
+    Replay,
+    Nothing,
 }
 
 impl<'a> Layers<'a> {
     /// Looks for layers that need not be fetched.
     pub fn new(resolved: &'a Resolved, entries: &'a Entries) -> Layers<'a> {
-        let known = resolved.layers.iter().map(|layer| entries.open(&layer.diff_id).is_some()).collect();
-        Layers { resolved, entries, known }
+        let todo = |layer: &Layer| if entries.open(&layer.diff_id).is_some() { Todo::Replay } else { Todo::Fetch };
+        Layers { resolved, entries, todo: resolved.layers.iter().map(todo).collect() }
     }
 
     /// Bytes to fetch.
     pub fn download_size(&self) -> u64 {
-        let layers = self.resolved.layers.iter().zip(&self.known);
-        layers.filter(|(_, known)| !**known).fold(0, |sum, (layer, _)| sum.saturating_add(layer.blob.size))
+        let layers = self.resolved.layers.iter().zip(&self.todo);
+        layers.filter(|(_, todo)| **todo == Todo::Fetch).fold(0, |sum, (layer, _)| sum.saturating_add(layer.blob.size))
     }
 
     /// Stores all layers in `objects`, in at most `free` bytes, and merges them into `tree`; `tell` hears of bytes that came meanwhile.
@@ -65,13 +73,13 @@ impl<'a> Layers<'a> {
         })?;
         // What an upper layer hides of a known one went with the last prune; this image may need it again.
         let mut missing = HashSet::new();
-        for object in tree.objects().filter(|_| self.known.contains(&true)) {
+        for object in tree.objects().filter(|_| self.todo.contains(&Todo::Replay)) {
             if !objects.have(object)? {
                 missing.insert(*object);
             }
         }
         if !missing.is_empty() {
-            self.forget_those_with(&missing)?;
+            self.fetch_those_with(&missing)?;
             records.extend(
                 self.run(objects, &Room::of(free), tell, |_, pieces| pieces.map(|piece| piece.map(drop)).collect())?,
             );
@@ -79,20 +87,19 @@ impl<'a> Layers<'a> {
         Ok(records)
     }
 
-    /// The layers that bring these objects have to be fetched.
-    fn forget_those_with(&mut self, missing: &HashSet<ObjectId>) -> Result<()> {
+    /// The layers that bring these objects have to be fetched after all, and the others are done.
+    fn fetch_those_with(&mut self, missing: &HashSet<ObjectId>) -> Result<()> {
         let mut left = missing.clone();
-        for (layer, known) in self.resolved.layers.iter().zip(&mut self.known) {
-            let has = |piece: Result<Piece>| Ok::<_, anyhow::Error>(piece?.object);
-            let found = match self.entries.open(&layer.diff_id).filter(|_| *known) {
-                Some(stored) => stored.map(has).collect::<Result<Vec<_>>>()?,
-                None => Vec::new(),
-            };
+        for (layer, todo) in self.resolved.layers.iter().zip(&mut self.todo) {
             let before = left.len();
-            for object in found.iter().flatten() {
-                left.remove(object);
+            if let Some(stored) = self.entries.open(&layer.diff_id).filter(|_| *todo == Todo::Replay) {
+                for piece in stored {
+                    if let Some(object) = piece?.object {
+                        left.remove(&object);
+                    }
+                }
             }
-            *known = left.len() == before;
+            *todo = if left.len() == before { Todo::Nothing } else { Todo::Fetch };
         }
         ensure!(left.is_empty(), "the store lacks {} objects that no layer of the image has", left.len());
         Ok(())
@@ -106,7 +113,7 @@ impl<'a> Layers<'a> {
         mut merge: impl FnMut(&Layer, &mut dyn Iterator<Item = Result<Piece>>) -> Result<()>,
     ) -> Result<Vec<Finished>> {
         let queue = Queue::new(self.resolved.layers.len());
-        let work = Mutex::new(self.resolved.layers.iter().zip(&self.known).enumerate());
+        let work = Mutex::new(self.resolved.layers.iter().zip(&self.todo).enumerate());
         let fetched = Arc::new(Fetched::default());
         let records = Mutex::new(Vec::new());
         let worker = Worker { layers: self, objects, room, fetched: fetched.clone() };
@@ -114,9 +121,13 @@ impl<'a> Layers<'a> {
             for _ in 0..workers().min(self.resolved.layers.len()) {
                 scope.spawn(|| {
                     let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    while let Some((at, (layer, known))) = next() {
+                    while let Some((at, (layer, todo))) = next() {
                         let mut to = queue.sender(at);
-                        let stored = if *known { worker.replay(layer, &mut to) } else { worker.store(layer, &mut to) };
+                        let stored = match todo {
+                            Todo::Fetch => worker.store(layer, &mut to).map(Some),
+                            Todo::Replay => worker.replay(layer, &mut to).map(|()| None),
+                            Todo::Nothing => Ok(None),
+                        };
                         let end = stored.map(|record| {
                             records.lock().unwrap_or_else(PoisonError::into_inner).extend(record);
                         });
@@ -155,7 +166,7 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn store(&self, layer: &Layer, to: &mut Sender<'_>) -> Result<Option<Finished>> {
+    fn store(&self, layer: &Layer, to: &mut Sender<'_>) -> Result<Finished> {
         let content = Box::new(Counted { inner: self.layers.resolved.open(layer)?, fetched: self.fetched.clone() });
         // headers and padding are not stored: a layer may be a little longer than its files
         let limit = self.room.limit().saturating_mul(2);
@@ -166,15 +177,15 @@ impl Worker<'_> {
             to.send(piece)
         });
         reader.finish(read)?;
-        record.finish().map(Some)
+        record.finish()
     }
 
-    fn replay(&self, layer: &Layer, to: &mut Sender<'_>) -> Result<Option<Finished>> {
+    fn replay(&self, layer: &Layer, to: &mut Sender<'_>) -> Result<()> {
         let stored = self.layers.entries.open(&layer.diff_id).context("its entries are not in the store any more")?;
         for piece in stored {
             to.send(piece?)?;
         }
-        Ok(None)
+        Ok(())
     }
 }
 

@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 use rustix::{
     fs::{
         AtFlags, CWD, Dir, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, accessat, fchmod,
-        fchown, fsetxattr, futimens, mkdirat, openat, renameat, symlinkat, syncfs, unlinkat,
+        fchown, fsetxattr, fstat, futimens, mkdirat, openat, renameat, symlinkat, syncfs, unlinkat,
     },
     io::Errno,
 };
@@ -43,6 +43,8 @@ pub struct Objects {
     staging: OwnedFd,
     objects: OwnedFd,
     unnamed: AtomicU64,
+    /// owner and group that a new file has by itself
+    own: (u32, u32),
     /// there, but not to be believed
     broken: HashSet<ObjectId>,
 }
@@ -61,7 +63,10 @@ impl Objects {
         let (tmp, objects) = (open(&repo, "tmp")?, open(&repo, "objects")?);
         mkdirat(&tmp, STAGING, Mode::RWXU).context("making a folder for new objects")?;
         let staging = open(&tmp, STAGING)?;
-        Ok(Objects { tmp, staging, objects, unnamed: AtomicU64::new(0), broken })
+        // the group may be that of the folder above (setgid)
+        let stat = fstat(&staging)?;
+        let own = (stat.st_uid, stat.st_gid);
+        Ok(Objects { tmp, staging, objects, own, unnamed: AtomicU64::new(0), broken })
     }
 
     /// Stores contents here; each thread has its own.
@@ -118,6 +123,23 @@ impl Objects {
         }
     }
 
+    /// The owner first: a new one costs a file its capabilities and its set-user-ID bit.
+    fn describe(&self, file: &File, attributes: &Attributes, mtime: i64) -> Result<()> {
+        if self.own != (attributes.uid, attributes.gid) {
+            let (uid, gid) = owner(attributes);
+            fchown(file, uid, gid)?;
+        }
+        for (name, value) in &attributes.xattrs {
+            let shown = || format!("setting the attribute {}", String::from_utf8_lossy(name));
+            fsetxattr(file.as_fd(), CString::new(name.as_slice())?, value, XattrFlags::empty()).with_context(shown)?;
+        }
+        fchmod(file, Mode::from_raw_mode(attributes.mode))?;
+        // libostree's would all be 0, and with that every compiled file of Python is out of date, and no web server sees a change.
+        let omitted = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let times = Timestamps { last_access: omitted, last_modification: Timespec { tv_sec: mtime, tv_nsec: 0 } };
+        Ok(futimens(file, &times)?)
+    }
+
     fn published(&self, id: &ObjectId, name: &str) -> Result<bool> {
         Ok(!self.broken.contains(id) && exists(&self.objects, &place(name))?)
     }
@@ -151,7 +173,7 @@ impl Writer<'_> {
             && let Some(mut file) = self.objects.create(&name)?
         {
             file.write_all(&self.object[content_at..])?;
-            describe(&file, attributes, mtime)?;
+            self.objects.describe(&file, attributes, mtime)?;
         }
         Ok(id)
     }
@@ -182,7 +204,7 @@ impl Writer<'_> {
         if self.objects.published(&id, &name)? {
             unlinkat(staging, &unnamed, AtFlags::empty())?;
         } else {
-            describe(&file, attributes, mtime)?;
+            self.objects.describe(&file, attributes, mtime)?;
             renameat(staging, &unnamed, staging, &name)?;
         }
         Ok(id)
@@ -214,25 +236,12 @@ impl Importer for Writer<'_> {
             Err(Errno::EXIST) => return Ok(id),
             made => made.context("writing the link to the store")?,
         }
-        let (uid, gid) = owner(attributes);
-        rustix::fs::chownat(staging, &name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        if self.objects.own != (attributes.uid, attributes.gid) {
+            let (uid, gid) = owner(attributes);
+            rustix::fs::chownat(staging, &name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
         Ok(id)
     }
-}
-
-/// The owner first: a new one costs a file its capabilities and its set-user-ID bit.
-fn describe(file: &File, attributes: &Attributes, mtime: i64) -> Result<()> {
-    let (uid, gid) = owner(attributes);
-    fchown(file, uid, gid)?;
-    for (name, value) in &attributes.xattrs {
-        let shown = || format!("setting the attribute {}", String::from_utf8_lossy(name));
-        fsetxattr(file.as_fd(), CString::new(name.as_slice())?, value, XattrFlags::empty()).with_context(shown)?;
-    }
-    fchmod(file, Mode::from_raw_mode(attributes.mode))?;
-    // libostree's would all be 0, and with that every compiled file of Python is out of date, and no web server sees a change.
-    let omitted = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-    let times = Timestamps { last_access: omitted, last_modification: Timespec { tv_sec: mtime, tv_nsec: 0 } };
-    Ok(futimens(file, &times)?)
 }
 
 fn owner(attributes: &Attributes) -> (Option<Uid>, Option<Gid>) {

@@ -51,10 +51,14 @@ impl Store {
                 }
             }
         }
-        // What no image has is only in the way.
+        // What no image has is only in the way, or was only named by a folder that was broken itself.
         for object in self.unneeded(&broken) {
-            std::fs::remove_file(self.place_of(&object)).with_context(|| format!("removing the object {object}"))?;
-            broken.remove(&object);
+            match std::fs::remove_file(self.place_of(&object)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("removing the object {object}"));
+                }
+                _ => broken.remove(&object),
+            };
         }
         Ok(if broken.is_empty() { Vec::new() } else { failures })
     }

@@ -40,21 +40,28 @@ struct Span {
     length: u16,
 }
 
+/// A size in two halves, so that a slot needs no padding.
+type Halves = [u32; 2];
+
 #[derive(Clone, Copy, Debug)]
 enum What {
     Dir { attributes: u32, first: NodeId },
-    File { object: ObjectId, size: u64 },
+    File { object: ObjectId, size: Halves },
     Symlink { object: ObjectId, target: Span },
 }
 
+/// 64 bytes each.
 struct Slot {
     what: What,
-    name: Span,
-    layer: u32,
+    layer: u16,
+    name_length: u16,
+    name_at: u32,
     parent: NodeId,
     next: NodeId,
     previous: NodeId,
 }
+
+const _: () = assert!(size_of::<Slot>() == 64);
 
 /// No node.
 const NONE: NodeId = NodeId::MAX;
@@ -80,7 +87,7 @@ pub struct Tree {
     text: String,
     attributes: Vec<Attributes>,
     numbers: BTreeMap<Attributes, u32>,
-    layer: u32,
+    layer: u16,
     entries: u64,
     most: u64,
     xattr_bytes: usize,
@@ -97,8 +104,9 @@ impl Tree {
     pub fn new(most: u64) -> Tree {
         let root = Slot {
             what: What::Dir { attributes: 0, first: NONE },
-            name: Span { at: 0, length: 0 },
             layer: 0,
+            name_length: 0,
+            name_at: 0,
             parent: NONE,
             next: NONE,
             previous: NONE,
@@ -123,7 +131,7 @@ impl Tree {
     pub fn node(&self, id: NodeId) -> Node<'_> {
         match &self.slots[id as usize].what {
             What::Dir { attributes, .. } => Node::Dir(&self.attributes[*attributes as usize]),
-            What::File { object, size } => Node::File(object, *size),
+            What::File { object, size } => Node::File(object, whole(*size)),
             What::Symlink { object, target } => Node::Symlink(object, self.read(*target)),
         }
     }
@@ -167,7 +175,7 @@ impl Tree {
         while let Some(id) = todo.pop() {
             match self.slots[id as usize].what {
                 What::Dir { .. } => todo.extend(self.siblings(id)),
-                What::File { size, .. } => sum = sum.saturating_add(size),
+                What::File { size, .. } => sum = sum.saturating_add(whole(size)),
                 What::Symlink { .. } => {}
             }
         }
@@ -176,7 +184,7 @@ impl Tree {
 
     /// Puts the next layer on top.
     pub fn apply(&mut self, layer: impl IntoIterator<Item = Result<Piece>>) -> Result<()> {
-        self.layer += 1;
+        self.layer = self.layer.checked_add(1).context("the image has more than 65535 layers")?;
         for piece in layer {
             let piece = piece?;
             self.entries += 1;
@@ -225,7 +233,7 @@ impl Tree {
             (Some(node), _) => node,
             (None, Kind::Dir) => What::Dir { attributes: self.number(entry)?, first: NONE },
             (None, Kind::Symlink) => What::Symlink { object: object()?, target: self.write(text(&entry.link)?)? },
-            (None, _) => What::File { object: object()?, size: entry.size },
+            (None, _) => What::File { object: object()?, size: halves(entry.size) },
         };
         if entry.kind != Kind::Dir {
             self.tell_left_out(entry)?;
@@ -298,7 +306,8 @@ impl Tree {
         let id = NodeId::try_from(self.slots.len())?;
         let name = self.write(name)?;
         let next = self.first(parent);
-        self.slots.push(Slot { what, name, layer: self.layer, parent, next, previous: NONE });
+        let (name_at, name_length) = (name.at, name.length);
+        self.slots.push(Slot { what, layer: self.layer, name_length, name_at, parent, next, previous: NONE });
         if next != NONE {
             self.slots[next as usize].previous = id;
         }
@@ -306,15 +315,15 @@ impl Tree {
         let (slots, text, hasher) = (&self.slots, &self.text, &self.hasher);
         let hash = |id: &NodeId| {
             let slot = &slots[*id as usize];
-            hasher.hash_one((slot.parent, slot.name.of(text)))
+            hasher.hash_one((slot.parent, slot.name().of(text)))
         };
         self.places.insert_unique(hash(&id), id, hash);
         Ok(id)
     }
 
     fn remove(&mut self, id: NodeId) {
-        let Slot { parent, next, previous, name, .. } = self.slots[id as usize];
-        let hash = self.hasher.hash_one((parent, self.read(name)));
+        let Slot { parent, next, previous, .. } = self.slots[id as usize];
+        let hash = self.hasher.hash_one((parent, self.name(id)));
         if let Ok(place) = self.places.find_entry(hash, |there| *there == id) {
             place.remove();
         }
@@ -380,7 +389,7 @@ impl Tree {
     }
 
     fn name(&self, id: NodeId) -> &str {
-        self.read(self.slots[id as usize].name)
+        self.read(self.slots[id as usize].name())
     }
 
     fn read(&self, span: Span) -> &str {
@@ -427,6 +436,20 @@ impl Tree {
             }
         }
         Ok(())
+    }
+}
+
+fn halves(size: u64) -> Halves {
+    [(size >> 32) as u32, size as u32]
+}
+
+fn whole([high, low]: Halves) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}
+
+impl Slot {
+    fn name(&self) -> Span {
+        Span { at: self.name_at, length: self.name_length }
     }
 }
 
