@@ -66,18 +66,19 @@ impl Store {
             objects.insert(object.to_string(), object.object_type());
         }
         for (name, commit) in self.refs()? {
+            let before = report.problems.len();
             match self.repo.traverse_commit(&commit, 0, NO_CANCEL) {
                 Ok(reached) => {
                     objects.extend(reached.into_iter().map(|object| (object.to_string(), object.object_type())))
                 }
-                // what of it cannot be read is below among the objects, unless it is not there at all
-                Err(error) => {
-                    report.add("image", &name, error.to_string());
-                    self.missing_below(&commit, &mut report.broken);
-                }
+                Err(error) => report.add("image", &name, error.to_string()),
             }
             if let Err(error) = self.check_ref(&name, &commit) {
                 report.add("image", &name, format!("{error:#}"));
+            }
+            // what is there and broken is found below among the objects
+            if report.problems.len() > before {
+                self.missing_below(&commit, &mut report.broken);
             }
         }
         for (name, kind) in objects {

@@ -103,10 +103,11 @@ impl Store {
         Ok(())
     }
 
-    /// Where that cannot be told, because a folder of it is broken, it may.
+    /// Where that cannot be told, because the commit or a folder of it is broken, it may.
     fn may_have(&self, commit: &str, object: &Broken) -> bool {
         let name = ObjectName::new(object.checksum.as_str(), object.kind());
-        self.repo.traverse_commit(commit, 0, NO_CANCEL).map_or(true, |reached| reached.contains(&name))
+        let reached = self.repo.load_commit(commit).and_then(|_| self.repo.traverse_commit(commit, 0, NO_CANCEL));
+        reached.map_or(true, |reached| reached.contains(&name))
     }
 
     fn is_broken(&self, object: &Broken) -> bool {
