@@ -43,12 +43,14 @@ pub struct Certificates {
 impl Registries {
     /// Reads the files of this root and of the person who asks.
     pub fn load(root: &Folder) -> Result<Registries> {
-        let own = own_folder();
+        Registries::read(root, &own_folder(), std::env::var_os("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from))
+    }
+
+    fn read(root: &Folder, own: &Path, named: Option<PathBuf>) -> Result<Registries> {
         let mut conf = RegistriesConf::default();
         let mut add =
             |path: &Path, text: String| conf.extend(&text).with_context(|| format!("reading {}", path.display()));
-        let named = std::env::var_os("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from);
-        let main = named.clone().or(own.as_ref().map(|own| own.join("registries.conf")).filter(|path| path.exists()));
+        let main = named.clone().or(Some(own.join("registries.conf")).filter(|path| path.exists()));
         match main {
             Some(path) => {
                 let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -58,7 +60,8 @@ impl Registries {
         }
         if named.is_none() {
             each(root, "etc/containers/registries.conf.d", &|name| name.ends_with(".conf"), &mut add)?;
-            if let Some(folder) = own.as_ref().map(|own| own.join("registries.conf.d")).filter(|path| path.is_dir()) {
+            let folder = own.join("registries.conf.d");
+            if folder.is_dir() {
                 each(&Folder::root(&folder)?, ".", &|name| name.ends_with(".conf"), &mut add)?;
             }
         }
@@ -66,7 +69,7 @@ impl Registries {
         each(root, folder, &|name| name == file, &mut add)?;
         let below = |place: &str| root.path().join(place);
         let system = [below("etc/containers/certs.d"), below("etc/docker/certs.d")];
-        let certificates = own.map(|own| own.join("certs.d")).into_iter().chain(system).collect();
+        let certificates = [own.join("certs.d")].into_iter().chain(system).collect();
         Ok(Registries { conf, certificates })
     }
 
@@ -150,11 +153,11 @@ fn each(
     Ok(())
 }
 
-/// `$XDG_CONFIG_HOME/containers`, or the same below the home. A timer has neither.
-fn own_folder() -> Option<PathBuf> {
+/// `$XDG_CONFIG_HOME/containers`, or the same below the home; a timer, which has neither, reads what root does at a terminal.
+fn own_folder() -> PathBuf {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let config = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")))?;
-    Some(config.join("containers"))
+    let home = || variable("HOME").unwrap_or_else(|| "/root".into());
+    variable("XDG_CONFIG_HOME").unwrap_or_else(|| home().join(".config")).join("containers")
 }
 
 #[cfg(test)]
@@ -167,10 +170,14 @@ mod tests {
         fs::write(path, text).expect("written");
     }
 
+    /// As a person without files.
+    fn load(root: &Path) -> Result<Registries> {
+        Registries::read(&Folder::root(root).expect("a root"), &root.join("home"), None)
+    }
+
     #[test]
     fn drop_ins_follow_in_the_order_of_their_names() {
         let work = tempfile::tempdir().expect("a folder");
-        let root = || Folder::root(work.path()).expect("a root");
         write(work.path(), "etc/containers/registries.conf", "unqualified-search-registries = ['a.io']\n");
         write(work.path(), "etc/containers/registries.conf.d/20.conf", "[aliases]\n'x' = 'second.io/x'\n");
         write(
@@ -179,23 +186,21 @@ mod tests {
             "[aliases]\n'x' = 'first.io/x'\n'y' = 'first.io/y'\n",
         );
         write(work.path(), "etc/containers/registries.conf.d/30.txt", "nonsense");
-        let known = Registries::load(&root()).expect("sound files");
+        let known = load(work.path()).expect("sound files");
         assert_eq!(known.long_names("x:1"), ["second.io/x:1"]);
         assert_eq!(known.long_names("y"), ["first.io/y"]);
         assert_eq!(known.long_names("z"), ["a.io/z"]);
         write(work.path(), "var/cache/containers/short-name-aliases.conf", "[aliases]\n'x' = 'chosen.io/x'\n");
-        assert_eq!(Registries::load(&root()).expect("sound files").long_names("x"), ["chosen.io/x"]);
+        assert_eq!(load(work.path()).expect("sound files").long_names("x"), ["chosen.io/x"]);
         write(work.path(), "etc/containers/registries.conf.d/15.conf", "[[registry]]\n");
-        let error = format!("{:#}", Registries::load(&root()).err().expect("broken"));
+        let error = format!("{:#}", load(work.path()).err().expect("broken"));
         assert!(error.contains("15.conf") && error.contains("neither"), "{error}");
     }
 
     #[test]
     fn a_certificate_has_its_key_beside_it() {
         let work = tempfile::tempdir().expect("a folder");
-        let known = |host: &str| {
-            Registries::load(&Folder::root(work.path()).expect("a root")).expect("no files").certificates(host)
-        };
+        let known = |host: &str| load(work.path()).expect("no files").certificates(host);
         assert!(known("reg.io:5000").expect("none").identity.is_none());
         write(work.path(), "etc/docker/certs.d/reg.io:5000/ca.crt", "CA");
         write(work.path(), "etc/docker/certs.d/reg.io:5000/me.cert", "CERT");

@@ -103,7 +103,9 @@ fn manifests_and_configs_that_lie_are_refused_by_name() {
     made.put_manifest(|manifest| manifest["layers"][0] = json!({"mediaType": LAYER, "digest": other, "size": 9}));
     refused(&["is corrupted", &other[7..19]]);
     made.put_manifest(|manifest| manifest["layers"][0]["digest"] = json!("sha512:00"));
-    refused(&["sha512:00"]);
+    refused(&["reading the manifest", "digest length 2"]);
+    made.put_manifest(|manifest| manifest["layers"][0]["digest"] = json!(format!("sha512:{}", "0".repeat(128))));
+    refused(&["invalid digest \"sha512:000"]);
     made.put_manifest(|manifest| manifest["layers"][0]["digest"] = json!(format!("sha256:{}", "../".repeat(21) + "x")));
     refused(&["digest"]);
     made.put_config(|config| config["rootfs"]["diff_ids"] = json!([other]));

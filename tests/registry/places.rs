@@ -73,7 +73,7 @@ fn a_short_name_is_its_alias_or_searched_for() {
     layout.push("1", &two, "app:1");
     let sysctr = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sysctr"));
-        command.env_remove("HOME").env_remove("XDG_CONFIG_HOME").args(["--wait=30", "--root"]).arg(bench.lock.root());
+        command.env("XDG_CONFIG_HOME", bench.path("config")).args(["--wait=30", "--root"]).arg(bench.lock.root());
         let output = command.args(arguments).output().unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.code().unwrap(), String::from_utf8_lossy(&text).into_owned())

@@ -10,7 +10,7 @@ use sysctr::{
 
 use super::{
     bench::{Bench, all_packings, blob, digest_of, image_in, layer},
-    common::{self, Layout, Packing, Registry, file},
+    common::{self, Layout, Packing, Registry, file, tar_of},
 };
 
 #[test]

@@ -214,6 +214,6 @@ fn a_registry_that_is_gone_half_way_fails_the_pull_and_leaves_nothing() {
             }
             registry.stop();
         });
-        bench.refuses(&name, &["broke off"]);
+        bench.refuses(&name, &[&proxy.host]);
     });
 }

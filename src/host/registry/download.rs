@@ -11,6 +11,7 @@ use reqwest::Response;
 
 use super::{
     endpoint::{Endpoint, Request},
+    failure::cause,
     retry::Tries,
 };
 use crate::host::blob::Blob;
@@ -71,7 +72,7 @@ impl Download {
                     // a registry that tells of its end has no more, and our caller's check says what is missing
                     Ok(None) if self.at >= self.size || body.content_length().is_some() => return Ok(()),
                     Ok(None) => "it ended early".to_owned(),
-                    Err(error) => super::endpoint::cause(&error),
+                    Err(error) => cause(&error),
                 },
                 None => {
                     self.resume()?;

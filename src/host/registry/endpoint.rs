@@ -1,8 +1,6 @@
 //! One repository of one registry: questions, and answers or what to say instead.
 
 use std::{
-    error::Error,
-    iter,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use chrono::Utc;
 use oci_client::{
-    errors::{OciDistributionError, OciEnvelope, OciErrorCode},
+    errors::OciDistributionError,
     manifest::{
         IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
     },
@@ -26,22 +24,18 @@ use reqwest::{
 use tokio::runtime::Runtime;
 
 use super::{
+    failure::Failure,
     login::Login,
     retry::{self, Tries},
     tls::{self, Trust},
 };
 use crate::{
     host::{credentials, ostree::sha256, registries::Registries, source::MAX_JSON},
-    model::{
-        digest::Digest,
-        fault::{Code, Fault},
-        registries_conf::Place,
-        settings::Settings,
-    },
+    model::{digest::Digest, registries_conf::Place, settings::Settings},
 };
 
 /// For an answer's head and for all of one that is not a blob, however it trickles.
-const DEADLINE: Duration = Duration::from_secs(120);
+pub(super) const DEADLINE: Duration = Duration::from_secs(120);
 /// Bytes of an error that are still read.
 const MAX_ERROR: u64 = 64 * 1024;
 const DIGEST: &str = "docker-content-digest";
@@ -61,22 +55,6 @@ enum Where {
     Here(String),
     /// At an address of somebody else's, who is shown no login.
     At(String),
-}
-
-/// Why there was no answer.
-pub enum Failure {
-    /// Nothing came, or not all.
-    Broken(reqwest::Error),
-    /// In time.
-    Late,
-    /// A status that is none of success.
-    Refused { code: StatusCode, after: Option<Duration>, words: String },
-    /// The registry wants to see other credentials, or some.
-    NotLetIn,
-    /// The login server's answer.
-    Login(OciDistributionError),
-    /// In words.
-    Odd(String),
 }
 
 type Answer<T> = std::result::Result<T, Failure>;
@@ -168,6 +146,11 @@ impl Endpoint {
             from: 0,
             what: format!("blob {digest} of {}", self.reference.repository()),
         }
+    }
+
+    /// A failure in words, of what was asked for.
+    pub fn explain(&self, failure: Failure, what: &str) -> anyhow::Error {
+        failure.explain(self.reference.registry(), what, &self.login)
     }
 
     /// The head of an answer, its body still to be read.
@@ -266,55 +249,6 @@ impl Endpoint {
         }
         asking.send().await
     }
-
-    /// A failure in words, of what was asked for.
-    pub fn explain(&self, failure: Failure, what: &str) -> anyhow::Error {
-        let registry = self.reference.registry();
-        match failure {
-            Failure::NotLetIn => anyhow!(self.login.not_let_in(registry)),
-            Failure::Refused { code, after, words } => self.explain_status(code, after, &words, what),
-            Failure::Broken(error) => unreachable(registry, error),
-            Failure::Late => anyhow!("the registry {registry} did not answer in {} seconds", DEADLINE.as_secs()),
-            Failure::Odd(words) => anyhow!("the registry {registry}: {words}"),
-            Failure::Login(OciDistributionError::RequestError(error)) => unreachable(registry, error),
-            // the status is lost, so that an ill login server can only be told by its own words
-            Failure::Login(OciDistributionError::AuthenticationFailure(words)) if !words.is_empty() => {
-                anyhow!(line(&words)).context(self.login.not_let_in(registry))
-            }
-            Failure::Login(OciDistributionError::AuthenticationFailure(_)) => anyhow!(self.login.not_let_in(registry)),
-            Failure::Login(other) => anyhow!("the registry {registry}: {}", line(&other.to_string())),
-        }
-    }
-
-    fn explain_status(&self, code: StatusCode, after: Option<Duration>, words: &str, what: &str) -> anyhow::Error {
-        use OciErrorCode as C;
-        let registry = self.reference.registry();
-        let envelope: Option<OciEnvelope> = serde_json::from_str(words).ok();
-        let says = |codes: &[C]| envelope.iter().flat_map(|said| &said.errors).any(|error| codes.contains(&error.code));
-        let missing = [C::BlobUnknown, C::ManifestBlobUnknown, C::ManifestUnknown, C::NameUnknown, C::NotFound];
-        if code == StatusCode::FORBIDDEN || says(&[C::Denied]) {
-            return anyhow!(self.login.not_let_in(registry));
-        }
-        if code == StatusCode::NOT_FOUND || says(&missing) {
-            let message = format!("the registry {registry} has no {what} (404 Not Found)");
-            return Fault::new(Code::NotFound, message).into();
-        }
-        let words = envelope.map_or_else(|| words.to_owned(), |envelope| envelope.to_string());
-        let message = format!("the registry {registry} answered {} {}", code.as_u16(), line(&words));
-        match after {
-            Some(after) => {
-                Fault::new(Code::Failed, message).hint(format!("it asks to wait {} seconds", after.as_secs())).into()
-            }
-            None => anyhow!(message),
-        }
-    }
-}
-
-/// The registry, or the login server that it sent us to.
-fn unreachable(registry: &str, error: reqwest::Error) -> anyhow::Error {
-    let whom = error.url().map_or_else(|| registry.to_owned(), |url| url.origin().ascii_serialization());
-    let how = if error.is_body() || error.is_decode() { "broke off" } else { "cannot be reached" };
-    anyhow!("{whom} {how}: {}", cause(&error.without_url()))
 }
 
 /// An answer's body, cut off where it is longer.
@@ -334,15 +268,4 @@ pub(super) async fn read(mut response: Response, limit: u64) -> Answer<Vec<u8>> 
 fn begins_at(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get(CONTENT_RANGE)?.to_str().ok()?.trim().strip_prefix("bytes")?;
     range.trim().split_once('-')?.0.parse().ok()
-}
-
-/// The bottom of an error: what lies above names addresses, which may be signed ones.
-pub(super) fn cause(error: &(dyn Error + 'static)) -> String {
-    let bottom = iter::successors(Some(error), |&error| error.source()).last();
-    line(&bottom.unwrap_or(error).to_string())
-}
-
-/// A registry's words, fit for a message.
-fn line(words: &str) -> String {
-    words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
 }

@@ -10,7 +10,8 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use serde::Deserialize;
 
 use super::{
-    endpoint::{Failure, read},
+    endpoint::read,
+    failure::Failure,
     tls::{self, Trust},
 };
 use crate::{host::credentials::Credentials, model::auth_file::Secret};

@@ -4,6 +4,7 @@
 //! ```text
 //! mod       an image by its reference: the first of its places that has it (mirrors, then its own)
 //! endpoint  one repository of one registry: ask, log in where that is asked for, ask again where it failed for now
+//! failure   why there was no answer
 //! download  a blob that goes on where a connection broke
 //! login     what a registry wants to see before it answers
 //! tls       proxies, authorities, client certificates
@@ -16,6 +17,7 @@
 
 mod download;
 mod endpoint;
+mod failure;
 mod login;
 mod retry;
 mod tls;
