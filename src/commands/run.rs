@@ -69,8 +69,6 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
     candidate.accept(context, &root, &Requests::new(), args.yes, "running")?;
     throwaway::give(&mut candidate.rendered.spec, &given)?;
 
-    let wishes = exec::wishes(&args.program, &args.command)?;
-    let given = given(args)?;
     let staging = || format!("running {source}");
     let is_file = |source: &str| Path::new(source).is_file();
     let mount_points = spec::mount_points(&candidate.name, &candidate.rendered.spec, is_file);
