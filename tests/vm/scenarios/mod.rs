@@ -4,6 +4,7 @@ pub mod auto;
 pub mod boot;
 pub mod dependents;
 pub mod directives;
+pub mod engine;
 pub mod etcd;
 pub mod exec;
 pub mod failures;
