@@ -18,7 +18,7 @@ use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
     auto, boot, dependents, directives, engine, etcd, exec, failures, foreign, handover, health, hooks, httpd, limits,
-    load, many, probation, refuse, sockets, together, trace, update, updates, users,
+    load, many, on_demand, probation, refuse, sockets, together, trace, update, updates, users,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -95,6 +95,7 @@ scenarios! {
     listening_sockets_arrive_as_in_a_plain_unit: super::sockets::listeners_arrive;
     an_accepted_connection_reaches_its_instance: super::sockets::a_connection_reaches_its_instance;
     files_are_standard_streams_as_in_a_plain_unit: super::sockets::files_are_standard_streams;
+    a_service_starts_on_the_first_connection: super::on_demand::starts_on_the_first_connection;
     stored_descriptors_come_back: super::sockets::stored_descriptors_come_back;
     a_service_talks_to_systemd_as_a_plain_unit: super::sockets::a_service_talks_to_systemd;
     a_start_needs_nothing: super::trace::a_start_needs_nothing;

@@ -16,6 +16,7 @@ pub mod httpd;
 pub mod limits;
 pub mod load;
 pub mod many;
+pub mod on_demand;
 pub mod probation;
 pub mod refuse;
 pub mod sockets;
