@@ -172,14 +172,15 @@ fn engine() -> Result<(image::Tree, image::Payload)> {
 }
 
 /// A card for a machine that has none, with nothing behind it.
-const DUMMY: &str = "printf '[NetDev]\\nName=eth0\\nKind=dummy\\n' >/etc/systemd/network/eth0.netdev
-    printf '[Match]\\nName=eth0\\n[Network]\\nAddress=192.0.2.1/24\\n' >/etc/systemd/network/10-eth0.network";
+const CARD: &str = "cd /etc/systemd/network && printf '[NetDev]\\nName=eth0\\nKind=veth\\n[Peer]\\nName=behind\\n' >eth0.netdev
+    printf '[Match]\\nName=eth0\\n[Network]\\nAddress=192.0.2.1/24\\n' >10-eth0.network
+    printf '[Match]\\nName=behind\\n[Network]\\nLinkLocalAddressing=no\\n' >10-behind.network";
 
 #[test]
 fn docker_starts_on_the_subnet_of_flanneld() -> Result<()> {
     let (tree, payload) = engine()?;
     scenario(nspawn::Nspawn::boot("engine", &tree, &payload), |machine| {
-        machine.run(DUMMY)?;
+        machine.run(CARD)?;
         engine::install(machine, "eth0")?;
         machine.reboot()?;
         engine::started_in_order(machine)
