@@ -172,7 +172,8 @@ fn engine() -> Result<(image::Tree, image::Payload)> {
 }
 
 /// A card for a machine that has none, with nothing behind it.
-const CARD: &str = "cd /etc/systemd/network && printf '[NetDev]\\nName=eth0\\nKind=veth\\n[Peer]\\nName=behind\\n' >eth0.netdev
+const CARD: &str =
+    "cd /etc/systemd/network && printf '[NetDev]\\nName=eth0\\nKind=veth\\n[Peer]\\nName=behind\\n' >eth0.netdev
     printf '[Match]\\nName=eth0\\n[Network]\\nAddress=192.0.2.1/24\\n' >10-eth0.network
     printf '[Match]\\nName=behind\\n[Network]\\nLinkLocalAddressing=no\\n' >10-behind.network";
 
