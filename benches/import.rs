@@ -197,7 +197,7 @@ fn bench() -> Result<()> {
     mount(NO_DATA, "/", NO_DATA, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NO_DATA)?;
     let work = image::run_folder("bench")?;
     let (subjects, store) = images::subjects()?;
-    let registry = image::Registry::start(&store, work.path())?;
+    let registry = image::containers::Registry::start(&store, work.path())?;
     for contestant in &CONTESTANTS {
         println!("  {:16} {}", contestant.name, contestant.does);
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use sysctr::model::digest::Digest;
 
-use crate::image::{self, Registry};
+use crate::image::{self, containers::Registry};
 use crate::process::run;
 
 const SMALL_FILES: u64 = 100_000;
@@ -31,7 +31,7 @@ pub struct Subject {
 
 /// All of them, and a folder that a registry can serve them from.
 pub fn subjects() -> Result<(Vec<Subject>, PathBuf)> {
-    let etcd = image::images()?.join("etcd");
+    let etcd = image::containers::image("etcd")?;
     let folder = image::once("bench-images-1", |folder| make(folder, &etcd))?;
     let subject = |name, about, layout, has_next| Subject { name, about, layout, has_next };
     let own = |name: &str| folder.join(name);

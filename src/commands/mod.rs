@@ -13,6 +13,7 @@ pub mod lint;
 pub mod list;
 pub mod man;
 pub mod mount;
+mod named;
 pub mod prepare;
 pub mod probation;
 pub mod prune;

@@ -6,6 +6,7 @@
 use anyhow::{Context, Result, ensure};
 
 use super::{
+    dir::Folder,
     entries::Finished,
     import::{Metadata, commit},
     layers::Layers,
@@ -45,7 +46,7 @@ pub fn pull(
 ) -> Result<StoredImage> {
     policy::check(lock.root(), source)?;
     let pulling = || format!("pulling {source}");
-    let resolved = resolve(source, settings).with_context(pulling)?;
+    let resolved = resolve(source, &Folder::root(lock.root())?, settings).with_context(pulling)?;
     if let Some(image) = store.by_digest(&resolved.digest)? {
         if !image.references.contains(source) {
             store.tag(lock, &image, source)?;

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use ostree::{ObjectName, ObjectType};
 
 use super::{
+    dir::Folder,
     fsck::Report,
     lock::StoreLock,
     objects::Objects,
@@ -76,7 +77,7 @@ impl Store {
     ) -> Result<()> {
         policy::check(lock.root(), source)?;
         let fetching = || format!("fetching {source} again");
-        let resolved = resolve(source, settings).with_context(fetching)?;
+        let resolved = resolve(source, &Folder::root(lock.root())?, settings).with_context(fetching)?;
         ensure!(resolved.digest == *digest, "fetching {source} again: it is the image {} now", resolved.digest);
         let (files, folders): (Vec<_>, Vec<_>) = broken.iter().partition(|object| object.kind() == ObjectType::File);
         let files = files.iter().map(|object| super::import::unhex(&object.checksum)).collect::<Result<_>>()?;
