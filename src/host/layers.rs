@@ -80,9 +80,12 @@ impl<'a> Layers<'a> {
         }
         if !missing.is_empty() {
             self.fetch_those_with(&missing)?;
-            records.extend(
-                self.run(objects, &Room::of(free), tell, |_, pieces| pieces.map(|piece| piece.map(drop)).collect())?,
-            );
+            records.extend(self.run(objects, &Room::of(free), tell, |_, pieces| {
+                for piece in pieces {
+                    piece?;
+                }
+                Ok(())
+            })?);
         }
         Ok(records)
     }
