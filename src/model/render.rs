@@ -14,6 +14,7 @@ use super::{
     devices,
     digest::Digest,
     directives::{self, Finding, Verdict},
+    early, essential,
     fault::{Code, Fault},
     health::HealthTest,
     host_lines, layout,
@@ -190,8 +191,10 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
     if let Some(text) = files.get_mut(&inputs.name.service_unit()) {
         let mut service = UnitFile::parse("the service", text)?;
         devices::confine(&spec, &mut service);
+        early::require_mounts(&mut service, &early::places(&spec, state.iter().map(|folder| folder.path.clone())));
         *text = service.to_text();
     }
+    requests.extend(essential::apply(manifest.essential, inputs.name, &mut files).context("/exports")?);
     for folder in &state {
         if let Some(place) = host_lines::forbidden(&folder.path) {
             bail!("state in {}: nothing of an image is written below {place}", folder.path);
@@ -214,6 +217,12 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
         let text = fill(Kind::Fields, "sysusers.hbs", text)?;
         requests.extend(host_lines::of_sysusers("/exports/sysusers.hbs", &text, inputs.name)?);
         files.insert(layout::SYSUSERS.to_owned(), text);
+    }
+    let (tmpfiles, sysusers) = (files.contains_key(layout::TMPFILES), files.contains_key(layout::SYSUSERS));
+    for (file, text) in files.iter_mut().filter(|(file, _)| layout::is_unit(file)) {
+        let mut unit = UnitFile::parse(file, text)?;
+        early::complete(&mut unit, tmpfiles, sysusers);
+        *text = unit.to_text();
     }
     let epoch = manifest.state.epoch;
     let fill_in = |key: &str, text: &str| template::render(Kind::Plain, key, text, &data, &raw);
@@ -320,7 +329,9 @@ fn data(inputs: &Inputs, manifest: &Manifest, values: &Values, filter: Option<&L
 
 /// A container's name stands for its service; anything with a unit's ending is a unit.
 fn unit_name(text: &str) -> String {
-    const ENDINGS: [&str; 8] = [".service", ".socket", ".target", ".mount", ".timer", ".path", ".slice", ".device"];
+    const ENDINGS: [&str; 11] = [
+        ".service", ".socket", ".target", ".mount", ".automount", ".swap", ".timer", ".path", ".slice", ".scope", ".device",
+    ];
     if ENDINGS.iter().any(|ending| text.ends_with(ending)) { text.to_owned() } else { format!("{text}.service") }
 }
 

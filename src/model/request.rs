@@ -276,6 +276,8 @@ fn of_entry(entry: Entry, name: &ContainerName, launch: &[&str]) -> Option<Strin
             };
             (!value.split_whitespace().all(free)).then(|| format!("start along: {value}"))
         }
+        // What every service conflicts with unless it says that it is early.
+        ("Unit", "Conflicts") => (value != "shutdown.target").then(words).flatten(),
         ("Install", "WantedBy") => {
             let free = |unit: &str| own_unit(unit) || INSTALL_TARGETS.split_whitespace().any(|known| known == unit);
             (!value.split_whitespace().all(free)).then(words).flatten()

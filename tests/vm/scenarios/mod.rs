@@ -2,6 +2,7 @@
 
 pub mod auto;
 pub mod boot;
+pub mod boots;
 pub mod dependents;
 pub mod directives;
 pub mod etcd;
@@ -15,6 +16,7 @@ pub mod httpd;
 pub mod limits;
 pub mod load;
 pub mod many;
+pub mod order;
 pub mod probation;
 pub mod refuse;
 pub mod sockets;
