@@ -163,7 +163,11 @@ fn boot(machine: &mut dyn Machine, units: &[&str]) -> Result<f64> {
     let all = WAYS.iter().flat_map(|(_, units)| *units).filter(|unit| !unit.starts_with("quadlet"));
     let all: Vec<String> = all.map(|unit| format!("{unit}.service")).collect();
     let is_quadlet = units.iter().any(|unit| unit.starts_with("quadlet"));
-    let enable = if units.is_empty() || is_quadlet { "true".to_owned() } else { format!("systemctl enable -q {}", units.join(" ")) };
+    let enable = if units.is_empty() || is_quadlet {
+        "true".to_owned()
+    } else {
+        format!("systemctl enable -q {}", units.join(" "))
+    };
     let place = if is_quadlet { "cp /etc/quadlets/* /etc/containers/systemd/" } else { "true" };
     machine.run(&format!(
         "systemctl disable -q {} && rm -f /etc/containers/systemd/quadlet-* && mkdir -p /etc/containers/systemd && {enable} && {place}",

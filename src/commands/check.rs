@@ -75,7 +75,8 @@ fn drawn(steps: &[draw::Step]) -> String {
     }
     let row = |step: &draw::Step| {
         let circle = (!step.circle.is_empty()).then(|| format!("(and in a circle with {})", step.circle.join(", ")));
-        let after: Vec<String> = [step.after.join(", ")].into_iter().chain(circle).filter(|text| !text.is_empty()).collect();
+        let after: Vec<String> =
+            [step.after.join(", ")].into_iter().chain(circle).filter(|text| !text.is_empty()).collect();
         let mark = match (step.container, step.early) {
             (true, true) => "container, early",
             (true, false) => "container",

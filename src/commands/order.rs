@@ -7,7 +7,7 @@ use sysctr::{
     host::{dir::Folder, unit_files::UnitFiles},
     model::{
         boot::{
-            DEFAULT_TARGET, Graph, Names,
+            DEFAULT_TARGET, Graph, Load, Names,
             finding::{self, Finding, Kind, Level},
         },
         fault::{Code, Fault},
@@ -30,7 +30,8 @@ pub fn check(context: &Context, root: &Folder, doing: &str, coming: &[Coming]) -
     for one in coming {
         own.extend(one.candidate.rendered.files.keys().filter(|file| layout::is_unit(file)).cloned());
     }
-    let known: Vec<Vec<String>> = cycles(&files.graph(&installed)?, &own, &installed).into_iter().map(|one| one.units).collect();
+    let known: Vec<Vec<String>> =
+        cycles(&files.graph(&installed)?, &own, &installed).into_iter().map(|one| one.units).collect();
     for one in coming {
         files.lay_over(&one.candidate.rendered.files, one.enabled, one.before)?;
     }
@@ -43,15 +44,20 @@ pub fn check(context: &Context, root: &Folder, doing: &str, coming: &[Coming]) -
             "nothing was changed; After= and Before= of these units say so: a drop-in can add to them, and take nothing away"
         ));
     }
-    for missing in finding::find(&graph, &own, false).iter().filter(|one| one.kind == Kind::Missing && one.level == Level::Error) {
-        context.output.hint(format!("{}: {}", missing.unit, missing.detail));
+    // A tree may get its systemd later.
+    if graph.unit(DEFAULT_TARGET).is_some_and(|unit| unit.load == Load::Loaded) {
+        let lacking = |one: &&Finding| one.kind == Kind::Missing && one.level == Level::Error;
+        for one in finding::find(&graph, &own, false).iter().filter(lacking) {
+            context.output.hint(format!("{}: {}", one.unit, one.detail));
+        }
     }
     Ok(())
 }
 
 /// Cycles of a boot, of a start by hand, and of a boot in which everything were enabled that is installed.
 fn cycles(graph: &Graph, own: &Names, all: &Names) -> Vec<Finding> {
-    let mut found: Vec<Finding> = finding::find(graph, own, false).into_iter().filter(|one| one.kind == Kind::Cycle).collect();
+    let mut found: Vec<Finding> =
+        finding::find(graph, own, false).into_iter().filter(|one| one.kind == Kind::Cycle).collect();
     let anchors: Vec<&str> = [DEFAULT_TARGET].into_iter().chain(all.iter().map(String::as_str)).collect();
     for cycle in graph.jobs(&anchors).cycles(Some(own)) {
         if !found.iter().any(|one| one.units == cycle.units) {

@@ -195,7 +195,8 @@ impl Manager {
         let context = || format!("asking systemd about {unit}");
         let reply = self.call("LoadUnit", &(unit,)).with_context(context)?;
         let path: OwnedObjectPath = reply.body().deserialize().with_context(context)?;
-        let reply = self.raw(path.as_str(), "org.freedesktop.DBus.Properties", "GetAll", &(UNIT,)).with_context(context)?;
+        let reply =
+            self.raw(path.as_str(), "org.freedesktop.DBus.Properties", "GetAll", &(UNIT,)).with_context(context)?;
         reply.body().deserialize().with_context(context)
     }
 

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use anyhow::Result;
-use rustix::fs::FileType;
 
 use super::{dir::Folder, dropins, units::LOAD_PATH};
 use crate::model::{
@@ -46,7 +45,10 @@ impl<'a> UnitFiles<'a> {
         for place in LOAD_PATH {
             let Some(folder) = root.open(place)? else { continue };
             let names: BTreeSet<String> = folder.names()?.into_iter().collect();
-            for name in names.iter().filter(|name| [".wants", ".requires", ".upholds", ".d"].iter().any(|end| name.ends_with(end))) {
+            for name in names
+                .iter()
+                .filter(|name| [".wants", ".requires", ".upholds", ".d"].iter().any(|end| name.ends_with(end)))
+            {
                 // A file of such a name is none of them.
                 if let Ok(Some(inner)) = folder.open(name) {
                     folders.insert(format!("{place}/{name}"), inner.names()?.into_iter().collect());
@@ -100,7 +102,9 @@ impl<'a> UnitFiles<'a> {
             units.insert(id, unit);
         }
         for (alias, id) in own_names {
-            units.entry(id).and_modify(|unit| drop(unit.aliases.insert(alias)));
+            if let Some(unit) = units.get_mut(&id) {
+                unit.aliases.insert(alias);
+            }
         }
         implied::add(&mut units);
         Ok(Graph::new(units))
@@ -153,11 +157,11 @@ impl<'a> UnitFiles<'a> {
     }
 
     /// The first file on the path, of the unit or of its template.
-    fn find(&self, name: &str) -> Result<Found> {
-        if let Some(text) = self.coming.get(name) {
+    fn find(&self, asked: &str) -> Result<Found> {
+        if let Some(text) = self.coming.get(asked) {
             return Ok(Found::Text(text.clone()));
         }
-        for name in [Some(name.to_owned()), unit_name::template(name)].into_iter().flatten() {
+        for name in [Some(asked.to_owned()), unit_name::template(asked)].into_iter().flatten() {
             for place in LOAD_PATH.iter().filter(|place| self.has(place, &name)) {
                 if *place == layout::UNITS && self.going.contains(&name) {
                     continue;
@@ -168,10 +172,12 @@ impl<'a> UnitFiles<'a> {
                     return Ok(Found::Masked);
                 }
                 let other = target.as_deref().map(|target| target.rsplit('/').next().unwrap_or(target).to_owned());
-                if let Some(other) = other.filter(|other| *other != name && unit_name::kind(other) == unit_name::kind(&name)) {
+                if let Some(other) =
+                    other.filter(|other| *other != name && unit_name::kind(other) == unit_name::kind(&name))
+                {
                     // A link that leads to the template is an instance's own file, not another name.
-                    let other = unit_name::instantiate(&other, unit_name::instance(&name));
-                    if other != name {
+                    let other = unit_name::instantiate(&other, unit_name::instance(asked));
+                    if other != asked {
                         return Ok(Found::Alias(other));
                     }
                 }
@@ -212,8 +218,71 @@ impl<'a> UnitFiles<'a> {
 
     /// The texts of the drop-ins in these folders with their paths, in the order in which they count.
     fn drop_ins(&self, folders: &[String]) -> Result<Vec<(String, String)>> {
-        let there = |folder: &&String| LOAD_PATH.iter().any(|place| self.folders.contains_key(&format!("{place}/{folder}")));
+        let there =
+            |folder: &&String| LOAD_PATH.iter().any(|place| self.folders.contains_key(&format!("{place}/{folder}")));
         let folders: Vec<String> = folders.iter().filter(there).cloned().collect();
         dropins::in_folders(self.root, &folders)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, os::unix::fs::symlink, path::Path};
+
+    fn write(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
+        match text.strip_prefix("-> ") {
+            Some(target) => symlink(target, path).expect("a link"),
+            None => fs::write(path, text).expect("written"),
+        }
+    }
+
+    #[test]
+    fn units_are_put_together_as_systemd_does_it() {
+        let place = tempfile::tempdir().expect("a folder");
+        for (path, text) in [
+            ("usr/lib/systemd/system/graphical.target", "[Unit]\nRequires=basic.target\nAfter=basic.target\n"),
+            ("usr/lib/systemd/system/basic.target", "[Unit]\n"),
+            ("usr/lib/systemd/system/sysinit.target", "[Unit]\n"),
+            ("etc/systemd/system/default.target", "-> /usr/lib/systemd/system/graphical.target"),
+            ("usr/lib/systemd/system/graphical.target.wants/a@1.service", "-> ../a@.service"),
+            ("usr/lib/systemd/system/a@.service", "[Unit]\nWants=b-%i.service\n"),
+            ("etc/systemd/system/a@.service.d/x.conf", "[Unit]\nWants=masked.service gone.service\n"),
+            ("etc/systemd/system/b-.service.d/x.conf", "[Unit]\nAfter=basic.target\nWants=c.service\n"),
+            ("usr/lib/systemd/system/b-1.service", "[Unit]\n"),
+            ("etc/systemd/system/masked.service", "-> /dev/null"),
+            ("usr/lib/systemd/system/masked.service", "[Unit]\nWants=never.service\n"),
+            ("usr/lib/systemd/system/graphical.target.wants/never.service", "-> ../never.service"),
+            ("etc/systemd/system/graphical.target.wants/never.service", "-> /dev/null"),
+            ("usr/lib/systemd/system/never.service", "[Unit]\n"),
+            ("etc/systemd/system/c.service", "-> /usr/lib/systemd/system/real.service"),
+            ("usr/lib/systemd/system/real.service", "[Unit]\nBefore=b-1.service\n"),
+            ("etc/systemd/system.attached/mine.service", "[Unit]\nAfter=real.service\n"),
+        ] {
+            write(place.path(), path, text);
+        }
+        let root = Folder::root(place.path()).expect("the root");
+        let mut files = UnitFiles::read(&root).expect("files");
+        let graph = files.graph(&Names::new()).expect("a graph");
+        let jobs = graph.jobs(&[DEFAULT_TARGET]);
+        let names: Vec<&str> =
+            jobs.names().iter().map(String::as_str).filter(|name| name.ends_with(".service")).collect();
+        assert_eq!(names, ["a@1.service", "b-1.service", "real.service"]);
+        assert!(jobs.way("b-1.service", |unit| unit == "real.service").is_some(), "an alias is the unit itself");
+        assert_eq!(graph.unit("default.target").map(|unit| unit.load), Some(Load::Loaded));
+        assert_eq!(graph.unit("masked.service").map(|unit| unit.load), Some(Load::Masked));
+        assert_eq!(graph.unit("gone.service").map(|unit| unit.load), Some(Load::NotFound));
+
+        // What is to come takes the place of what is there, and is started if it is enabled.
+        let coming = "[Unit]\nAfter=b-1.service\nBefore=real.service\n[Install]\nWantedBy=graphical.target\n";
+        let coming = BTreeMap::from([("mine.service".to_owned(), coming.to_owned())]);
+        files.lay_over(&coming, true, &["mine.service".to_owned()]).expect("laid over");
+        let own = Names::from(["mine.service".to_owned()]);
+        let graph = files.graph(&own).expect("a graph");
+        let cycles = graph.jobs(&[DEFAULT_TARGET]).cycles(Some(&own));
+        assert_eq!(cycles.len(), 1);
+        assert_eq!(cycles[0].units, ["b-1.service", "real.service", "mine.service"]);
     }
 }

@@ -59,7 +59,8 @@ fn ask(manager: &Manager, name: &str) -> Result<(String, Unit)> {
         "not-found" => Load::NotFound,
         _ => Load::Bad,
     };
-    unit.early = all.remove("DefaultDependencies").map(bool::try_from).transpose().context("DefaultDependencies")? == Some(false);
+    unit.early = all.remove("DefaultDependencies").map(bool::try_from).transpose().context("DefaultDependencies")?
+        == Some(false);
     // What the unit of a file system over the network has and no other.
     unit.remote = id.ends_with(".mount") && unit.after.contains("remote-fs-pre.target");
     unit.aliases.remove(&id);

@@ -50,8 +50,8 @@ pub fn require_mounts(unit: &mut UnitFile, places: &[String]) {
 }
 
 fn is_somewhere(path: &str) -> bool {
-    let below = |top: &&str| path.strip_prefix(**top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    path.starts_with('/') && path != "/" && !ALWAYS_THERE.iter().any(|top| below(&top))
+    let below = |top: &&str| path.strip_prefix(*top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    path.starts_with('/') && path != "/" && !ALWAYS_THERE.iter().any(below)
 }
 
 fn add_name(unit: &mut UnitFile, key: &str, name: &str) {
@@ -67,7 +67,8 @@ mod tests {
 
     #[test]
     fn an_early_unit_finds_its_folders_and_ends_in_order() {
-        let mut unit = UnitFile::parse("a.service", "[Unit]\nDefaultDependencies=no\nBefore=x.target shutdown.target").expect("a unit");
+        let mut unit = UnitFile::parse("a.service", "[Unit]\nDefaultDependencies=no\nBefore=x.target shutdown.target")
+            .expect("a unit");
         complete(&mut unit, true, false);
         assert_eq!(
             unit.to_text(),

@@ -12,14 +12,9 @@ use super::{
     unit::UnitFile,
 };
 
-/// What systemd does to the whole machine when such a unit fails.
-const ACTIONS: [&str; 5] = [
-    "FailureAction",
-    "SuccessAction",
-    "StartLimitAction",
-    "JobTimeoutAction",
-    "OnFailureIsolate",
-];
+/// What systemd may do to the whole machine when such a unit fails.
+const ACTIONS: [&str; 4] = ["FailureAction", "SuccessAction", "StartLimitAction", "JobTimeoutAction"];
+const DONE: [&str; 6] = ["reboot", "poweroff", "exit", "halt", "kexec", "soft-reboot"];
 /// Where a boot ends that has gone wrong.
 const ENDS: &str = "emergency.target rescue.target reboot.target poweroff.target halt.target kexec.target exit.target \
     soft-reboot.target emergency.service rescue.service";
@@ -53,7 +48,7 @@ fn refuse(file: &str, unit: &UnitFile) -> Result<()> {
         let stops = match entry.key {
             "RequiredBy" => words().any(|other| other.ends_with(".target")),
             "OnFailure" | "OnSuccess" => words().any(|other| ENDS.split_whitespace().any(|end| end == other)),
-            key => ACTIONS.contains(&key) && !matches!(entry.value, "" | "none" | "no" | "false"),
+            key => ACTIONS.contains(&key) && DONE.iter().any(|done| entry.value.starts_with(done)),
         };
         if stops {
             let message = format!(
@@ -69,7 +64,9 @@ fn refuse(file: &str, unit: &UnitFile) -> Result<()> {
 /// What it asks for that would wait without an end; a job without a word on it gets systemd's usual time.
 fn patience(file: &str, unit: &mut UnitFile) -> Option<String> {
     let starts = unit.values("Install", "WantedBy").next().is_some();
-    let given = unit.entries().filter(|entry| entry.section == "Service" && matches!(entry.key, "TimeoutStartSec" | "TimeoutSec"));
+    let given = unit
+        .entries()
+        .filter(|entry| entry.section == "Service" && matches!(entry.key, "TimeoutStartSec" | "TimeoutSec"));
     match given.last().map(|entry| (entry.key.to_owned(), entry.value.to_owned())) {
         Some((key, value)) if starts && matches!(value.as_str(), "infinity" | "0") => {
             Some(format!("hold up the boot for as long as it takes: {key}={value} ({file})"))
@@ -102,11 +99,15 @@ mod tests {
             "[Unit]\nStartLimitAction=poweroff",
         ] {
             let error = of(false, line).expect_err(line).to_string();
-            assert!(error.starts_with("a.service: ") && error.contains(line.rsplit('\n').next().unwrap_or("?")), "{error}");
+            assert!(
+                error.starts_with("a.service: ") && error.contains(line.rsplit('\n').next().unwrap_or("?")),
+                "{error}"
+            );
             let (_, requests) = of(true, line).expect(line);
             assert_eq!(requests, ["keep the machine from booting while it fails (essential)"]);
         }
-        for line in ["[Install]\nRequiredBy=b.service", "[Unit]\nOnFailure=mail.service", "[Unit]\nFailureAction=none"] {
+        for line in ["[Install]\nRequiredBy=b.service", "[Unit]\nOnFailure=mail.service", "[Unit]\nFailureAction=none"]
+        {
             assert_eq!(of(false, line).expect(line).1, Vec::<String>::new(), "{line}");
         }
     }
@@ -127,6 +128,9 @@ mod tests {
             of(false, &endless).expect("a unit").1,
             ["hold up the boot for as long as it takes: TimeoutStartSec=infinity (a.service)"]
         );
-        assert_eq!(of(false, "[Service]\nType=oneshot\nTimeoutStartSec=0").expect("no boot waits").1, Vec::<String>::new());
+        assert_eq!(
+            of(false, "[Service]\nType=oneshot\nTimeoutStartSec=0").expect("no boot waits").1,
+            Vec::<String>::new()
+        );
     }
 }

@@ -330,7 +330,17 @@ fn data(inputs: &Inputs, manifest: &Manifest, values: &Values, filter: Option<&L
 /// A container's name stands for its service; anything with a unit's ending is a unit.
 fn unit_name(text: &str) -> String {
     const ENDINGS: [&str; 11] = [
-        ".service", ".socket", ".target", ".mount", ".automount", ".swap", ".timer", ".path", ".slice", ".scope", ".device",
+        ".service",
+        ".socket",
+        ".target",
+        ".mount",
+        ".automount",
+        ".swap",
+        ".timer",
+        ".path",
+        ".slice",
+        ".scope",
+        ".device",
     ];
     if ENDINGS.iter().any(|ending| text.ends_with(ending)) { text.to_owned() } else { format!("{text}.service") }
 }

@@ -17,8 +17,8 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
-    auto, boot, boots, dependents, directives, etcd, exec, failures, foreign, handover, health, hooks, httpd, limits, load,
-    many, order, probation, refuse, sockets, together, trace, update, updates, users,
+    auto, boot, boots, dependents, directives, etcd, exec, failures, foreign, handover, health, hooks, httpd, limits,
+    load, many, order, probation, refuse, sockets, together, trace, update, updates, users,
 };
 
 /// What the machines are made of, made once for all tests of this run.

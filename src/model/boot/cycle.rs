@@ -65,7 +65,8 @@ impl Jobs<'_> {
         let mut knots: Vec<Names> = Vec::new();
         for (name, waits) in &behind {
             if waits.contains(*name) && !knots.iter().any(|knot| knot.contains(*name)) {
-                let mutual = waits.iter().filter(|other| behind.get(other.as_str()).is_some_and(|it| it.contains(*name)));
+                let mutual =
+                    waits.iter().filter(|other| behind.get(other.as_str()).is_some_and(|it| it.contains(*name)));
                 knots.push(mutual.cloned().collect());
             }
         }

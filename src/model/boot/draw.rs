@@ -46,8 +46,14 @@ pub struct Step {
 /// The boot in order. `own` are the units of containers; those that no boot starts are left out.
 pub fn boot(graph: &Graph, own: &Names) -> Vec<Step> {
     let jobs = graph.jobs(&[DEFAULT_TARGET]);
-    let shown: Vec<&str> =
-        own.iter().map(String::as_str).chain(MILESTONES).filter(|unit| jobs.has(unit)).collect::<BTreeSet<_>>().into_iter().collect();
+    let shown: Vec<&str> = own
+        .iter()
+        .map(String::as_str)
+        .chain(MILESTONES)
+        .filter(|unit| jobs.has(unit))
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
     let behind: BTreeMap<&str, BTreeSet<&str>> = shown
         .iter()
         .map(|unit| {
@@ -111,4 +117,3 @@ pub fn dot(steps: &[Step]) -> String {
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
 }
-

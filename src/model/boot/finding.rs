@@ -12,8 +12,14 @@ const ENGINES: [&str; 6] =
 /// What the network and the engines wait for starts early.
 const LATE: [&str; 4] = ["sysinit.target", "network-pre.target", "network.target", "network-online.target"];
 /// Name resolution.
-const DNS: [&str; 6] =
-    ["nss-lookup.target", "systemd-resolved.service", "named.service", "unbound.service", "dnsmasq.service", "bind9.service"];
+const DNS: [&str; 6] = [
+    "nss-lookup.target",
+    "systemd-resolved.service",
+    "named.service",
+    "unbound.service",
+    "dnsmasq.service",
+    "bind9.service",
+];
 /// What fetches, or lies on another machine.
 const REMOTE: [&str; 4] = ["remote-fs.target", "remote-fs-pre.target", "nfs-client.target", "sysctr-update.service"];
 
@@ -64,7 +70,7 @@ pub fn find(graph: &Graph, own: &Names, all: bool) -> Vec<Finding> {
         let jobs = if boot.has(unit) {
             &boot
         } else {
-            alone = graph.jobs(&[unit]);
+            alone = graph.jobs(&[unit.as_str()]);
             findings.extend(cycles(&alone, Some(&Names::from([unit.clone()])), Some(unit)));
             &alone
         };

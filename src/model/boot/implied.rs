@@ -43,6 +43,8 @@ fn targets(units: &mut BTreeMap<String, Unit>) {
         }
     }
     for (name, other) in waits {
-        units.entry(name).and_modify(|unit| drop(unit.after.insert(other)));
+        if let Some(unit) = units.get_mut(&name) {
+            unit.after.insert(other);
+        }
     }
 }

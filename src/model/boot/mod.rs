@@ -87,7 +87,9 @@ impl Graph {
             }
         }
         // systemd drops what a unit says of itself.
-        graph.waits.iter_mut().for_each(|(name, others)| drop(others.remove(name)));
+        for (name, others) in &mut graph.waits {
+            others.remove(name);
+        }
         graph.units = units;
         graph
     }
@@ -133,7 +135,8 @@ impl Graph {
         let mut hopeless = Names::new();
         loop {
             let lost = |other: &String| !self.can_start(other) || hopeless.contains(self.own_name(other));
-            let more = self.units.iter().filter(|(name, unit)| !hopeless.contains(*name) && unit.requires.iter().any(lost));
+            let more =
+                self.units.iter().filter(|(name, unit)| !hopeless.contains(*name) && unit.requires.iter().any(lost));
             let more: Vec<String> = more.map(|(name, _)| name.clone()).collect();
             if more.is_empty() {
                 return hopeless;

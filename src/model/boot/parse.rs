@@ -66,7 +66,9 @@ pub fn unit(name: &str, source: &Source) -> Unit {
                 unit.after.insert("local-fs-pre.target".to_owned());
             }
         }
-        "swap" if !unit.early => drop(unit.before.insert("swap.target".to_owned())),
+        "swap" if !unit.early => {
+            unit.before.insert("swap.target".to_owned());
+        }
         _ => {}
     }
     unit
@@ -77,7 +79,9 @@ fn service(name: &str, source: &Source, unit: &mut Unit, words: &dyn Fn(&'static
         require(unit, "sysinit.target");
         unit.after.insert("basic.target".to_owned());
     }
-    if last(source, "Service", "BusName").is_some() && last(source, "Service", "Type").is_some_and(|kind| kind == "dbus") {
+    if last(source, "Service", "BusName").is_some()
+        && last(source, "Service", "Type").is_some_and(|kind| kind == "dbus")
+    {
         require(unit, "dbus.socket");
     }
     let sockets = words("Service", &["Sockets"]);
@@ -88,7 +92,9 @@ fn service(name: &str, source: &Source, unit: &mut Unit, words: &dyn Fn(&'static
         unit.mounts_for.extend(["/tmp".to_owned(), "/var/tmp".to_owned()]);
     }
     logs(source, unit, "Service");
-    for (key, place) in [("State", "/var/lib"), ("Cache", "/var/cache"), ("Logs", "/var/log"), ("Configuration", "/etc")] {
+    for (key, place) in
+        [("State", "/var/lib"), ("Cache", "/var/cache"), ("Logs", "/var/log"), ("Configuration", "/etc")]
+    {
         let folders = paths(name, source, "Service", &format!("{key}Directory"));
         let folders = folders.iter().filter_map(|folder| folder.split(':').next());
         unit.mounts_for.extend(folders.map(|folder| format!("{place}/{folder}")));
@@ -116,7 +122,10 @@ fn socket(name: &str, source: &Source, unit: &mut Unit) {
     for key in ["ListenStream", "ListenDatagram", "ListenSequentialPacket", "ListenFIFO", "ListenSpecial"] {
         unit.mounts_for.extend(paths(name, source, "Socket", key).into_iter().filter(|path| path.starts_with('/')));
     }
-    if ["ExecStartPre", "ExecStartPost", "ExecStopPre", "ExecStopPost"].iter().any(|key| last(source, "Socket", key).is_some()) {
+    if ["ExecStartPre", "ExecStartPost", "ExecStopPre", "ExecStopPost"]
+        .iter()
+        .any(|key| last(source, "Socket", key).is_some())
+    {
         logs(source, unit, "Socket");
     }
     if !unit.early {
@@ -192,7 +201,10 @@ fn last(source: &Source, section: &str, key: &str) -> Option<String> {
 fn paths(name: &str, source: &Source, section: &str, key: &str) -> BTreeSet<String> {
     let values = source.texts.iter().flat_map(|text| text.entries());
     let values = values.filter(|entry| entry.section == section && entry.key == key);
-    values.flat_map(|entry| entry.value.split_whitespace()).filter_map(|path| unit_name::specifiers(path, name)).collect()
+    values
+        .flat_map(|entry| entry.value.split_whitespace())
+        .filter_map(|path| unit_name::specifiers(path, name))
+        .collect()
 }
 
 fn is_false(value: &str) -> bool {

@@ -27,7 +27,8 @@ pub fn picture(steps: &[Step]) -> String {
          font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
     for step in steps {
-        let lines = step.after.iter().map(|other| (other, "#888888")).chain(step.circle.iter().map(|other| (other, "red")));
+        let lines =
+            step.after.iter().map(|other| (other, "#888888")).chain(step.circle.iter().map(|other| (other, "red")));
         for (other, colour) in lines {
             if let (Some(from), Some(to)) = (places.get(other.as_str()), places.get(step.unit.as_str())) {
                 text.push_str(&line(*from, *to, colour));

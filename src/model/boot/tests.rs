@@ -9,7 +9,8 @@ use crate::model::unit::UnitFile;
 
 /// A small machine as Debian has it, and what is added to it; `wanted` by multi-user.target.
 fn graph(more: &[(&str, &str)], wanted: &[&str]) -> Graph {
-    const MACHINE: [(&str, &str); 11] = [
+    const MACHINE: [(&str, &str); 12] = [
+        ("systemd-journald.socket", "[Unit]\nDefaultDependencies=no"),
         ("multi-user.target", "[Unit]\nRequires=basic.target\nAfter=basic.target\nWants=docker.service"),
         ("basic.target", "[Unit]\nRequires=sysinit.target\nWants=sockets.target\nAfter=sysinit.target sockets.target"),
         ("sysinit.target", "[Unit]\nWants=local-fs.target systemd-tmpfiles-setup.service\nAfter=local-fs.target"),
@@ -64,7 +65,8 @@ fn what_systemd_would_start_well_is_left_alone() {
     let etcd = "[Unit]\nDefaultDependencies=no\nBefore=docker.service\nRequiresMountsFor=/var/lib/sysctr\n\
         After=systemd-tmpfiles-setup.service\n[Service]\nExecStart=/x";
     assert_eq!(findings(&[("etcd.service", etcd)], &["etcd.service"]), Vec::<String>::new());
-    let usual = "[Unit]\nAfter=network-online.target docker.service\nWants=network-online.target\n[Service]\nExecStart=/x";
+    let usual =
+        "[Unit]\nAfter=network-online.target docker.service\nWants=network-online.target\n[Service]\nExecStart=/x";
     assert_eq!(findings(&[("web.service", usual)], &["web.service"]), Vec::<String>::new());
 }
 
@@ -82,7 +84,10 @@ fn a_cycle_is_told_with_the_jobs_that_systemd_may_drop() {
     let own = Names::from(["c.service".to_owned()]);
     let graph = graph(&[("c.service", early)], &["c.service"]);
     let all = finding::find(&graph, &own, false);
-    assert_eq!((all.len(), all[0].kind, all[0].drops.as_slice()), (1, finding::Kind::Cycle, &["c.service".to_owned()][..]));
+    assert_eq!(
+        (all.len(), all[0].kind, all[0].drops.as_slice()),
+        (1, finding::Kind::Cycle, &["c.service".to_owned()][..])
+    );
 }
 
 #[test]
@@ -91,7 +96,7 @@ fn one_that_nothing_starts_closes_no_cycle() {
     let idle = "[Unit]\nAfter=docker.service\n[Service]\nExecStart=/x";
     let own = Names::from(["a.service".to_owned()]);
     let graph = graph(&[("a.service", a), ("idle.service", idle)], &["a.service"]);
-    assert_eq!(finding::find(&graph, &own, false), []);
+    assert!(finding::find(&graph, &own, false).is_empty());
 }
 
 #[test]
@@ -106,10 +111,19 @@ fn a_service_after_the_target_that_wants_it_is_none_before_it() {
 #[test]
 fn what_is_early_and_waits_for_what_is_late_is_told_with_the_way() {
     for (unit, expected) in [
-        ("DefaultDependencies=no\nAfter=network-online.target", "waits for the network: a.service after network-online.target"),
-        ("Before=docker.service\nAfter=helper.service", "before docker.service, and waits for name resolution: a.service after helper.service after nss-lookup.target"),
+        (
+            "DefaultDependencies=no\nAfter=network-online.target",
+            "waits for the network: a.service after network-online.target",
+        ),
+        (
+            "Before=docker.service\nAfter=helper.service",
+            "before docker.service, and waits for name resolution: a.service after helper.service after nss-lookup.target",
+        ),
         ("DefaultDependencies=no\nAfter=docker.service", "waits for a container engine"),
-        ("DefaultDependencies=no\nRequiresMountsFor=/srv/x", "waits for what lies on another machine: a.service after srv.mount"),
+        (
+            "DefaultDependencies=no\nRequiresMountsFor=/srv/x",
+            "waits for what lies on another machine: a.service after srv.mount",
+        ),
     ] {
         let text = format!("[Unit]\n{unit}\n[Service]\nExecStart=/x");
         let helper = "[Unit]\nAfter=nss-lookup.target\nWants=nss-lookup.target\n[Service]\nExecStart=/x";
@@ -129,7 +143,11 @@ fn what_is_not_there_is_told_as_bad_as_it_is() {
     let told: Vec<(finding::Level, &str)> = all.iter().map(|one| (one.level, one.units[0].as_str())).collect();
     assert_eq!(
         told,
-        [(finding::Level::Error, "gone.service"), (finding::Level::Note, "late.service"), (finding::Level::Note, "nobody.service")]
+        [
+            (finding::Level::Error, "gone.service"),
+            (finding::Level::Note, "late.service"),
+            (finding::Level::Note, "nobody.service")
+        ]
     );
     // Nor is it started by a boot, and so in nobody's way.
     assert!(!graph(&[("a.service", text)], &["a.service"]).jobs(&[DEFAULT_TARGET]).has("a.service"));

@@ -79,7 +79,8 @@ pub fn files_say_what_systemd_says(machine: &mut dyn Machine) -> Result<()> {
     let (running, files) = (machine.run("sysctr check --dot")?, machine.run("sysctr --root /mnt/self check --dot")?);
     ensure!(running == files, "systemd:\n{running}\nfiles:\n{files}");
     ensure!(running.contains("-> \"early.service\"") && running.contains("\"early.service\" ->"), "{running}");
-    machine.run("sysctr check --svg | grep -q '>early.service<' && sysctr check --boot | grep -q 'container, early'")?;
+    machine
+        .run("sysctr check --svg | grep -q '>early.service<' && sysctr check --boot | grep -q 'container, early'")?;
     // One that is to be early and waits for the network.
     machine.run(
         "mkdir -p /etc/systemd/system/early.service.d
