@@ -151,7 +151,7 @@ impl Candidate {
         let accepted = self.requests(root)?;
         let Candidate { name, id, replaces, reference, image, rendered, runtime, range } = self;
         let staging = || format!("staging {name}");
-        let is_file = |source: &str| context.root.join(source.trim_start_matches('/')).is_file();
+        let is_file = |source: &str| is_file(&context.root.join(source.trim_start_matches('/')));
         let mount_points = spec::mount_points(&name, &rendered.spec, is_file);
         let labels = image.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
         let record = Deployment {
@@ -183,4 +183,9 @@ impl Candidate {
         }
         Ok((staged, record))
     }
+}
+
+/// Whether what is to be mounted needs a file to be mounted upon: a socket and a device do, too.
+pub fn is_file(source: &Path) -> bool {
+    source.metadata().is_ok_and(|about| !about.is_dir())
 }

@@ -10,6 +10,7 @@ pub mod early;
 pub mod essential;
 pub mod event;
 pub mod fault;
+pub mod given_mount;
 pub mod graph;
 pub mod health;
 pub mod host_lines;
