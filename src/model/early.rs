@@ -45,7 +45,7 @@ pub fn require_mounts(unit: &mut UnitFile, places: &[String]) {
     for place in places.iter().filter(|place| !place.contains(['"', '\'', '\\'])) {
         let place = place.replace('%', "%%");
         let place = if place.contains(' ') { format!("\"{place}\"") } else { place };
-        unit.add("Unit", "RequiresMountsFor", &place);
+        add_name(unit, "RequiresMountsFor", &place);
     }
 }
 
