@@ -49,6 +49,7 @@ bench: deps
 	$(CARGO) bench --profile dev --bench import -- $(BENCH)
 	$(CARGO) bench --profile dev --bench growth -- $(BENCH)
 	$(CARGO) bench --profile dev --bench start -- $(BENCH)
+	$(CARGO) bench --profile dev --bench boot -- $(BENCH)
 
 # Each reader of what images bring, for half an hour; needs cargo-fuzz. FUZZ='layer' chooses, FUZZ_SECONDS shortens. No nightly compiler is needed.
 FUZZ ?= layer manifest reference template

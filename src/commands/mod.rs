@@ -2,6 +2,7 @@
 
 pub mod auto;
 pub mod candidate;
+pub mod check;
 pub mod diff;
 mod diff_text;
 pub mod exec;
@@ -14,6 +15,7 @@ pub mod list;
 pub mod man;
 pub mod mount;
 mod named;
+pub mod order;
 pub mod prepare;
 pub mod probation;
 pub mod prune;

@@ -56,4 +56,6 @@ pub mod systems;
 pub mod tarball;
 pub mod transaction;
 pub mod tree;
+pub mod unit_files;
+pub mod unit_graph;
 pub mod units;
