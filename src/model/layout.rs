@@ -81,6 +81,14 @@ pub fn launch(name: &ContainerName, id: u32, other: Option<&RuntimePath>) -> Str
     }
 }
 
+/// What is added to the launcher's command in a template unit.
+pub const INSTANCE: &str = " --instance %i";
+
+/// Whether a unit is one of which only instances can be started: `NAME@.service`.
+pub fn is_template(unit: &str) -> bool {
+    unit.contains("@.")
+}
+
 /// What the unit runs after a stop: another runtime keeps files of its own, and does not see systemd end its container.
 pub fn clean_up(name: &ContainerName, id: u32, other: &RuntimePath) -> String {
     format!("-{RUNTIME} delete-with {other} /{}", deployment(name, id))

@@ -30,6 +30,7 @@ pub mod retention;
 pub mod seccomp;
 pub mod settings;
 pub mod spec;
+pub mod syntax;
 pub mod template;
 pub mod text;
 pub mod throwaway;

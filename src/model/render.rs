@@ -105,7 +105,7 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
     let filter = filter(inputs, &manifest.container)?;
     let templates = Templates {
         data: data(inputs, &manifest, &values, filter.as_ref()),
-        raw: [("exec_start", layout::launch(inputs.name, inputs.id, inputs.runtime))],
+        exec_start: layout::launch(inputs.name, inputs.id, inputs.runtime),
     };
     let user = user(inputs, &manifest)?;
     let state = state(inputs, &manifest, &user)?;
@@ -118,7 +118,7 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
     requests.extend(request::of_spec(&spec, &own, &places).context("config.json")?);
     requests.extend(unit::requests(inputs, &files)?);
     // Ours, so after the requests.
-    if let Some(text) = files.get_mut(&inputs.name.service_unit()) {
+    for (_, text) in files.iter_mut().filter(|(file, _)| file.ends_with(".service")) {
         let mut service = UnitFile::parse("the service", text)?;
         devices::confine(&spec, &mut service);
         *text = service.to_text();
@@ -134,7 +134,7 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
 
     let mut tmpfiles: String = state.iter().map(tmpfiles_line).collect();
     if let Some(text) = text(inputs, "tmpfiles.hbs")? {
-        let text = templates.file(Kind::Fields, "tmpfiles.hbs", text)?;
+        let text = templates.file(Kind::Tmpfiles, "tmpfiles.hbs", text)?;
         requests.extend(host_lines::of_tmpfiles("/exports/tmpfiles.hbs", &text, inputs.name)?);
         tmpfiles.push_str(&text);
     }
@@ -142,7 +142,7 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
         files.insert(layout::TMPFILES.to_owned(), tmpfiles);
     }
     if let Some(text) = text(inputs, "sysusers.hbs")? {
-        let text = templates.file(Kind::Fields, "sysusers.hbs", text)?;
+        let text = templates.file(Kind::Sysusers, "sysusers.hbs", text)?;
         requests.extend(host_lines::of_sysusers("/exports/sysusers.hbs", &text, inputs.name)?);
         files.insert(layout::SYSUSERS.to_owned(), text);
     }
@@ -205,36 +205,44 @@ fn config(
 /// What is filled into templates.
 struct Templates {
     data: Json,
-    /// Names that stand for text of ours.
-    raw: [(&'static str, String); 1],
+    /// The command that starts the container.
+    exec_start: String,
 }
 
 impl Templates {
     /// A file of `/exports`.
     fn file(&self, kind: Kind, file: &str, text: &str) -> Result<String> {
-        template::render(kind, &format!("/exports/{file}"), text, &self.data, &self.raw)
+        // systemd fills in which instance it is.
+        let instance = if file.contains("@.") { layout::INSTANCE } else { "" };
+        let ours = [("exec_start", format!("{}{instance}", self.exec_start))];
+        template::render(kind, &format!("/exports/{file}"), text, &self.data, &ours)
     }
 
     /// A text of the manifest's.
     fn plain(&self, what: &str, text: &str) -> Result<String> {
-        template::render(Kind::Plain, what, text, &self.data, &self.raw)
+        template::render(Kind::Plain, what, text, &self.data, &[("exec_start", self.exec_start.clone())])
     }
 }
 
 impl Rendered {
-    /// What is to be said about the directives of its service, each with the place in the image's template.
+    /// What is to be said about the directives of its services, each with the place in the image's template.
     pub fn findings(&self, inputs: &Inputs) -> Result<Vec<(String, Finding)>> {
-        let file = inputs.name.service_unit();
-        let unit = UnitFile::parse(&file, self.files.get(&file).map_or("", String::as_str))?;
-        let template = text(inputs, "service.hbs")?.unwrap_or(DEFAULT_SERVICE);
-        // Filled in, it may have other lines; where the key itself is a value there is none to name.
-        let line = |key: &str| {
-            let is =
-                |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
-            template.lines().position(is).map_or(String::new(), |number| format!(", line {}", number + 1))
-        };
-        let place = |finding: Finding| (format!("/exports/service.hbs{}", line(&finding.key)), finding);
-        Ok(directives::judge([&unit]).into_iter().map(|(_, finding)| place(finding)).collect())
+        let mut found = Vec::new();
+        for (file, unit) in self.files.iter().filter(|(file, _)| file.ends_with(".service")) {
+            let unit = UnitFile::parse(file, unit)?;
+            let export = if file.contains("@.") { "service@.hbs".to_owned() } else { "service.hbs".to_owned() };
+            let template = text(inputs, &export)?.unwrap_or(DEFAULT_SERVICE);
+            // Filled in, it may have other lines; where the key itself is a value there is none to name.
+            let line = |key: &str| {
+                let is = |line: &str| {
+                    line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
+                };
+                template.lines().position(is).map_or(String::new(), |number| format!(", line {}", number + 1))
+            };
+            let place = |finding: Finding| (format!("/exports/{export}{}", line(&finding.key)), finding);
+            found.extend(directives::judge([&unit]).into_iter().map(|(_, finding)| place(finding)));
+        }
+        Ok(found)
     }
 }
 
