@@ -109,6 +109,18 @@ impl UnitFile {
         }
     }
 
+    /// Gives each entry another value, or drops it.
+    pub fn edit(&mut self, mut change: impl FnMut(Entry<'_>) -> Option<String>) {
+        for section in &mut self.sections {
+            let name = &section.name;
+            section.lines.retain_mut(|line| {
+                let Line::Entry { key, value } = line else { return true };
+                let changed = change(Entry { section: name, key, value });
+                changed.map(|new| *value = new).is_some()
+            });
+        }
+    }
+
     /// The text of the file.
     pub fn to_text(&self) -> String {
         let sections = self.sections.iter().map(|section| {
