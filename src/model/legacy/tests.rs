@@ -162,8 +162,8 @@ fn values_have_the_old_tools_order() {
 fn an_update_keeps_what_the_admin_gave_and_the_uuid() {
     let manifest = r#"{"defaultValues": {"PORT": "1", "WHO": "World"}}"#;
     let service = "[Service]\nExecStart=$EXEC_START\nX-A=$PORT $WHO $UUID\n";
-    let first = Old { settings: &["PORT=5", "GONE=x"], ..old(&[("manifest.json", manifest), ("service.template", service)]) };
-    let mut before = first.render().values;
+    let exports = [("manifest.json", manifest), ("service.template", service)];
+    let mut before = Old { settings: &["PORT=5", "GONE=x"], ..old(&exports) }.render().values;
     before.get_mut("UUID").expect("made").value = "an earlier one".into();
     let newer = r#"{"defaultValues": {"PORT": "2", "WHO": "Moon"}}"#;
     let exports = [("manifest.json", newer), ("service.template", service)];
