@@ -52,6 +52,7 @@ pub struct Candidate {
 
 /// What a deployment is made of beside its image.
 pub struct Wanted<'a> {
+    pub root: &'a Folder,
     pub name: &'a ContainerName,
     pub id: u32,
     /// As the image was named.
@@ -67,7 +68,7 @@ pub struct Wanted<'a> {
 impl Candidate {
     /// Renders an image of the store as a deployment of a container.
     pub fn render(store: &Store, image: StoredImage, wanted: &Wanted) -> Result<Candidate> {
-        let &Wanted { name, id, source, settings, before, runtime, range } = wanted;
+        let &Wanted { root, name, id, source, settings, before, runtime, range } = wanted;
         let exports = store.read_exports(&image)?;
         let exports = exports.into_iter().map(|(path, bytes)| (path.to_string_lossy().into_owned(), bytes)).collect();
         let account = |path| -> Result<String> {
@@ -75,6 +76,13 @@ impl Candidate {
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
         let reference = source.to_string();
+        let uuid = random_uuid().context("making a UUID")?;
+        // What an earlier deployment let systemd-tmpfiles make, this one still needs.
+        let made = units::tmpfiles(root, name)?;
+        let is_there = |path: &str| {
+            let is_made = made.lines().any(|line| line.split_ascii_whitespace().nth(1) == Some(path));
+            !is_made && root.kind(path.trim_start_matches('/')).is_ok_and(|kind| kind.is_some())
+        };
         let inputs = render::Inputs {
             name,
             id,
@@ -88,6 +96,8 @@ impl Candidate {
             before: before.map(|before| &before.values),
             runtime,
             range,
+            uuid: &uuid,
+            is_there: &is_there,
         };
         let mut rendered = render::render(&inputs).with_context(|| format!("rendering {source}"))?;
         if rendered.health.is_none() {
@@ -98,6 +108,11 @@ impl Candidate {
         // An image's own configuration may have made nothing of it.
         let range = range.filter(|first| id_range::chosen(&rendered.spec) == Some(*first));
         Ok(Candidate { name: name.clone(), id, replaces, reference, image, rendered, runtime: runtime.cloned(), range })
+    }
+
+    /// Says what was changed to bring an old image up to date.
+    pub fn tell(&self, context: &Context) {
+        self.rendered.notes.iter().for_each(|words| context.output.note(words));
     }
 
     /// The requests of the texts, and those that depend on what lies on this host.
@@ -183,4 +198,9 @@ impl Candidate {
         }
         Ok((staged, record))
     }
+}
+
+/// Of the kernel's (random(4)).
+fn random_uuid() -> Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned())
 }

@@ -23,7 +23,7 @@ use sysctr::{
         other_runtime::hints,
         reference::ImageSource,
         request::Requests,
-        values::Values,
+        values::{Source, Values},
     },
 };
 
@@ -52,6 +52,7 @@ pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
     if args.dry_run {
         return show(context, &candidate);
     }
+    candidate.tell(context);
     candidate.accept(context, &root, &Requests::new(), args.yes, "installing")?;
     for hint in args.runtime.iter().flat_map(|runtime| hints(runtime, &name, &candidate.rendered.spec)) {
         context.output.hint(hint);
@@ -110,6 +111,7 @@ fn plan(
     };
     let id = transaction::next_id(root, name)?;
     let wanted = Wanted {
+        root,
         name,
         id,
         source: &args.image,
@@ -128,7 +130,10 @@ fn plan(
     if let Some(id) = installed {
         let current = state::deployment(root, name, id)?;
         // Who gave a value does not matter, as long as it is the same.
-        let plain = |values: &Values| values.values().map(|value| value.value.clone()).collect::<Vec<_>>();
+        let plain = |values: &Values| {
+            let given = values.values().filter(|value| value.source != Source::Made);
+            given.map(|value| value.value.clone()).collect::<Vec<_>>()
+        };
         let same_runtime = current.runtime == args.runtime;
         if same_runtime && current.digest == image.digest && plain(&current.values) == plain(&rendered.values) {
             return Ok(Plan::NothingToDo);

@@ -80,6 +80,8 @@ fn of_parts(parts: &Parts, args: &LintArgs) -> Vec<Problem> {
         before: None,
         runtime: None,
         range: id_range::free(&[]),
+        uuid: "00000000-0000-4000-8000-000000000000",
+        is_there: &|_| true,
     })
 }
 

@@ -68,6 +68,7 @@ impl Updater<'_> {
                 file.display()
             );
         }
+        candidate.tell(self.context);
         candidate.accept(self.context, &self.root, &old.accepted, self.args.yes, "updating")?;
         Ok(Prepared::Ready(Box::new(Next { old, candidate })))
     }
@@ -82,6 +83,7 @@ impl Updater<'_> {
     ) -> Result<Option<Candidate>> {
         let id = transaction::next_id(&self.root, &old.name)?;
         let wanted = Wanted {
+            root: &self.root,
             name: &old.name,
             id,
             source,

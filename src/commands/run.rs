@@ -46,6 +46,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
         None => None,
     };
     let wanted = Wanted {
+        root: &root,
         name: &name,
         id: 1,
         source: &args.image,
@@ -61,6 +62,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
     // No unit is placed and no state is kept: what is left to ask for is what the program may do.
     rendered.requests = request::of_spec(&rendered.spec, &[], &[]).context("config.json")?;
     (rendered.files, rendered.state) = Default::default();
+    candidate.tell(context);
     candidate.accept(context, &root, &Requests::new(), args.yes, "running")?;
 
     let staging = || format!("running {}", args.image);

@@ -195,7 +195,8 @@ impl Manifest {
             Some(Json::String(version)) if version != "1.0" => {
                 bail!("version {version:?} is not known to this sysctr, which reads \"2.0\"")
             }
-            Some(Json::String(_)) | None => bail!("the format of version 1.0 (atomic's) is not supported yet"),
+            // Of such a file Project Atomic's format is read before.
+            Some(Json::String(_)) | None => bail!("it does not say \"version\": \"2.0\""),
             Some(other) => bail!("version is {other}, expected the string \"2.0\""),
         }
         // A second time from the text: only so do errors carry a line.
@@ -293,7 +294,7 @@ mod tests {
     fn a_manifest_says_what_it_does_not_know() {
         assert!(complaint("{").contains("line 1"));
         assert!(complaint(r#"{"version": "3.0"}"#).contains("\"3.0\""));
-        assert!(complaint(r#"{"version": "1.0"}"#).contains("1.0"));
+        assert!(complaint(r#"{"version": "1.0"}"#).contains("2.0"));
         assert!(complaint("{\"version\": \"2.0\",\n \"contaner\": {}}").contains("line 2"));
         assert!(complaint(r#"{"version": "2.0", "values": {"a": {"type": "float"}}}"#).contains("float"));
     }

@@ -15,6 +15,7 @@ pub mod idmap;
 pub mod instance;
 pub mod journal;
 pub mod layout;
+pub mod legacy;
 pub mod links;
 pub mod lint;
 pub mod manifest;

@@ -14,8 +14,12 @@ mod places;
 mod unit;
 
 use data::{data, filter};
-use places::{own_folders, state, tmpfiles_line};
+pub(super) use places::own_folders;
+use places::{state, tmpfiles_line};
 use unit::DEFAULT_SERVICE;
+#[cfg(test)]
+pub(super) use unit::LOADERS_VARIABLES;
+pub(super) use unit::{complete, recovered_first, requests as unit_requests, with_poststop};
 
 use super::{
     deployment::OwnedFolder,
@@ -24,7 +28,7 @@ use super::{
     directives::{self, Finding, Verdict},
     fault::{Code, Fault},
     health::HealthTest,
-    host_lines, layout,
+    host_lines, layout, legacy,
     manifest::Manifest,
     name::ContainerName,
     other_runtime::RuntimePath,
@@ -57,6 +61,10 @@ pub struct Inputs<'a> {
     pub runtime: Option<&'a RuntimePath>,
     /// The first number of a range of the host's for users of its own; none where none is free.
     pub range: Option<u32>,
+    /// A random UUID, for an image that asks for one.
+    pub uuid: &'a str,
+    /// Whether the host has something at this path that this container did not make.
+    pub is_there: &'a dyn Fn(&str) -> bool,
 }
 
 /// The files of a deployment, and what they ask of the host.
@@ -66,6 +74,8 @@ pub struct Rendered {
     pub values: Values,
     /// Settings of an admin that the image does not ask for any more.
     pub gone: Vec<String>,
+    /// What was changed to bring an old image up to date, for people.
+    pub notes: Vec<String>,
     pub spec: Spec,
     /// By the names that they have in the set: units, [`layout::TMPFILES`], [`layout::SYSUSERS`].
     pub files: BTreeMap<String, String>,
@@ -80,6 +90,9 @@ pub struct Rendered {
 /// Renders everything and refuses what cannot work; an error names the file, line or value.
 pub fn render(inputs: &Inputs) -> Result<Rendered> {
     let rendered = compose(inputs)?;
+    if legacy::manifest(inputs.exports)?.is_some() {
+        return Ok(rendered); // judged line by line already
+    }
     for (place, finding) in rendered.findings(inputs)? {
         // What nobody knows is systemd's to refuse: it may be newer than the table.
         ensure!(finding.verdict == Verdict::Unknown, "{place}: {}", finding.line());
@@ -89,7 +102,6 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
 
 /// Renders everything, whether it can work or not.
 pub fn compose(inputs: &Inputs) -> Result<Rendered> {
-    let manifest = manifest(inputs)?;
     let own = own_folders(inputs.name);
     for folder in &own {
         if let Some(place) = host_lines::forbidden(folder) {
@@ -98,6 +110,10 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
             bail!(Fault::new(Code::Failed, message).hint("choose another one with --name"));
         }
     }
+    if let Some(old) = legacy::manifest(inputs.exports)? {
+        return legacy::compose(inputs, &old);
+    }
+    let manifest = manifest(inputs)?;
     let before = inputs.before.map(|before| values::carry(&manifest, before, inputs.settings)).transpose()?;
     let (mut settings, gone) = before.unwrap_or_default();
     settings.extend(inputs.settings.iter().cloned());
@@ -149,21 +165,13 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
     let fill_in = |key: &str, text: &str| templates.plain(key, text);
     let health = manifest.health.as_ref().map(|section| section.resolve(&fill_in)).transpose();
     let health = health.context("/exports/manifest.json")?;
-    Ok(Rendered { values, gone, spec, files, state, epoch: manifest.state.epoch, health, requests })
+    Ok(Rendered { values, gone, notes: Vec::new(), spec, files, state, epoch: manifest.state.epoch, health, requests })
 }
 
 /// The image's manifest; an image that is none of ours has an empty one.
 fn manifest(inputs: &Inputs) -> Result<Manifest> {
-    if let Some(text) = text(inputs, "manifest.json")? {
-        return Manifest::parse(text).context("/exports/manifest.json");
-    }
-    let legacy = inputs.exports.keys().find(|file| file.ends_with(".template"));
-    ensure!(
-        legacy.is_none(),
-        "/exports/{}: the format of version 1.0 (atomic's) is not supported yet",
-        legacy.map_or("", |f| f)
-    );
-    Ok(Manifest::default())
+    let text = text(inputs, "manifest.json")?;
+    Ok(text.map(Manifest::parse).transpose().context("/exports/manifest.json")?.unwrap_or_default())
 }
 
 /// Who the program runs as: the manifest's choice, or that of the image's config.
@@ -246,7 +254,7 @@ impl Rendered {
     }
 }
 
-fn text<'a>(inputs: &'a Inputs, file: &str) -> Result<Option<&'a str>> {
+pub(super) fn text<'a>(inputs: &'a Inputs, file: &str) -> Result<Option<&'a str>> {
     let bytes = inputs.exports.get(file).map(Vec::as_slice);
     bytes.map(|bytes| std::str::from_utf8(bytes).map_err(|_| anyhow!("/exports/{file}: not UTF-8"))).transpose()
 }

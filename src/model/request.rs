@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Hook, Hooks, IOPriorityClass, LinuxNamespaceType, LinuxSchedulerPolicy, Mount, Spec};
 
 use super::{
-    directives, id_range,
+    directives, host_lines, id_range,
     name::ContainerName,
     seccomp,
     spec::{DEFAULT_CAPABILITIES, MASKED, NOFAIL, NOTIFY, READ_ONLY, SETUID},
@@ -175,10 +175,12 @@ fn refuse_nested_sources(mounts: &[Mount], own: &[String], state: &[String]) -> 
     let source =
         |mount: &Mount| mount.source().as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
     let writable = |mount: &&Mount| is_bind(mount) && !is_read_only(mount);
+    // Whoever may write what systemd or sysctr obeys needs no link for it.
+    let is_hosts = |path: &String| host_lines::forbidden(path).is_some();
     let is_own = |path: &str| own.iter().any(|folder| is_below(path, folder));
     let sources = mounts.iter().filter(|mount| is_bind(mount)).map(source).filter(|path| is_own(path));
     let places: Vec<String> = sources.chain(state.iter().cloned()).collect();
-    for outer in mounts.iter().filter(writable).map(source) {
+    for outer in mounts.iter().filter(writable).map(source).filter(|outer| !is_hosts(outer)) {
         if let Some(inner) = places.iter().find(|inner| **inner != outer && is_below(inner, &outer)) {
             bail!("mounts: {inner} lies in {outer}, which the container can write to; mount only the outer one");
         }
@@ -201,7 +203,7 @@ fn is_read_only(mount: &Mount) -> bool {
 
 /// What a bind mount may say, and what a file system of the kernel's own; nothing else is understood by both readers of the file.
 const BIND_OPTIONS: &str = "bind rbind ro rw rro nosuid rnosuid nodev rnodev noexec rnoexec private rprivate slave rslave \
-    noatime relatime nodiratime nofail idmap ridmap";
+    shared rshared noatime relatime nodiratime nofail idmap ridmap";
 const KERNEL_OPTIONS: &str = "nosuid nodev noexec ro rw relatime";
 
 fn of_mount(mount: &Mount, own: &[String]) -> Result<Option<String>> {
@@ -216,7 +218,9 @@ fn of_mount(mount: &Mount, own: &[String]) -> Result<Option<String>> {
     };
     super::manifest::absolute(&destination).context("mounts: destination")?;
     if is_bind(mount) {
-        super::manifest::absolute(&source).context("mounts")?;
+        if source != "/" {
+            super::manifest::absolute(&source).context("mounts")?;
+        }
         only(BIND_OPTIONS)?;
         if source.starts_with("/dev/") {
             return Ok(Some(format!("device {source}")));
@@ -226,8 +230,11 @@ fn of_mount(mount: &Mount, own: &[String]) -> Result<Option<String>> {
             && options.iter().any(|option| option == NOFAIL)
             && matches!(source.as_str(), "/etc/hosts" | "/etc/resolv.conf");
         let is_own = own.iter().any(|folder| is_below(&source, folder));
+        let is_shared = options.iter().any(|option| option == "shared" || option == "rshared");
         let how = if is_read_only(mount) { "read" } else { "read and write" };
-        return Ok((!name_files && !is_own).then(|| format!("{how} {source} of the host (as {destination})")));
+        let how = if is_shared { format!("{how}, and mount on,") } else { how.to_owned() };
+        let free = !is_shared && (name_files || is_own);
+        return Ok((!free).then(|| format!("{how} {source} of the host (as {destination})")));
     }
     // What is masked and read-only is so at these places: a second instance elsewhere would have none of it.
     let kind = mount.typ().as_deref().unwrap_or_default();

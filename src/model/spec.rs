@@ -39,6 +39,9 @@ const CAPABILITIES: &str = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KIL
     SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE \
     MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE";
 
+/// Where programs are looked for, unless somebody says otherwise.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Hidden from the container: what tells about the host, or reaches into it.
 pub const MASKED: [&str; 12] = [
     "/proc/acpi",
@@ -151,6 +154,11 @@ pub fn generate(inputs: &Inputs) -> Result<Spec> {
     serde_json::from_value(spec).context("making config.json")
 }
 
+/// Every capability, without its `CAP_`.
+pub fn all_capabilities() -> impl Iterator<Item = &'static str> {
+    CAPABILITIES.split_whitespace()
+}
+
 /// The text of config.json, the same for the same configuration: the sets of capabilities have no order of their own.
 pub fn to_text(spec: &Spec) -> Result<String> {
     let mut json = serde_json::to_value(spec).context("writing config.json")?;
@@ -164,10 +172,8 @@ pub fn to_text(spec: &Spec) -> Result<String> {
 
 /// The image's variables, then the manifest's; PATH and HOME where neither has them.
 fn environment(inputs: &Inputs) -> Vec<String> {
-    let mut variables = BTreeMap::from([
-        ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
-        ("HOME".to_owned(), inputs.user.home.clone()),
-    ]);
+    let mut variables =
+        BTreeMap::from([("PATH".to_owned(), DEFAULT_PATH.to_owned()), ("HOME".to_owned(), inputs.user.home.clone())]);
     let image = inputs.image.config().as_ref().and_then(|config| config.env().clone()).unwrap_or_default();
     let pairs =
         image.iter().filter_map(|line| line.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned()));

@@ -134,7 +134,8 @@ fn words<'a>(pieces: &[Piece<'a>], command: bool) -> Result<String, Refusal<'a>>
         Some(Piece::Literal(text)) => text.starts_with(BLANK),
         Some(Piece::Mark(_)) => false,
     };
-    let is_empty = |piece: &Piece| matches!(piece, Piece::Mark(Mark { what: What::Value(text, _), .. }) if text.is_empty());
+    let is_empty =
+        |piece: &Piece| matches!(piece, Piece::Mark(Mark { what: What::Value(text, _), .. }) if text.is_empty());
     let mut at = 0;
     while let Some(piece) = pieces.get(at) {
         at += 1;
@@ -238,7 +239,9 @@ fn text<'a>(key: &str, pieces: &[Piece<'a>]) -> Result<String, Refusal<'a>> {
         text if text.starts_with(BLANK) || text.ends_with(BLANK) => {
             refuse(format!("{key}= would lose the blanks at the ends of {text:?}"))
         }
-        text if text.ends_with('\\') => refuse(format!("{key}= would end in a backslash, which swallows the next line")),
+        text if text.ends_with('\\') => {
+            refuse(format!("{key}= would end in a backslash, which swallows the next line"))
+        }
         _ => Ok(out),
     }
 }
@@ -270,7 +273,9 @@ fn plainly<'a>(key: &str, pieces: &[Piece<'a>], good: impl Fn(char) -> bool) -> 
         };
         if let Some(bad) = each.iter().find(|word| word.is_empty() || !word.chars().all(&good)) {
             let what = if bad.is_empty() { "nothing".to_owned() } else { format!("{bad:?}") };
-            return refuse(format!("{key}= may read {what} otherwise than it is meant; narrow the value with a \"pattern\""));
+            return refuse(format!(
+                "{key}= may read {what} otherwise than it is meant; narrow the value with a \"pattern\""
+            ));
         }
         out.push_str(&each.join(" "));
     }

@@ -50,8 +50,7 @@ impl UnitFile {
             }
             while joined.ends_with('\\') {
                 joined.pop();
-                let Some((_, next)) = lines.by_ref().find(|(_, next)| !trimmed(next).starts_with(['#', ';']))
-                else {
+                let Some((_, next)) = lines.by_ref().find(|(_, next)| !trimmed(next).starts_with(['#', ';'])) else {
                     bail!("{file}, line {place}: continued, but nothing follows");
                 };
                 joined = format!("{} {}", trimmed(&joined), trimmed(next));
@@ -128,6 +127,18 @@ impl UnitFile {
     pub fn add_missing(&mut self, section: &str, key: &str, value: &str) {
         if self.values(section, key).next().is_none() {
             self.add(section, key, value);
+        }
+    }
+
+    /// Gives each entry another value, or drops it.
+    pub fn edit(&mut self, mut change: impl FnMut(Entry<'_>) -> Option<String>) {
+        for section in &mut self.sections {
+            let name = &section.name;
+            section.lines.retain_mut(|line| {
+                let Line::Entry { key, value } = line else { return true };
+                let changed = change(Entry { section: name, key, value });
+                changed.map(|new| *value = new).is_some()
+            });
         }
     }
 

@@ -51,6 +51,8 @@ pub struct Value {
 pub enum Source {
     Default,
     Admin,
+    /// Once, by sysctr, and kept.
+    Made,
 }
 
 /// All values of a container, by name.

@@ -21,6 +21,8 @@ fn linted(exports: &[(&str, &str)]) -> Vec<String> {
         group: "",
         settings: &[],
         before: None,
+        uuid: "",
+        is_there: &|_| true,
     });
     problems.iter().map(|one| format!("{}: {}: {}", one.level.word(), one.file, one.detail)).collect()
 }

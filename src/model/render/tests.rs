@@ -27,6 +27,8 @@ fn rendered_for(exports: &[(&str, &str)], settings: &[&str], runtime: Option<&st
         before: None,
         runtime: runtime.as_ref(),
         range: Some(1_000_000),
+        uuid: "5a5a5a5a-0000-4000-8000-000000000000",
+        is_there: &|_| true,
     })
 }
 

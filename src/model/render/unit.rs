@@ -23,7 +23,7 @@ pub(in crate::model) const TEMPLATES: [&str; 9] =
     ["service", "socket", "timer", "path", "target", "service@", "socket@", "timer@", "path@"];
 
 /// What ld.so(8) and malloc obey. An admin who sets one for the program would set it for the launcher, as root on the host.
-pub(super) const LOADERS_VARIABLES: &str = "LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT LD_BIND_NOW LD_BIND_NOT LD_DEBUG LD_DEBUG_OUTPUT \
+pub(in crate::model) const LOADERS_VARIABLES: &str = "LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT LD_BIND_NOW LD_BIND_NOT LD_DEBUG LD_DEBUG_OUTPUT \
     LD_DYNAMIC_WEAK LD_HWCAP_MASK LD_ORIGIN_PATH LD_POINTER_GUARD LD_PREFER_MAP_32BIT_EXEC LD_PROFILE LD_PROFILE_OUTPUT \
     LD_SHOW_AUXV LD_TRACE_LOADED_OBJECTS LD_TRACE_PRELINKING LD_USE_LOAD_BIAS LD_VERBOSE LD_WARN GLIBC_TUNABLES MALLOC_PERTURB_";
 
@@ -34,8 +34,6 @@ pub(super) fn set(
     templates: &Templates,
     spec: &Spec,
 ) -> Result<BTreeMap<String, String>> {
-    let poststop = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()).is_some_and(|all| !all.is_empty());
-    let after_stop = layout::poststop(inputs.name, inputs.id);
     let program = spec.process().as_ref().and_then(|process| Some(process.args().as_ref()?.first()?.as_str()));
     let mut files = BTreeMap::new();
     for kind in TEMPLATES {
@@ -49,20 +47,34 @@ pub(super) fn set(
             Some(kind) => format!("{}@.{kind}", inputs.name),
             None => format!("{}.{kind}", inputs.name),
         };
-        let mut text = complete(inputs, manifest, &unit, &text, program)?;
-        // Our launcher is gone by then, so systemd calls it again; another runtime stays and runs them itself.
-        if poststop && inputs.runtime.is_none() && unit.ends_with(".service") {
-            let mut service = UnitFile::parse(&unit, &text)?;
-            service.add("Service", "ExecStopPost", &after_stop);
-            text = service.to_text();
-        }
-        files.insert(unit.clone(), text);
+        let text = complete(inputs, manifest, &unit, &text, program)?;
+        let text = if unit.ends_with(".service") { with_poststop(inputs, spec, &unit, text)? } else { text };
+        files.insert(unit, text);
     }
     Ok(files)
 }
 
+/// A service that calls the launcher for the hooks of after the stop: ours is gone by then, another runtime stays and runs them itself.
+pub(in crate::model) fn with_poststop(inputs: &Inputs, spec: &Spec, unit: &str, text: String) -> Result<String> {
+    let poststop = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()).is_some_and(|all| !all.is_empty());
+    if !poststop || inputs.runtime.is_some() {
+        return Ok(text);
+    }
+    let mut service = UnitFile::parse(unit, &text)?;
+    service.add("Service", "ExecStopPost", &layout::poststop(inputs.name, inputs.id));
+    Ok(service.to_text())
+}
+
+/// A unit that starts no container: all that it gets is its place behind what mends a cut.
+pub(in crate::model) fn recovered_first(file: &str, mut unit: UnitFile) -> Result<String> {
+    ensure!(unit.values("Service", "ExecStart").any(|line| !line.is_empty()), "{file}: it has no ExecStart=");
+    unit.add("Unit", "After", RECOVER_UNIT);
+    unit.add("Unit", "Requires", RECOVER_UNIT);
+    Ok(unit.to_text())
+}
+
 /// What the units ask of the host.
-pub(super) fn requests(inputs: &Inputs, files: &BTreeMap<String, String>) -> Result<Requests> {
+pub(in crate::model) fn requests(inputs: &Inputs, files: &BTreeMap<String, String>) -> Result<Requests> {
     let mut launcher = vec![layout::launch(inputs.name, inputs.id, inputs.runtime)];
     launcher.extend(inputs.runtime.map(|other| layout::clean_up(inputs.name, inputs.id, other)));
     launcher.push(layout::poststop(inputs.name, inputs.id));
@@ -84,7 +96,7 @@ pub(super) fn unit_name(text: &str) -> String {
 }
 
 /// Adds what each unit of ours has and the template left out.
-pub(super) fn complete(
+pub(in crate::model) fn complete(
     inputs: &Inputs,
     manifest: &Manifest,
     file: &str,

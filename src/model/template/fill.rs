@@ -131,7 +131,9 @@ fn fields<'a>(line: &'a str, marks: &'a [Mark], tmpfiles: bool) -> Result<String
             }
             _ if plain => out.push_str(&text),
             _ => {
-                return refuse(format!("{text:?} may be read otherwise there than it is meant; narrow the value with a \"pattern\""));
+                return refuse(format!(
+                    "{text:?} may be read otherwise there than it is meant; narrow the value with a \"pattern\""
+                ));
             }
         }
     }

@@ -222,7 +222,10 @@ fn mark_expression(expression: &mut HelperTemplate, place: (usize, usize), ours:
         _ if alone => ("value", Some(expression.name.clone())),
         name => {
             let (params, hash) = (expression.params.clone(), expression.hash.clone());
-            ("value", Some(Parameter::Subexpression(Subexpression::new(Parameter::Name(name.to_owned()), params, hash))))
+            (
+                "value",
+                Some(Parameter::Subexpression(Subexpression::new(Parameter::Name(name.to_owned()), params, hash))),
+            )
         }
     };
     let number = |number: usize| Parameter::Literal(Json::from(number));
