@@ -8,12 +8,15 @@ use clap_complete::Shell;
 use sysctr::model::{
     name::{ContainerName, ServiceName},
     other_runtime::RuntimePath,
+    overrides::{Capability, Device, GivenMount, Memory, Overrides, Variable},
     reference::ImageSource,
     values::Setting,
 };
 
 /// The heading of the options that every verb has.
 const EVERYWHERE: &str = "With every command";
+/// The heading of what an admin gives a container.
+const GIVEN: &str = "Beyond what the image says (stays over updates)";
 
 /// Install OCI images as systemd services, without a container engine
 #[derive(Parser)]
@@ -127,9 +130,10 @@ pub struct InstallArgs {
     /// Name of the container and of its unit [default: the last part of the repository]
     #[arg(long)]
     pub name: Option<ContainerName>,
-    /// Give a value that the image asks for; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub settings: Vec<Setting>,
+    #[command(flatten)]
+    pub values: ValueArgs,
+    #[command(flatten)]
+    pub container: ContainerArgs,
     /// Let this OCI runtime start it (crun, runc, youki) instead of the bundled one
     #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
     pub runtime: Option<RuntimePath>,
@@ -145,6 +149,57 @@ pub struct InstallArgs {
     /// Say what would be done, and show the files, without doing it
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// The values that an image asks for.
+#[derive(Args)]
+pub struct ValueArgs {
+    /// Give a value that the image asks for; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub settings: Vec<Setting>,
+    /// The same from a file: best for a secret, which others may see on a command line
+    #[arg(long = "set-file", value_name = "KEY=FILE", value_hint = ValueHint::FilePath)]
+    pub set_file: Vec<Setting>,
+    /// Many values from a table in TOML or JSON; --set wins over it
+    #[arg(long = "values", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub values_files: Vec<PathBuf>,
+}
+
+/// What a container gets beyond what its image says; it stays over updates.
+#[derive(Args)]
+pub struct ContainerArgs {
+    /// Show it a folder or file of the host (options: ro, noexec, nofail)
+    #[arg(long = "mount", value_name = "SOURCE:TARGET[:OPTIONS]", help_heading = GIVEN)]
+    pub mounts: Vec<GivenMount>,
+    /// Set a variable
+    #[arg(long, value_name = "KEY=VALUE", help_heading = GIVEN)]
+    pub env: Vec<Variable>,
+    /// Let it have a capability
+    #[arg(long, value_name = "NAME", help_heading = GIVEN)]
+    pub cap_add: Vec<Capability>,
+    /// Do not let it have a capability
+    #[arg(long, value_name = "NAME", help_heading = GIVEN)]
+    pub cap_drop: Vec<Capability>,
+    /// Let it open a device of the host
+    #[arg(long = "device", value_name = "PATH", help_heading = GIVEN)]
+    pub devices: Vec<Device>,
+    /// Limit its memory, such as 512M (the unit's MemoryMax=)
+    #[arg(long, value_name = "SIZE", help_heading = GIVEN)]
+    pub memory: Option<Memory>,
+}
+
+impl ContainerArgs {
+    /// As one.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            mounts: self.mounts.clone(),
+            env: self.env.iter().map(|one| (one.key.clone(), one.value.clone())).collect(),
+            cap_add: self.cap_add.clone(),
+            cap_drop: self.cap_drop.clone(),
+            devices: self.devices.clone(),
+            memory: self.memory.clone(),
+        }
+    }
 }
 
 /// What `exec` and `run` let one choose about the program.
@@ -188,9 +243,8 @@ pub struct RunArgs {
     /// Name of the container while it runs [default: after the image]
     #[arg(long)]
     pub name: Option<ContainerName>,
-    /// Give a value that the image asks for; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub settings: Vec<Setting>,
+    #[command(flatten)]
+    pub values: ValueArgs,
     /// Accept what the image requests of the host without asking
     #[arg(short, long)]
     pub yes: bool,
@@ -229,9 +283,8 @@ pub struct LintArgs {
     /// Name that the container would have [default: the folder's or the last part of the repository]
     #[arg(long)]
     pub name: Option<ContainerName>,
-    /// Give a value that the image asks for; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub settings: Vec<Setting>,
+    #[command(flatten)]
+    pub values: ValueArgs,
 }
 
 #[derive(Args)]
@@ -240,17 +293,24 @@ pub struct UpdateArgs {
     #[arg(value_name = "NAME", required_unless_present_any = ["all", "auto"])]
     pub names: Vec<ContainerName>,
     /// All that are installed, but those on hold
-    #[arg(long, conflicts_with = "names")]
+    #[arg(long, conflicts_with_all = ["names", "ValueArgs", "unset", "ContainerArgs", "revert"])]
     pub all: bool,
     /// All, each as its policy in sysctr.toml says: what sysctr-update.timer does
-    #[arg(long, conflicts_with_all = ["names", "all", "to", "settings", "yes", "check", "no_restart", "no_rollback"])]
+    #[arg(long, conflicts_with_all = ["names", "all", "to", "ValueArgs", "unset", "ContainerArgs", "revert", "yes", "check", "no_restart", "no_rollback"])]
     pub auto: bool,
     /// Another image than the newest of the same reference
     #[arg(long, value_name = "IMAGE", conflicts_with = "all")]
     pub to: Option<ImageSource>,
-    /// Give a value that the image asks for; may be repeated. Those given before stay
-    #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "all")]
-    pub settings: Vec<Setting>,
+    #[command(flatten)]
+    pub values: ValueArgs,
+    /// Let a value that was given before be the image's default again
+    #[arg(long, value_name = "KEY")]
+    pub unset: Vec<String>,
+    #[command(flatten)]
+    pub container: ContainerArgs,
+    /// First drop what --mount, --env and the like gave before
+    #[arg(long)]
+    pub revert: bool,
     /// Accept what the new image requests of the host without asking
     #[arg(short, long)]
     pub yes: bool,

@@ -13,7 +13,7 @@ use crate::cli::InstallArgs;
 use sysctr::{
     host::{
         apply, dir::Folder, health, id_ranges, lock::StoreLock, ostree::Store, other_runtime, owned, policy, recovery,
-        settings, state, systemd::Manager, transaction, units,
+        settings, state, systemd::Manager, transaction, units, value_files,
     },
     model::{
         deployment::Deployment,
@@ -23,7 +23,6 @@ use sysctr::{
         other_runtime::hints,
         reference::ImageSource,
         request::Requests,
-        values::{Source, Values},
     },
 };
 
@@ -115,30 +114,26 @@ fn plan(
         name,
         id,
         source: &args.image,
-        settings: &args.settings,
+        settings: &value_files::gather(&args.values.settings, &args.values.set_file, &args.values.values_files)?,
+        unset: &[],
         before: None,
         runtime: args.runtime.as_ref(),
+        overrides: &args.container.overrides(),
         range: id_ranges::of(root, name, &[])?,
     };
     let candidate = Candidate::render(store, image, &wanted)?;
-    let (image, rendered) = (&candidate.image, &candidate.rendered);
     if installed.is_none()
-        && let Some(file) = units::conflict(root, name, &rendered.files)?
+        && let Some(file) = units::conflict(root, name, &candidate.rendered.files)?
     {
         bail!(taken(name, &file));
     }
     if let Some(id) = installed {
         let current = state::deployment(root, name, id)?;
-        // Who gave a value does not matter, as long as it is the same.
-        let plain = |values: &Values| {
-            let given = values.values().filter(|value| value.source != Source::Made);
-            given.map(|value| value.value.clone()).collect::<Vec<_>>()
-        };
-        let same_runtime = current.runtime == args.runtime;
-        if same_runtime && current.digest == image.digest && plain(&current.values) == plain(&rendered.values) {
+        if candidate.is(&current, root)? {
             return Ok(Plan::NothingToDo);
         }
-        let message = format!("{name} is installed already, with another image, other values or another runtime");
+        let message =
+            format!("{name} is installed already, with another image, other values, another runtime or other options");
         bail!(Fault::new(Code::Failed, message).hint(format!(
             "uninstall it first, or choose another name with --name; `sysctr show {name}` tells what is there"
         )));

@@ -11,9 +11,10 @@ use super::{
 };
 use crate::cli::RunArgs;
 use sysctr::{
-    host::{id_ranges, ostree::Store, policy, runs, settings},
+    host::{id_ranges, ostree::Store, policy, runs, settings, value_files},
     model::{
         layout,
+        overrides::Overrides,
         request::{self, Requests},
         spec, throwaway,
         user::User,
@@ -50,12 +51,17 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
         name: &name,
         id: 1,
         source: &args.image,
-        settings: &args.settings,
+        settings: &value_files::gather(&args.values.settings, &args.values.set_file, &args.values.values_files)?,
+        unset: &[],
         before: None,
         runtime: None,
+        overrides: &Overrides::default(),
         range: id_ranges::another(&root)?,
     };
     let mut candidate = Candidate::render(&store, image, &wanted)?;
+    if let Some(secret) = candidate.rendered.secrets.keys().next() {
+        bail!("running {}: the value {secret} is a secret, which only a service is handed", args.image);
+    }
     let wishes = exec::wishes(&args.program, &args.command);
     let rendered = &mut candidate.rendered;
     throwaway::throw_away(&mut rendered.spec, &candidate.image.config, &rendered.state, &wishes, user.as_ref())?;

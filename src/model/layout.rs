@@ -70,6 +70,21 @@ pub fn deployment(name: &ContainerName, id: u32) -> String {
     format!("{}/{id}", deployments(name))
 }
 
+/// The secret settings of a deployment, a file each.
+pub fn secrets(name: &ContainerName, id: u32) -> String {
+    format!("{}/secrets", deployment(name, id))
+}
+
+/// A secret as LoadCredential= names it.
+pub fn credential(name: &ContainerName, id: u32, secret: &str) -> String {
+    format!("{secret}:/{}/{secret}", secrets(name, id))
+}
+
+/// Where the program finds a secret.
+pub fn handed_over(name: &ContainerName, secret: &str) -> String {
+    format!("/run/credentials/{}/{secret}", name.service_unit())
+}
+
 /// The bundled runtime.
 pub const RUNTIME: &str = "/usr/libexec/sysctr/sysctr-runtime";
 

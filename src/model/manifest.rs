@@ -11,7 +11,6 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
-use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -64,7 +63,12 @@ pub struct ValueSpec {
     pub required: bool,
     /// Regular expression that the whole text matches.
     pub pattern: Option<String>,
-    /// Kept out of units and records.
+    /// The smallest `integer`, or the shortest `duration`.
+    pub minimum: Option<Json>,
+    /// The largest `integer`, or the longest `duration`.
+    pub maximum: Option<Json>,
+    /// A password or a key (`string`): kept out of units and records, and handed over as a credential; templates see the path of
+    /// the file that holds it.
     #[serde(default)]
     pub secret: bool,
 }
@@ -213,12 +217,7 @@ impl Manifest {
         for (name, value) in &self.values {
             let good = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.is_empty();
             ensure!(good, "values: {name:?} is no name: use letters, digits and '_'");
-            ensure!(!value.secret, "values.{name}: secret values are not supported yet");
-            value.pattern().with_context(|| format!("values.{name}"))?;
-            ensure!(
-                (value.kind == ValueKind::Enum) != value.choices.is_empty(),
-                "values.{name}: \"enum\" lists the choices of type enum, and of no other"
-            );
+            value.check().with_context(|| format!("values.{name}"))?;
         }
         for path in container.mounts.iter().flat_map(|mount| [&mount.source, &mount.target]) {
             absolute(path).context("container.mounts")?;
@@ -247,17 +246,6 @@ impl Manifest {
             ensure!(good, "{unit:?} names no container and no unit");
         }
         Ok(())
-    }
-}
-
-impl ValueSpec {
-    /// The pattern, tied to the whole text. Matching takes linear time whatever the image wrote.
-    pub fn pattern(&self) -> Result<Option<Regex>> {
-        let compile = |pattern: &String| {
-            let bounded = RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(1 << 20).build();
-            bounded.with_context(|| format!("the pattern {pattern:?}"))
-        };
-        self.pattern.as_ref().map(compile).transpose()
     }
 }
 

@@ -32,12 +32,13 @@ use super::{
     manifest::Manifest,
     name::ContainerName,
     other_runtime::RuntimePath,
+    overrides::Overrides,
     request::{self, Requests},
     spec,
     template::{self, Kind},
     unit::UnitFile,
     user::User,
-    values::{self, Setting, Values},
+    values::{self, Carried, Setting, Values},
 };
 
 /// What is rendered.
@@ -61,6 +62,8 @@ pub struct Inputs<'a> {
     pub runtime: Option<&'a RuntimePath>,
     /// The first number of a range of the host's for users of its own; none where none is free.
     pub range: Option<u32>,
+    /// What the admin gives it beyond what the image says.
+    pub overrides: &'a Overrides,
     /// A random UUID, for an image that asks for one.
     pub uuid: &'a str,
     /// Whether the host has something at this path that this container did not make.
@@ -74,8 +77,10 @@ pub struct Rendered {
     pub values: Values,
     /// Settings of an admin that the image does not ask for any more.
     pub gone: Vec<String>,
-    /// What was changed to bring an old image up to date, for people.
+    /// What was changed to bring an old image up to date, or is different from the deployment before, for people.
     pub notes: Vec<String>,
+    /// Settings that are no one's to read but the container's and root's.
+    pub secrets: BTreeMap<String, String>,
     pub spec: Spec,
     /// By the names that they have in the set: units, [`layout::TMPFILES`], [`layout::SYSUSERS`].
     pub files: BTreeMap<String, String>,
@@ -115,28 +120,41 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
     }
     let manifest = manifest(inputs)?;
     let before = inputs.before.map(|before| values::carry(&manifest, before, inputs.settings)).transpose()?;
-    let (mut settings, gone) = before.unwrap_or_default();
+    let Carried { kept: mut settings, gone, notes } = before.unwrap_or_default();
     settings.extend(inputs.settings.iter().cloned());
     let values = values::resolve(&manifest, &settings)?;
-    let filter = filter(inputs, &manifest.container)?;
+    let secrets = values::secrets(&manifest, &settings);
+    let filter = filter(inputs, &inputs.overrides.capabilities_of(&manifest.container))?;
     let templates = Templates {
         data: data(inputs, &manifest, &values, filter.as_ref()),
         exec_start: layout::launch(inputs.name, inputs.id, inputs.runtime),
     };
     let user = user(inputs, &manifest)?;
     let state = state(inputs, &manifest, &user)?;
-    let spec = config(inputs, &manifest, &templates, &user, &state, filter.as_ref())?;
+    let make = |manifest: &Manifest| config(inputs, manifest, &templates, &user, &state, filter.as_ref());
+    let by_image = make(&manifest)?;
+    let spec = match inputs.overrides.is_empty() {
+        true => by_image.clone(),
+        false => {
+            let container = inputs.overrides.capabilities_of(&manifest.container);
+            inputs.overrides.apply(&make(&Manifest { container, ..manifest.clone() })?)?
+        }
+    };
     let state: Vec<OwnedFolder> = state.into_iter().map(|(folder, _)| folder).collect();
     let mut files = unit::set(inputs, &manifest, &templates, &spec)?;
 
     let mut requests = Requests::new();
     let places: Vec<String> = state.iter().map(|folder| folder.path.clone()).collect();
-    requests.extend(request::of_spec(&spec, &own, &places).context("config.json")?);
+    requests.extend(request::of_both(&by_image, &spec, &own, &places)?);
     requests.extend(unit::requests(inputs, &files)?);
     // Ours, so after the requests.
     for (_, text) in files.iter_mut().filter(|(file, _)| file.ends_with(".service")) {
         let mut service = UnitFile::parse("the service", text)?;
         devices::confine(&spec, &mut service);
+        inputs.overrides.limit(&mut service);
+        for secret in secrets.keys() {
+            service.add("Service", "LoadCredential", &layout::credential(inputs.name, inputs.id, secret));
+        }
         *text = service.to_text();
     }
     for folder in &state {
@@ -165,7 +183,7 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
     let fill_in = |key: &str, text: &str| templates.plain(key, text);
     let health = manifest.health.as_ref().map(|section| section.resolve(&fill_in)).transpose();
     let health = health.context("/exports/manifest.json")?;
-    Ok(Rendered { values, gone, notes: Vec::new(), spec, files, state, epoch: manifest.state.epoch, health, requests })
+    Ok(Rendered { values, gone, notes, secrets, spec, files, state, epoch: manifest.state.epoch, health, requests })
 }
 
 /// The image's manifest; an image that is none of ours has an empty one.

@@ -147,6 +147,13 @@ pub fn of_spec(spec: &Spec, own: &[String], state: &[String]) -> Result<Requests
     Ok(requests)
 }
 
+/// What an image asks for: of what it says, that which still holds with what the admin gave and took. What the admin gave is no request.
+pub fn of_both(by_image: &Spec, spec: &Spec, own: &[String], state: &[String]) -> Result<Requests> {
+    let asked = of_spec(by_image, own, state).context("config.json")?;
+    let there = of_spec(spec, own, state).context("config.json")?;
+    Ok(asked.intersection(&there).cloned().collect())
+}
+
 /// Hooks are commands on the host, as root; but for startContainer, which runs what the image has, as the program does.
 fn of_hooks(hooks: &Hooks) -> Requests {
     #[allow(deprecated)]

@@ -18,7 +18,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::values;
+use super::value_spec;
 pub use verdict::{By, Judged, Known, Signs, Verdict};
 
 mod image;
@@ -136,7 +136,7 @@ impl Section {
     fn test(&self, probe: Probe) -> Result<HealthTest> {
         let time = |key: &str, text: &Option<String>, default: Duration| match text.as_deref() {
             None => Ok(default),
-            Some(text) => values::duration(text)
+            Some(text) => value_spec::duration(text)
                 .with_context(|| format!("health.{key}: {text:?} is no time such as 500ms, 5s or 1min")),
         };
         let test = HealthTest {

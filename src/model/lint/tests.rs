@@ -21,6 +21,7 @@ fn linted(exports: &[(&str, &str)]) -> Vec<String> {
         group: "",
         settings: &[],
         before: None,
+        overrides: &Default::default(),
         uuid: "",
         is_there: &|_| true,
     });

@@ -27,6 +27,7 @@ fn rendered_for(exports: &[(&str, &str)], settings: &[&str], runtime: Option<&st
         before: None,
         runtime: runtime.as_ref(),
         range: Some(1_000_000),
+        overrides: &Default::default(),
         uuid: "5a5a5a5a-0000-4000-8000-000000000000",
         is_there: &|_| true,
     })
@@ -181,7 +182,7 @@ fn a_mistake_is_named_with_its_file_and_place() {
         (vec![("config.json.hbs", "{")], vec![], "/exports/config.json.hbs"),
         (vec![("service.template", "")], vec![], "/exports/service.template"),
         (vec![("tmpfiles.hbs", "f /etc/cron.d/x")], vec![], "/exports/tmpfiles.hbs"),
-        (vec![], vec!["x=1"], "--set x"),
+        (vec![], vec!["x=1"], "the value x"),
         (vec![("manifest.json", r#"{"version": "2.0", "container": {"user": "gone"}}"#)], vec![], "\"gone\""),
         (
             vec![(

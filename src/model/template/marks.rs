@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use handlebars::{
-    Handlebars, Helper, HelperDef, HelperResult, RenderError, RenderErrorReason, ScopedJson, Template,
+    Handlebars, Helper, HelperDef, HelperResult, Path, RenderError, RenderErrorReason, ScopedJson, Template,
     template::{HelperTemplate, Parameter, Subexpression, TemplateElement},
 };
 use serde_json::Value as Json;
@@ -195,9 +195,7 @@ fn mark(template: &mut Template, ours: &[(String, String)]) {
         match element {
             TemplateElement::Expression(expression) => mark_expression(expression, (place.0, place.1), ours),
             TemplateElement::HelperBlock(block) => {
-                if matches!(&block.name, Parameter::Name(name) if name == "if" || name == "unless")
-                    || matches!(&block.name, Parameter::Path(path) if path.raw() == "if" || path.raw() == "unless")
-                {
+                if matches!(name_of(&block.name), "if" | "unless") {
                     block.params.iter_mut().for_each(insist);
                 }
                 let branches = block.template.iter_mut().chain(&mut block.inverse);
@@ -208,12 +206,15 @@ fn mark(template: &mut Template, ours: &[(String, String)]) {
     }
 }
 
+fn name_of(parameter: &Parameter) -> &str {
+    match parameter {
+        Parameter::Name(name) | Parameter::Path(Path::Relative((_, name)) | Path::Local((_, _, name))) => name,
+        _ => "",
+    }
+}
+
 fn mark_expression(expression: &mut HelperTemplate, place: (usize, usize), ours: &[(String, String)]) {
-    let name = match &expression.name {
-        Parameter::Name(name) => name.clone(),
-        Parameter::Path(path) => path.raw().to_owned(),
-        _ => String::new(),
-    };
+    let name = name_of(&expression.name).to_owned();
     let text = |text: &str| Parameter::Literal(Json::from(text));
     let alone = expression.params.is_empty() && expression.hash.is_empty();
     let (kind, value) = match name.as_str() {
