@@ -84,7 +84,11 @@ pub enum Verb {
     /// Show what an image says about itself
     Inspect {
         /// In the store, or where it comes from
-        image: ImageSource,
+        #[arg(required_unless_present = "schema")]
+        image: Option<ImageSource>,
+        /// Print the JSON Schema of /exports/manifest.json
+        #[arg(long, conflicts_with = "image")]
+        schema: bool,
     },
     /// Check the store and every file that was placed
     Verify {

@@ -11,20 +11,24 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::health;
 
 /// The whole file. Keys that we do not know are refused: a mistyped one must not silently do nothing.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["version"]))]
 pub struct Manifest {
     /// Format version, "2.0".
+    #[schemars(extend("const" = "2.0"))]
     pub version: String,
     /// One line for people; becomes the unit's Description=.
     pub description: Option<String>,
     /// The settings that the image asks for.
+    #[schemars(extend("propertyNames" = { "pattern": "^[A-Za-z0-9_]+$" }))]
     pub values: BTreeMap<String, ValueSpec>,
     /// Containers or units that this one is ordered after.
     pub after: Vec<String>,
@@ -45,7 +49,7 @@ pub struct Manifest {
 }
 
 /// A setting: its type, and what a person needs to know to give it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ValueSpec {
     /// What it holds.
@@ -74,7 +78,7 @@ pub struct ValueSpec {
 }
 
 /// The types of a setting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum ValueKind {
@@ -88,7 +92,7 @@ pub enum ValueKind {
 }
 
 /// The `container` section.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Container {
     /// The host's network, or a private one with loopback alone.
@@ -120,7 +124,7 @@ pub struct Container {
 }
 
 /// Which network the container sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Network {
@@ -130,7 +134,7 @@ pub enum Network {
 }
 
 /// Whose numbers the container's users have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Users {
     /// The host's.
@@ -141,7 +145,7 @@ pub enum Users {
 }
 
 /// Capabilities by name, with or without `CAP_`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)]
 pub struct Capabilities {
@@ -150,7 +154,7 @@ pub struct Capabilities {
 }
 
 /// A bind mount from the host.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
     /// On the host, absolute.
@@ -163,7 +167,7 @@ pub struct Mount {
 }
 
 /// What the container keeps on the host.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct State {
     /// Version of the data's format.
@@ -173,7 +177,7 @@ pub struct State {
 }
 
 /// One folder of state.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StateFolder {
     /// On the host and in the container, absolute.
@@ -183,7 +187,7 @@ pub struct StateFolder {
 }
 
 /// A file of `hostfs/` that may be copied to the host.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct HostFile {

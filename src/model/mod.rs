@@ -29,6 +29,7 @@ pub mod reference;
 pub mod render;
 pub mod request;
 pub mod retention;
+pub mod schema;
 pub mod seccomp;
 pub mod settings;
 pub mod spec;

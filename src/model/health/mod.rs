@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -35,7 +36,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 const PACE: Duration = Duration::from_secs(5);
 
 /// The section `health` of a manifest. Exactly one of `exec`, `http` and `tcp` is there; they are templates.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Section {
     /// A program of the image and its arguments; it is well where that ends with 0.

@@ -6,7 +6,7 @@ use crate::model::digest::Digest;
 const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
     "config": {"Entrypoint": ["/usr/bin/app"]}}"#;
 
-fn linted(exports: &[(&str, &str)]) -> Vec<String> {
+pub(super) fn linted(exports: &[(&str, &str)]) -> Vec<String> {
     let exports = exports.iter().map(|(file, text)| ((*file).to_owned(), text.as_bytes().to_vec())).collect();
     let problems = image(&Inputs {
         runtime: None,
@@ -131,5 +131,8 @@ fn a_profile_of_system_calls_is_a_known_file_and_read() {
     );
     says(&exports(r#"{"action": "SCMP_ACT_LOG"}"#), &[("error: /exports/calls.json", "`action`")]);
     let none = r#"{"version": "2.0", "container": {"seccomp": "unconfined"}}"#;
-    says(&[("manifest.json", none)], &[("note: /exports/manifest.json", "without a filter of system calls")]);
+    says(&[("manifest.json", none)], &[
+            ("warning: /exports/manifest.json: container.seccomp", "name a profile"),
+            ("note: /exports/manifest.json", "without a filter of system calls"),
+        ]);
 }
