@@ -172,10 +172,8 @@ pub fn to_text(spec: &Spec) -> Result<String> {
 
 /// The image's variables, then the manifest's; PATH and HOME where neither has them.
 fn environment(inputs: &Inputs) -> Vec<String> {
-    let mut variables = BTreeMap::from([
-        ("PATH".to_owned(), DEFAULT_PATH.to_owned()),
-        ("HOME".to_owned(), inputs.user.home.clone()),
-    ]);
+    let mut variables =
+        BTreeMap::from([("PATH".to_owned(), DEFAULT_PATH.to_owned()), ("HOME".to_owned(), inputs.user.home.clone())]);
     let image = inputs.image.config().as_ref().and_then(|config| config.env().clone()).unwrap_or_default();
     let pairs =
         image.iter().filter_map(|line| line.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned()));

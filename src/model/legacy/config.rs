@@ -198,7 +198,10 @@ fn capabilities(config: &mut Json, notes: &mut Vec<String>) -> Result<()> {
 fn root(config: &mut Json, notes: &mut Vec<String>) -> Result<()> {
     let root = part(config, "root")?;
     let path = root.entry("path").or_insert(json!("rootfs")).as_str().unwrap_or_default().to_owned();
-    ensure!(matches!(path.as_str(), "rootfs" | "./rootfs" | "rootfs/"), "root.path is {path:?}, and only \"rootfs\" can be");
+    ensure!(
+        matches!(path.as_str(), "rootfs" | "./rootfs" | "rootfs/"),
+        "root.path is {path:?}, and only \"rootfs\" can be"
+    );
     root.insert("path".to_owned(), json!("rootfs"));
     if root.get("readonly") != Some(&json!(true)) {
         notes.push("root.readonly is not set: what is written to the root is forgotten at each stop".to_owned());
@@ -268,7 +271,9 @@ fn mounts(config: &mut Json, notes: &mut Vec<String>) -> Result<()> {
             let left_out: Vec<String> =
                 options.iter().filter(|option| means_nothing(option)).map(|option| option.to_string()).collect();
             options.retain(|option| !means_nothing(option));
-            let words = |option: String| format!("mounts: the option {option} means nothing for a mount of type {kind}, and is left out");
+            let words = |option: String| {
+                format!("mounts: the option {option} means nothing for a mount of type {kind}, and is left out")
+            };
             for words in left_out.into_iter().map(words) {
                 if !notes.contains(&words) {
                     notes.push(words);

@@ -23,7 +23,8 @@ pub struct Manifest {
 }
 
 /// Keys that only version 2.0 has.
-const NEWER: [&str; 9] = ["values", "container", "health", "state", "hostFiles", "after", "before", "requires", "wants"];
+const NEWER: [&str; 9] =
+    ["values", "container", "health", "state", "hostFiles", "after", "before", "requires", "wants"];
 
 impl Manifest {
     /// Reads the file's text; none where it is of a newer format, or no JSON at all.
@@ -82,7 +83,10 @@ mod tests {
         let all = Manifest::parse(all).expect("a manifest").expect("an old one");
         assert_eq!((plain(&all.default_values["A"]), plain(&all.default_values["B"])), ("5".into(), "x".into()));
         assert!(all.no_container_service && all.use_links == Some(false));
-        assert_eq!((all.rename_files["/a"].as_str(), &all.installed_files_template[..]), ("/b", &["/b".to_owned()][..]));
+        assert_eq!(
+            (all.rename_files["/a"].as_str(), &all.installed_files_template[..]),
+            ("/b", &["/b".to_owned()][..])
+        );
     }
 
     #[test]

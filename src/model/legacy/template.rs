@@ -31,8 +31,12 @@ pub fn fill(file: &str, text: &str, value: impl Fn(&str) -> Option<String>) -> R
     if let [(_, line), ..] = missing[..] {
         let names = missing.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
         let message = match missing.len() {
-            1 => format!("{file}, line {line}: the value {names} is missing: the template asks for it and nothing gives it"),
-            _ => format!("{file}, line {line}: the values {names} are missing: the template asks for them and nothing gives them"),
+            1 => format!(
+                "{file}, line {line}: the value {names} is missing: the template asks for it and nothing gives it"
+            ),
+            _ => format!(
+                "{file}, line {line}: the values {names} are missing: the template asks for them and nothing gives them"
+            ),
         };
         let sets = missing.iter().map(|(name, _)| format!("--set {name}=...")).collect::<Vec<_>>().join(" ");
         bail!(Fault::new(Code::Failed, message).hint(format!("give what is missing with {sets}")));
@@ -62,12 +66,16 @@ fn parts<'a>(file: &str, text: &'a str) -> Result<Vec<Part<'a>>> {
             continue;
         }
         let (name, after) = match behind.strip_prefix('{') {
-            Some(inside) => (identifier(inside), identifier(inside).and_then(|name| inside[name.len()..].strip_prefix('}'))),
+            Some(inside) => {
+                (identifier(inside), identifier(inside).and_then(|name| inside[name.len()..].strip_prefix('}')))
+            }
             None => (identifier(behind), identifier(behind).map(|name| &behind[name.len()..])),
         };
         let (Some(name), Some(after)) = (name, after) else {
             let column = before.len() - before.rfind('\n').map_or(0, |end| end + 1) + 1;
-            bail!("{file}, line {line}, column {column}: a '$' that begins no $NAME and no ${{NAME}}; a plain one is written $$");
+            bail!(
+                "{file}, line {line}, column {column}: a '$' that begins no $NAME and no ${{NAME}}; a plain one is written $$"
+            );
         };
         parts.push(Part::Name(name, line));
         rest = after;

@@ -128,7 +128,9 @@ WantedBy=multi-user.target
 fn an_image_without_a_unit_and_a_configuration_gets_both() {
     let rendered = old(&[("manifest.json", "{}")]).render();
     let lines = lines(&rendered);
-    for line in ["Description=relay", &format!("ExecStart={LAUNCH}"), "Restart=on-failure", "WantedBy=multi-user.target"] {
+    for line in
+        ["Description=relay", &format!("ExecStart={LAUNCH}"), "Restart=on-failure", "WantedBy=multi-user.target"]
+    {
         assert!(lines.contains(&line), "{line} is missing in {lines:#?}");
     }
     let process = rendered.spec.process().as_ref().expect("a process");
@@ -208,7 +210,15 @@ fn a_configuration_of_then_becomes_one_of_today() {
     assert_eq!(spec["mounts"][1]["options"], json!(["rbind", "rw"]));
     assert!(lines(&rendered).contains(&"TasksMax=9"));
     let said = rendered.notes.join("\n");
-    for word in ["0.3.0", "linux.capabilities", "CAP_NO_SUCH", "linux.rlimits", "TasksMax=9", "linux.seccomp is empty", "mode=755"] {
+    for word in [
+        "0.3.0",
+        "linux.capabilities",
+        "CAP_NO_SUCH",
+        "linux.rlimits",
+        "TasksMax=9",
+        "linux.seccomp is empty",
+        "mode=755",
+    ] {
         assert!(said.contains(word), "{word} is not in\n{said}");
     }
     assert_eq!(
@@ -273,7 +283,10 @@ fn commands_of_the_host_are_asked_for_and_their_unit_is_left_as_it_is() {
     let rendered = old(&[("service.template", service)]).render();
     let folder = "/var/lib/sysctr/containers/relay/deployments/1/rootfs";
     let lines = lines(&rendered);
-    assert!(lines.contains(&format!("WorkingDirectory={folder}").as_str()) && !lines.iter().any(|line| line.starts_with("Type=")));
+    assert!(
+        lines.contains(&format!("WorkingDirectory={folder}").as_str())
+            && !lines.iter().any(|line| line.starts_with("Type="))
+    );
     assert_eq!(
         requests(&rendered),
         [
@@ -295,7 +308,10 @@ fn folders_are_made_as_the_old_tool_made_them() {
     let text = config("1.0.0", "", "", mounts);
     let rendered = old(&[("config.json", &text)]).render();
     assert_eq!(rendered.files[layout::TMPFILES], "d /srv/relay :0700 :0 :0 -\n");
-    assert!(requests(&rendered).contains(&"make or change on the host: d /srv/relay :0700 :0 :0 - (/exports/tmpfiles.template)"));
+    assert!(
+        requests(&rendered)
+            .contains(&"make or change on the host: d /srv/relay :0700 :0 :0 - (/exports/tmpfiles.template)")
+    );
     let complaint = old(&[("tmpfiles.template", "d /etc/systemd/system/x.service.d\n")]).complaint();
     assert!(complaint.contains("/exports/tmpfiles.template") && complaint.contains("/etc/systemd"), "{complaint}");
 }

@@ -4,8 +4,22 @@ use crate::model::request::is_below;
 
 /// Folders that every system has.
 const SYSTEM: [&str; 16] = [
-    "/run", "/var", "/var/lib", "/var/log", "/var/cache", "/var/spool", "/var/tmp", "/etc", "/usr", "/tmp", "/opt", "/srv",
-    "/home", "/root", "/mnt", "/dev",
+    "/run",
+    "/var",
+    "/var/lib",
+    "/var/log",
+    "/var/cache",
+    "/var/spool",
+    "/var/tmp",
+    "/etc",
+    "/usr",
+    "/tmp",
+    "/opt",
+    "/srv",
+    "/home",
+    "/root",
+    "/mnt",
+    "/dev",
 ];
 
 /// Brings the finished text of `file` up to date; gives notes with it.
@@ -57,8 +71,7 @@ mod tests {
         let text = "# why\n\nd   /var/run/docker/  - - - - -\nd /var/run - - - - -\nd /var/lib/a 0700 0 0 - -\n\
             f /var/lib/a/x 0644 0 0 - two  blanks\nd /var/runner\n";
         let (text, notes) = mend("t", text);
-        let expected =
-            "d /run/docker - - - - -\nd /var/lib/a 0700 0 0 - -\nf /var/lib/a/x 0644 0 0 - two  blanks\nd /var/runner\n";
+        let expected = "d /run/docker - - - - -\nd /var/lib/a 0700 0 0 - -\nf /var/lib/a/x 0644 0 0 - two  blanks\nd /var/runner\n";
         assert_eq!(text, expected);
         assert_eq!(notes.len(), 3, "{notes:?}");
     }

@@ -12,7 +12,8 @@ pub const DEFAULT: &str = "[Unit]\nDescription=$NAME\n\n[Service]\nExecStart=$EX
     [Install]\nWantedBy=multi-user.target\n";
 
 /// Who it runs as and what it sees: without these it would have more than was meant.
-const NOT_DROPPED: &str = "User Group SupplementaryGroups DynamicUser PAMName AmbientCapabilities SecureBits RootDirectory RootImage";
+const NOT_DROPPED: &str =
+    "User Group SupplementaryGroups DynamicUser PAMName AmbientCapabilities SecureBits RootDirectory RootImage";
 
 /// A unit, and what there was to change.
 pub struct Mended {
@@ -31,7 +32,8 @@ pub fn mend(file: &str, text: &str, launch: &str, destdir: &str) -> Result<Mende
     let mut unit = UnitFile::parse(file, text)?;
     let mut notes = Vec::new();
     let is_container = unit.values("Service", "ExecStart").any(|line| line.contains(launch));
-    let notifies = is_container && unit.values("Service", "Type").any(|kind| matches!(kind, "notify" | "notify-reload"));
+    let notifies =
+        is_container && unit.values("Service", "Type").any(|kind| matches!(kind, "notify" | "notify-reload"));
     unit.edit(|entry| match (entry.section, entry.key, entry.value) {
         ("Service", "Restart", "on-crash") => {
             notes.push("Restart=on-crash is none of systemd's; on-failure takes its place".to_owned());
@@ -39,7 +41,9 @@ pub fn mend(file: &str, text: &str, launch: &str, destdir: &str) -> Result<Mende
         }
         (_, _, value) if !is_container => Some(value.to_owned()),
         ("Service", "Type", kind @ ("simple" | "exec" | "idle" | "forking")) => {
-            notes.push(format!("Type={kind} is left out: the launcher tells systemd when the program runs (Type=notify)"));
+            notes.push(format!(
+                "Type={kind} is left out: the launcher tells systemd when the program runs (Type=notify)"
+            ));
             None
         }
         ("Service", "PIDFile", path) => {
