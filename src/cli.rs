@@ -239,6 +239,14 @@ pub struct ExecArgs {
     pub command: Vec<String>,
 }
 
+impl RunArgs {
+    /// For an image that is run once.
+    pub fn once(image: ImageSource, name: ContainerName, settings: Vec<Setting>, yes: bool) -> RunArgs {
+        let program = ProgramArgs { interactive: false, tty: false, user: None, workdir: None, env: Vec::new() };
+        RunArgs { program, name: Some(name), settings, yes, rm: true, image, command: Vec::new() }
+    }
+}
+
 #[derive(Args)]
 #[command(after_help = "It ends as the program does; 125: it could not be run, 126: not executable, 127: not found.")]
 pub struct RunArgs {

@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result, bail};
 use super::{
     Context,
     candidate::{Candidate, Wanted},
-    image, uninstall,
+    image, run, uninstall,
 };
-use crate::cli::InstallArgs;
+use crate::cli::{InstallArgs, RunArgs};
 use sysctr::{
     host::{
         apply, dir::Folder, health, id_ranges, lock::StoreLock, ostree::Store, other_runtime, owned, policy, recovery,
@@ -19,6 +19,7 @@ use sysctr::{
         deployment::Deployment,
         fault::{Code, Fault},
         health::Verdict,
+        legacy,
         name::ContainerName,
         other_runtime::hints,
         reference::ImageSource,
@@ -29,6 +30,8 @@ use sysctr::{
 /// What there is to do.
 enum Plan {
     NothingToDo,
+    /// It is run, and nothing of it stays.
+    RunOnce,
     Ready(Box<Candidate>),
 }
 
@@ -45,6 +48,10 @@ pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
                 if context.output.quiet { String::new() } else { text }
             })?;
             return if args.now { start(manager.as_ref(), &root, &name).map(drop) } else { Ok(()) };
+        }
+        Plan::RunOnce => {
+            drop((store, lock));
+            return run_once(context, args, name);
         }
         Plan::Ready(candidate) => candidate,
     };
@@ -108,6 +115,9 @@ fn plan(
         Some(image) => image,
         None => image::pull(context, lock, store, &args.image, &settings::load(root)?)?,
     };
+    if legacy::is_run_once(&image.config) && installed.is_none() {
+        return Ok(Plan::RunOnce);
+    }
     let id = transaction::next_id(root, name)?;
     let wanted = Wanted {
         root,
@@ -139,6 +149,20 @@ fn plan(
         )));
     }
     Ok(Plan::Ready(Box::new(candidate)))
+}
+
+/// An image that says of itself that it is run once and leaves nothing.
+fn run_once(context: &Context, args: &InstallArgs, name: ContainerName) -> Result<()> {
+    if args.dry_run {
+        return context.output.result(&serde_json::json!({"name": name, "runOnce": true}), || {
+            format!("would run {} once; nothing of it would stay", args.image)
+        });
+    }
+    if args.runtime.is_some() {
+        bail!("installing {name}: the image is run once (its label atomic.run), which only the bundled runtime does");
+    }
+    context.output.note(format!("{} is run once, and nothing of it stays (its label atomic.run)", args.image));
+    run::run(context, &RunArgs::once(args.image.clone(), name, args.settings.clone(), args.yes))
 }
 
 /// The failure that says who has the name.

@@ -11,9 +11,9 @@ use super::{
 };
 use crate::cli::RunArgs;
 use sysctr::{
-    host::{id_ranges, ostree::Store, policy, runs, settings, value_files},
+    host::{apply, id_ranges, ostree::Store, policy, runs, settings, value_files},
     model::{
-        layout,
+        host_lines, layout, legacy,
         overrides::Overrides,
         request::{self, Requests},
         spec, throwaway,
@@ -67,6 +67,12 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
     throwaway::throw_away(&mut rendered.spec, &candidate.image.config, &rendered.state, &wishes, user.as_ref())?;
     // No unit is placed and no state is kept: what is left to ask for is what the program may do.
     rendered.requests = request::of_spec(&rendered.spec, &[], &[]).context("config.json")?;
+    // An old image that is run once counts on its folders.
+    let folders =
+        legacy::is_run_once(&candidate.image.config).then(|| rendered.files.remove(layout::TMPFILES)).flatten();
+    if let Some(folders) = &folders {
+        rendered.requests.extend(host_lines::of_tmpfiles("/exports/tmpfiles.template", folders, &name)?);
+    }
     (rendered.files, rendered.state) = Default::default();
     candidate.tell(context);
     candidate.accept(context, &root, &Requests::new(), args.yes, "running")?;
@@ -76,6 +82,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
     let mount_points = spec::mount_points(&candidate.name, &candidate.rendered.spec, is_file);
     let config_json = spec::to_text(&candidate.rendered.spec)?;
     let staged = runs::Staged::new(&root, &lock, &name, args.name.is_some()).with_context(staging)?;
+    folders.map_or(Ok(()), |folders| apply::tmpfiles_once(&folders)).with_context(staging)?;
     staged.fill(&lock, &store, &candidate.image, &config_json, &mount_points).with_context(staging)?;
     if let Some(manager) = context.manager()? {
         let unit = format!("sysctr-run-{}.scope", staged.id());

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     directives::{self, Verdict},
-    layout,
+    layout, legacy,
     manifest::{Manifest, ValueKind, ValueSpec},
     render::{self, Inputs, Rendered},
     unit::UnitFile,
@@ -72,6 +72,13 @@ const MANIFEST: &str = "/exports/manifest.json";
 
 /// Judges an image. Values that have no default and are not among the settings get a stand-in.
 pub fn image(inputs: &Inputs) -> Vec<Problem> {
+    match legacy::manifest(inputs.exports) {
+        Ok(Some(_)) => return old_image(inputs),
+        Ok(None) => {}
+        Err(error) => {
+            return vec![error_in(MANIFEST, format!("{error:#}").replacen("/exports/manifest.json: ", "", 1))];
+        }
+    }
     let text = inputs.exports.get("manifest.json").map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     let manifest = text.as_deref().map(Manifest::parse).transpose().map(Option::unwrap_or_default);
     let profile = manifest.as_ref().ok().and_then(|manifest| manifest.container.seccomp.as_ref());
@@ -128,6 +135,34 @@ pub fn installed(files: &[(String, UnitFile)]) -> Vec<Problem> {
         Some(Problem { level: Level::Warning, file: file.clone(), detail })
     };
     findings.chain(files.iter().filter_map(foreign)).collect()
+}
+
+/// Judges an image of atomic's format: what it would be refused for, what was changed in it, what it asks for. A value that has no
+/// default gets a stand-in.
+fn old_image(inputs: &Inputs) -> Vec<Problem> {
+    let wanted = legacy::wanted(inputs).unwrap_or_default();
+    let missing = wanted.into_iter().filter(|name| !inputs.settings.iter().any(|setting| setting.key == *name));
+    let stand_ins = missing.map(|key| Setting { key, value: "value".to_owned() });
+    let settings: Vec<Setting> = inputs.settings.iter().cloned().chain(stand_ins).collect();
+    let split = |line: &str| match line.split_once(": ") {
+        Some((file, detail)) if file.starts_with("/exports/") => (file.to_owned(), detail.to_owned()),
+        _ => (MANIFEST.to_owned(), line.to_owned()),
+    };
+    let note = |(file, detail)| Problem { level: Level::Note, file, detail };
+    match render::compose(&Inputs { settings: &settings, ..*inputs }) {
+        Err(error) => {
+            let (file, detail) = split(&format!("{error:#}"));
+            vec![error_in(file, detail)]
+        }
+        Ok(rendered) => {
+            let notes = rendered.notes.iter().map(|words| note(split(words)));
+            let asked = rendered
+                .requests
+                .iter()
+                .map(|words| note(("/exports".to_owned(), format!("asks: {words}; an admin has to accept it"))));
+            notes.chain(asked).collect()
+        }
+    }
 }
 
 fn error_in(file: impl Into<String>, detail: impl Into<String>) -> Problem {

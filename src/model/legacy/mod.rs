@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
-use oci_spec::runtime::Spec;
+use oci_spec::{image::ImageConfiguration, runtime::Spec};
 use serde_json::json;
 
 use super::{
@@ -42,8 +42,11 @@ const TMPFILES: &str = "tmpfiles.template";
 const CONFIG: &str = "config.json";
 const CONFIG_TEMPLATE: &str = "config.json.template";
 
-/// The label of an image that is run once and leaves nothing.
-pub const RUN_ONCE: (&str, &str) = ("atomic.run", "once");
+/// Whether an image is run once and leaves nothing: its label says so.
+pub fn is_run_once(image: &ImageConfiguration) -> bool {
+    let labels = image.config().as_ref().and_then(|config| config.labels().as_ref());
+    labels.and_then(|labels| labels.get("atomic.run")).is_some_and(|run| run == "once")
+}
 
 /// The manifest of an image in this format; none where it is in another one, or in none at all.
 pub fn manifest(exports: &BTreeMap<String, Vec<u8>>) -> Result<Option<Manifest>> {
@@ -56,6 +59,21 @@ pub fn manifest(exports: &BTreeMap<String, Vec<u8>>) -> Result<Option<Manifest>>
         || exports.keys().any(|file| file.starts_with("hostfs/"));
     let is_new = exports.keys().any(|file| file.ends_with(".hbs"));
     Ok((is_old && !is_new).then(Manifest::default))
+}
+
+/// The values that an admin has to give.
+pub fn wanted(inputs: &Inputs) -> Result<Vec<String>> {
+    let manifest = manifest(inputs.exports)?.unwrap_or_default();
+    let own_config = inputs.exports.contains_key(CONFIG);
+    let mut used = BTreeSet::new();
+    for name in [SERVICE, TMPFILES, CONFIG_TEMPLATE].into_iter().filter(|name| *name != CONFIG_TEMPLATE || !own_config)
+    {
+        if let Some(text) = render::text(inputs, name)? {
+            used.extend(template::names(&format!("/exports/{name}"), text)?);
+        }
+    }
+    let variables = Variables::resolve(inputs, &manifest, &used)?;
+    Ok(used.into_iter().filter(|name| variables.get(name).is_none()).collect())
 }
 
 /// Renders everything, as [`render::compose`] does for an image of ours.

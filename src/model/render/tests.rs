@@ -1,6 +1,8 @@
 //! Golden units, and gaps that must not pass.
 
 use super::*;
+use serde_json::json;
+
 use crate::model::directives::{Class, Directive};
 
 const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
