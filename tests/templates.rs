@@ -22,8 +22,36 @@ impl Dice {
 
     fn value(&mut self) -> String {
         const ODD: [&str; 30] = [
-            " ", " ", "\"", "'", "\\", "%", "$", ";", "#", "{", "}", "${HOME}", "%n", "\\x41", "a", "n", "x2", "0", "é", "😀",
-            "\u{a0}", "/", "-", "~", ":", "=", ",", "\u{2028}", "[Service]", "\n",
+            " ",
+            " ",
+            "\"",
+            "'",
+            "\\",
+            "%",
+            "$",
+            ";",
+            "#",
+            "{",
+            "}",
+            "${HOME}",
+            "%n",
+            "\\x41",
+            "a",
+            "n",
+            "x2",
+            "0",
+            "é",
+            "😀",
+            "\u{a0}",
+            "/",
+            "-",
+            "~",
+            ":",
+            "=",
+            ",",
+            "\u{2028}",
+            "[Service]",
+            "\n",
         ];
         let tame = self.roll(4) == 0;
         let length = self.roll(6);
@@ -57,8 +85,16 @@ impl Generated {
 
     /// One word of literals and values in one of the ways of quoting; the start is bare.
     fn word(&mut self, dice: &mut Dice, start: &str) -> (String, String, bool) {
-        const LITERALS: [(&str, &str); 8] =
-            [("a", "a"), ("--x=", "--x="), ("%%", "%"), ("\\x41", "A"), ("é", "é"), ("\\\\n", "\\n"), ("q\\x20", "q "), ("=", "=")];
+        const LITERALS: [(&str, &str); 8] = [
+            ("a", "a"),
+            ("--x=", "--x="),
+            ("%%", "%"),
+            ("\\x41", "A"),
+            ("é", "é"),
+            ("\\\\n", "\\n"),
+            ("q\\x20", "q "),
+            ("=", "="),
+        ];
         let quote = dice.pick(&["", "", "\"", "'"]);
         let (mut text, mut meant, mut hopeless) = (format!("{quote}{start}"), start.to_owned(), false);
         for _ in 0..1 + dice.roll(3) {
@@ -137,11 +173,23 @@ impl Generated {
                 5 => made.text(dice, "Service", "WorkingDirectory"),
                 6 => {
                     let (name, value) = made.value(dice);
-                    made.lines.push(Line { section: "Unit", key: "After", text: name, meant: vec![value], hopeless: false });
+                    made.lines.push(Line {
+                        section: "Unit",
+                        key: "After",
+                        text: name,
+                        meant: vec![value],
+                        hopeless: false,
+                    });
                 }
                 _ => {
                     let (name, value) = made.value(dice);
-                    made.lines.push(Line { section: "Service", key: "Slice", text: name, meant: vec![value], hopeless: false });
+                    made.lines.push(Line {
+                        section: "Service",
+                        key: "Slice",
+                        text: name,
+                        meant: vec![value],
+                        hopeless: false,
+                    });
                 }
             }
         }
@@ -164,7 +212,9 @@ impl Generated {
     fn is_tame(&self) -> bool {
         let tame = |value: &Value| match value {
             Value::String(text) => !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric()),
-            Value::Array(items) => items.iter().all(|item| item.as_str().is_some_and(|text| text.bytes().all(|b| b.is_ascii_alphanumeric()))),
+            Value::Array(items) => items
+                .iter()
+                .all(|item| item.as_str().is_some_and(|text| text.bytes().all(|b| b.is_ascii_alphanumeric()))),
             _ => false,
         };
         self.values.values().all(tame) && !self.lines.iter().any(|line| line.hopeless)
@@ -206,7 +256,8 @@ fn words(text: &str) -> Vec<String> {
             '\\' => {
                 let take = |rest: &mut std::str::Chars, digits: usize, base| -> char {
                     let digits: String = rest.by_ref().take(digits).collect();
-                    char::from_u32(u32::from_str_radix(&digits, base).unwrap_or_else(|_| panic!("{text:?}: an escape"))).unwrap()
+                    char::from_u32(u32::from_str_radix(&digits, base).unwrap_or_else(|_| panic!("{text:?}: an escape")))
+                        .unwrap()
                 };
                 let read = match rest.next().unwrap_or_else(|| panic!("{text:?} ends in a backslash")) {
                     'x' => take(&mut rest, 2, 16),
@@ -268,7 +319,8 @@ fn ten_thousand_units_are_read_as_they_were_meant_or_refused() {
             Ok(unit) => unit,
             Err(error) => {
                 assert!(!made.is_tame(), "{error}\n{}\n{:?}", made.template(), made.values);
-                let placed = error.contains("line ") && error.contains("column ") || error.contains("control characters");
+                let placed =
+                    error.contains("line ") && error.contains("column ") || error.contains("control characters");
                 assert!(placed, "{error} names no place");
                 refused += 1;
                 continue;
@@ -279,7 +331,9 @@ fn ten_thousand_units_are_read_as_they_were_meant_or_refused() {
         let own = |(_, key, _): &&(String, String, String)| key != "DefaultDependencies" && key != "Type";
         let found: Vec<_> = found.iter().filter(own).collect();
         assert_eq!(found.len(), made.lines.len(), "{unit}");
-        let in_order = ["Unit", "Service"].iter().flat_map(|section| made.lines.iter().filter(move |line| line.section == *section));
+        let in_order = ["Unit", "Service"]
+            .iter()
+            .flat_map(|section| made.lines.iter().filter(move |line| line.section == *section));
         for (line, (section, key, value)) in in_order.zip(found) {
             assert_eq!((line.section, line.key), (section.as_str(), key.as_str()));
             assert_eq!(read(key, value), line.meant, "{key}={value}\nof {key}={}\n{:?}", line.text, made.values);
@@ -316,7 +370,8 @@ fn values_stay_values_in_json() {
 
 /// What systemd itself reads of units: a user manager that only loads them.
 fn loaded(folder: &Path) -> String {
-    let systemd = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"].into_iter().find(|path| Path::new(path).exists());
+    let systemd =
+        ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"].into_iter().find(|path| Path::new(path).exists());
     let mut command = Command::new(systemd.expect("systemd, which `make deps` installs"));
     command.args(["--user", "--test"]).current_dir("/");
     command.env_clear().env("SYSTEMD_UNIT_PATH", folder).env("XDG_RUNTIME_DIR", folder).env("HOME", folder);
@@ -375,7 +430,12 @@ fn systemd_reads_a_sample_the_same_way() {
             unit.lines().filter_map(|line| line.trim_start_matches('\t').strip_prefix(&start)).collect()
         };
         let meant = |key: &str| made.lines.iter().filter(move |line| line.key == key).map(|line| line.meant.clone());
-        assert_eq!(all("Description"), meant("Description").map(|all| all[0].clone()).collect::<Vec<_>>(), "{}", made.template());
+        assert_eq!(
+            all("Description"),
+            meant("Description").map(|all| all[0].clone()).collect::<Vec<_>>(),
+            "{}",
+            made.template()
+        );
         let mut commands: Vec<Vec<String>> = all("Command Line").iter().map(|line| dumped_words(line)).collect();
         commands.iter_mut().flatten().for_each(|word| *word = variables(word));
         let expected: Vec<Vec<String>> = meant("ExecStartPre").chain(meant("ExecStart")).collect();
@@ -387,7 +447,10 @@ fn systemd_reads_a_sample_the_same_way() {
         for line in &known {
             assert!(environment.iter().any(|meant| meant == line), "{line:?} is none of {environment:?}");
         }
-        assert!(known.len() <= environment.len() && known.is_empty() == environment.is_empty(), "{known:?} {environment:?}");
+        assert!(
+            known.len() <= environment.len() && known.is_empty() == environment.is_empty(),
+            "{known:?} {environment:?}"
+        );
         for folder in meant("WorkingDirectory").map(|all| all[0].clone()).filter(|path| path.starts_with('/')).last() {
             let plain = !folder.contains("//") && !folder.ends_with('/') && !folder.contains("/.");
             assert!(!plain || all("WorkingDirectory") == [folder.as_str()], "{folder} {:?}", all("WorkingDirectory"));
@@ -412,13 +475,22 @@ fn systemd_tmpfiles_writes_what_was_meant() {
     }
     let conf = root.path().join("conf");
     fs::write(&conf, lines).unwrap();
-    let output = Command::new("systemd-tmpfiles").arg("--create").arg(format!("--root={}", root.path().display())).arg("/conf").output();
+    let output = Command::new("systemd-tmpfiles")
+        .arg("--create")
+        .arg(format!("--root={}", root.path().display()))
+        .arg("/conf")
+        .output();
     let output = output.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     for (number, meant) in meant.iter().enumerate() {
         assert_eq!(fs::read_to_string(root.path().join(format!("file{number}"))).unwrap(), *meant);
     }
-    for (kind, line) in [(Kind::Tmpfiles, "d /var/lib/{{x}}"), (Kind::Tmpfiles, "d /a {{x}}"), (Kind::Sysusers, "u {{x}}"), (Kind::Sysusers, "u a {{x}}")] {
+    for (kind, line) in [
+        (Kind::Tmpfiles, "d /var/lib/{{x}}"),
+        (Kind::Tmpfiles, "d /a {{x}}"),
+        (Kind::Sysusers, "u {{x}}"),
+        (Kind::Sysusers, "u a {{x}}"),
+    ] {
         for value in ["a b", "%n", "\"", "", "a\\x2f"] {
             assert!(render(kind, "t", line, &json!({"x": value}), &[]).is_err(), "{line} took {value:?}");
         }

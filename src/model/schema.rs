@@ -49,7 +49,17 @@ mod tests {
     /// The same with one place changed, for every place.
     fn mutants(json: &Json) -> Vec<Json> {
         let mut all = Vec::new();
-        let others = [json!(null), json!(true), json!(-1), json!("odd"), json!([]), json!(["a"]), json!([1]), json!({}), json!({"odd": 1})];
+        let others = [
+            json!(null),
+            json!(true),
+            json!(-1),
+            json!("odd"),
+            json!([]),
+            json!(["a"]),
+            json!([1]),
+            json!({}),
+            json!({"odd": 1}),
+        ];
         match json {
             Json::Object(map) => {
                 for (key, value) in map {

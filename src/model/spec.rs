@@ -205,6 +205,11 @@ pub fn bounding(container: &Container) -> Result<Vec<String>> {
     Ok(set)
 }
 
+/// Every capability that there is.
+pub fn every_capability() -> Vec<String> {
+    CAPABILITIES.split_whitespace().map(|name| format!("CAP_{name}")).collect()
+}
+
 fn added(container: &Container) -> Result<Vec<String>> {
     full_names(&container.capabilities.add).context("container.capabilities.add")
 }
@@ -213,7 +218,7 @@ fn full_names(names: &[String]) -> Result<Vec<String>> {
     names.iter().map(|name| capability(name)).collect()
 }
 
-/// A capability by its full name, from any spelling of it.
+/// The full name of a capability, `CAP_` before it or not, in any case.
 pub fn capability(name: &str) -> Result<String> {
     let upper = name.to_ascii_uppercase();
     let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
@@ -269,7 +274,7 @@ pub(super) fn bind(source: &str, path: &str, options: &[&str]) -> Json {
 }
 
 /// A mount that somebody chose.
-pub(super) fn bind_given(given: &Mount) -> Json {
+fn bind_given(given: &Mount) -> Json {
     let read_only = given.options.iter().rev().find(|option| matches!(option.as_str(), "ro" | "rw"));
     // What is mounted below it on the host comes along, and is as read-only as it is.
     let below = (read_only.map(String::as_str) == Some("ro")).then_some("rro");

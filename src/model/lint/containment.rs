@@ -22,7 +22,9 @@ pub fn judge(manifest: &Manifest, exports: &BTreeMap<String, Vec<u8>>) -> Vec<Pr
     // A config.json of its own is not made of the section.
     let made = !exports.contains_key("config.json.hbs");
     if !made && serde_json::to_value(container).ok() != serde_json::to_value(Container::default()).ok() {
-        warn("container: the image has a config.json.hbs, which takes its place; only user and seccomp count".to_owned());
+        warn(
+            "container: the image has a config.json.hbs, which takes its place; only user and seccomp count".to_owned(),
+        );
     }
     if made {
         capabilities(container, &mut warn);
@@ -31,8 +33,11 @@ pub fn judge(manifest: &Manifest, exports: &BTreeMap<String, Vec<u8>>) -> Vec<Pr
             warn("container.seccomp: without a filter every system call is open; name a profile that has what is missing".to_owned());
         }
         if container.readonly == Some(false) {
-            warn("container.readonly: a root file system that can be written to hides what the program keeps; \
-                  list what it writes to in state.folders or container.tmpfs".to_owned());
+            warn(
+                "container.readonly: a root file system that can be written to hides what the program keeps; \
+                  list what it writes to in state.folders or container.tmpfs"
+                    .to_owned(),
+            );
         }
     }
     for folder in &manifest.state.folders {
@@ -43,7 +48,12 @@ pub fn judge(manifest: &Manifest, exports: &BTreeMap<String, Vec<u8>>) -> Vec<Pr
     for (name, value) in &manifest.values {
         of_value(name, value, exports, &mut warn);
     }
-    let listed = [("after", &manifest.after), ("before", &manifest.before), ("requires", &manifest.requires), ("wants", &manifest.wants)];
+    let listed = [
+        ("after", &manifest.after),
+        ("before", &manifest.before),
+        ("requires", &manifest.requires),
+        ("wants", &manifest.wants),
+    ];
     for (key, units) in listed {
         if let Some(twice) = units.iter().enumerate().find(|(at, unit)| units[..*at].contains(unit)) {
             warn(format!("{key}: {} stands there twice", twice.1));
@@ -52,7 +62,9 @@ pub fn judge(manifest: &Manifest, exports: &BTreeMap<String, Vec<u8>>) -> Vec<Pr
     if let Some(both) = manifest.after.iter().find(|unit| manifest.before.contains(unit)) {
         warn(format!("after and before: {both} stands in both, and systemd breaks the cycle as it likes"));
     }
-    if let Some(unordered) = manifest.requires.iter().find(|unit| !manifest.after.contains(unit) && !manifest.before.contains(unit)) {
+    if let Some(unordered) =
+        manifest.requires.iter().find(|unit| !manifest.after.contains(unit) && !manifest.before.contains(unit))
+    {
         warn(format!("requires: {unordered} is started at the same time; put it into \"after\", too"));
     }
     said
@@ -65,8 +77,13 @@ fn capabilities(container: &Container, warn: &mut impl FnMut(String)) {
     for name in &add {
         if drop.contains(name) {
             warn(format!("container.capabilities: {name} is added and dropped"));
-        } else if matches!(name.as_str(), "CAP_SYS_ADMIN" | "CAP_SYS_MODULE" | "CAP_SYS_RAWIO" | "CAP_SYS_PTRACE" | "CAP_DAC_READ_SEARCH") {
-            warn(format!("container.capabilities: with {name} the program can become root of the host; is there no smaller one?"));
+        } else if matches!(
+            name.as_str(),
+            "CAP_SYS_ADMIN" | "CAP_SYS_MODULE" | "CAP_SYS_RAWIO" | "CAP_SYS_PTRACE" | "CAP_DAC_READ_SEARCH"
+        ) {
+            warn(format!(
+                "container.capabilities: with {name} the program can become root of the host; is there no smaller one?"
+            ));
         } else if name == "CAP_NET_BIND_SERVICE" && container.network == Network::Private {
             warn(format!("container.capabilities: {name} is for nothing with the network \"private\""));
         }
@@ -85,10 +102,18 @@ fn mounts(manifest: &Manifest, warn: &mut impl FnMut(String)) {
     let listed = |list: &str, path: &str| list.split_whitespace().any(|one| one == path);
     let mut targets: Vec<&str> = Vec::new();
     for mount in &container.mounts {
-        let is_read_only = mount.options.iter().rev().find(|option| matches!(option.as_str(), "ro" | "rw")).is_some_and(|one| one == "ro");
+        let is_read_only = mount
+            .options
+            .iter()
+            .rev()
+            .find(|option| matches!(option.as_str(), "ro" | "rw"))
+            .is_some_and(|one| one == "ro");
         if listed(WHOLE, &mount.source) {
             let how = if is_read_only { "" } else { ", to write to" };
-            warn(format!("container.mounts: all of {} of the host{how}; mount only what the program reads", mount.source));
+            warn(format!(
+                "container.mounts: all of {} of the host{how}; mount only what the program reads",
+                mount.source
+            ));
         } else if ENGINES.split_whitespace().any(|name| mount.source.ends_with(&format!("/{name}"))) {
             warn(format!("container.mounts: who may talk to {} is root of the host", mount.source));
         } else if is_below(&mount.source, "/etc") && !is_read_only {
@@ -117,7 +142,14 @@ fn mounts(manifest: &Manifest, warn: &mut impl FnMut(String)) {
 }
 
 fn of_value(name: &str, value: &ValueSpec, exports: &BTreeMap<String, Vec<u8>>, warn: &mut impl FnMut(String)) {
-    let named = [format!("values.{name}"), format!("values/{name}"), "values}}".to_owned(), "in values".to_owned(), "#each values".to_owned(), "#with values".to_owned()];
+    let named = [
+        format!("values.{name}"),
+        format!("values/{name}"),
+        "values}}".to_owned(),
+        "in values".to_owned(),
+        "#each values".to_owned(),
+        "#with values".to_owned(),
+    ];
     let texts = exports.values().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     let is_used = |text: String| named.iter().any(|name| text.contains(name));
     if !texts.into_iter().any(is_used) && !value.secret {
@@ -126,7 +158,9 @@ fn of_value(name: &str, value: &ValueSpec, exports: &BTreeMap<String, Vec<u8>>, 
     if value.required && value.default.is_some() {
         warn(format!("values.{name}: it is required, so its default is never used"));
     }
-    let is_text = |name: &str| ["password", "passwd", "secret", "token"].iter().any(|word| name.to_ascii_lowercase().contains(word));
+    let is_text = |name: &str| {
+        ["password", "passwd", "secret", "token"].iter().any(|word| name.to_ascii_lowercase().contains(word))
+    };
     if is_text(name) && !value.secret && !name.to_ascii_lowercase().contains("file") {
         warn(format!("values.{name}: units and records would show it; say \"secret\": true"));
     }

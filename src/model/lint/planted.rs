@@ -13,7 +13,8 @@ const GOOD_SERVICE: &str = "# what it is\n[Unit]\nDescription={{text description
     [Service]\nExecStart={{exec_start}}\nEnvironment=PORT={{values.port}}\nRestart=on-failure\nRestartSec=2\nMemoryMax=1G\n\n\
     [Install]\nWantedBy=multi-user.target\n";
 const GOOD_SOCKET: &str = "[Socket]\nListenStream={{values.port}}\nFileDescriptorName=web\nMaxConnections=10\n\n[Install]\nWantedBy=sockets.target\n";
-const GOOD_TIMER: &str = "[Timer]\nOnCalendar=daily\nPersistent=yes\nRandomizedDelaySec=1h\n\n[Install]\nWantedBy=timers.target\n";
+const GOOD_TIMER: &str =
+    "[Timer]\nOnCalendar=daily\nPersistent=yes\nRandomizedDelaySec=1h\n\n[Install]\nWantedBy=timers.target\n";
 const GOOD_TMPFILES: &str = "d /var/lib/app 0755\nf /run/app 0644 - - - {{values.mode}}\n";
 const GOOD_SYSUSERS: &str = "u app - \"A program\"\n";
 
@@ -62,18 +63,54 @@ const FAULTS: [Fault; 44] = [
     ("manifest.json", "\"drop\": [\"KILL\"]", "\"drop\": [\"NET_ADMIN\"]", "warning", "no container has it"),
     ("manifest.json", "\"drop\": [\"KILL\"]", "\"add\": [\"CHOWN\"]", "warning", "anyway"),
     ("manifest.json", "\"drop\": [\"KILL\"]", "\"add\": [\"SYS_ADMIN\"]", "warning", "root of the host"),
-    ("manifest.json", "\"drop\": [\"KILL\"]", "\"add\": [\"KILL\"], \"drop\": [\"KILL\"]", "warning", "added and dropped"),
+    (
+        "manifest.json",
+        "\"drop\": [\"KILL\"]",
+        "\"add\": [\"KILL\"], \"drop\": [\"KILL\"]",
+        "warning",
+        "added and dropped",
+    ),
     ("manifest.json", "\"env\":", "\"seccomp\": \"unconfined\", \"env\":", "warning", "every system call"),
     ("manifest.json", "\"env\":", "\"readonly\": false, \"env\":", "warning", "state.folders or container.tmpfs"),
-    ("manifest.json", "\"env\":", "\"mounts\": [{\"source\": \"/etc\", \"target\": \"/host\"}], \"env\":", "warning", "all of /etc"),
-    ("manifest.json", "\"env\":", "\"mounts\": [{\"source\": \"/etc/x\", \"target\": \"/x\"}], \"env\":", "warning", "\"ro\""),
-    ("manifest.json", "\"env\":", "\"mounts\": [{\"source\": \"/run/docker.sock\", \"target\": \"/d\"}], \"env\":", "warning", "root of the host"),
+    (
+        "manifest.json",
+        "\"env\":",
+        "\"mounts\": [{\"source\": \"/etc\", \"target\": \"/host\"}], \"env\":",
+        "warning",
+        "all of /etc",
+    ),
+    (
+        "manifest.json",
+        "\"env\":",
+        "\"mounts\": [{\"source\": \"/etc/x\", \"target\": \"/x\"}], \"env\":",
+        "warning",
+        "\"ro\"",
+    ),
+    (
+        "manifest.json",
+        "\"env\":",
+        "\"mounts\": [{\"source\": \"/run/docker.sock\", \"target\": \"/d\"}], \"env\":",
+        "warning",
+        "root of the host",
+    ),
     ("manifest.json", "/var/cache/app", "/tmp", "warning", "one in every container"),
     ("manifest.json", "/var/cache/app", "/var/lib/app/data", "warning", "one of them is lost"),
     ("manifest.json", "\"after\": [\"etcd\"], ", "", "warning", "at the same time"),
     ("manifest.json", "\"after\": [\"etcd\"]", "\"after\": [\"etcd\", \"etcd\"]", "warning", "twice"),
-    ("manifest.json", "\"after\": [\"etcd\"]", "\"after\": [\"etcd\"], \"before\": [\"etcd\"]", "warning", "stands in both"),
-    ("manifest.json", "\"mode\": {", "\"unused\": {\"type\": \"string\", \"default\": \"x\"}, \"mode\": {", "warning", "no template uses it"),
+    (
+        "manifest.json",
+        "\"after\": [\"etcd\"]",
+        "\"after\": [\"etcd\"], \"before\": [\"etcd\"]",
+        "warning",
+        "stands in both",
+    ),
+    (
+        "manifest.json",
+        "\"mode\": {",
+        "\"unused\": {\"type\": \"string\", \"default\": \"x\"}, \"mode\": {",
+        "warning",
+        "no template uses it",
+    ),
     ("manifest.json", "\"maximum\": 65535,", "\"maximum\": 65535, \"required\": true,", "warning", "never used"),
     ("service.hbs", "{{text description}}", "{{text descripton}}", "error", "descripton"),
     ("service.hbs", "{{values.port}}", "{{{values.port}}}", "error", "is refused"),

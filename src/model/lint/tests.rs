@@ -131,8 +131,11 @@ fn a_profile_of_system_calls_is_a_known_file_and_read() {
     );
     says(&exports(r#"{"action": "SCMP_ACT_LOG"}"#), &[("error: /exports/calls.json", "`action`")]);
     let none = r#"{"version": "2.0", "container": {"seccomp": "unconfined"}}"#;
-    says(&[("manifest.json", none)], &[
+    says(
+        &[("manifest.json", none)],
+        &[
             ("warning: /exports/manifest.json: container.seccomp", "name a profile"),
             ("note: /exports/manifest.json", "without a filter of system calls"),
-        ]);
+        ],
+    );
 }

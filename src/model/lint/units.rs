@@ -41,13 +41,25 @@ const KNOWN: [(&str, &str); 5] = [
 
 /// A unit of each kind has its own section, and is nothing without one of these.
 const NEEDED: [(&str, &str, &str); 3] = [
-    ("socket", "Socket", "ListenStream ListenDatagram ListenSequentialPacket ListenFIFO ListenSpecial ListenNetlink ListenMessageQueue ListenUSBFunction"),
-    ("timer", "Timer", "OnActiveSec OnBootSec OnStartupSec OnUnitActiveSec OnUnitInactiveSec OnCalendar OnClockChange OnTimezoneChange"),
+    (
+        "socket",
+        "Socket",
+        "ListenStream ListenDatagram ListenSequentialPacket ListenFIFO ListenSpecial ListenNetlink ListenMessageQueue ListenUSBFunction",
+    ),
+    (
+        "timer",
+        "Timer",
+        "OnActiveSec OnBootSec OnStartupSec OnUnitActiveSec OnUnitInactiveSec OnCalendar OnClockChange OnTimezoneChange",
+    ),
     ("path", "Path", "PathExists PathExistsGlob PathChanged PathModified DirectoryNotEmpty"),
 ];
 
 /// Everything of that kind in the units of a set.
-pub fn judge(files: &BTreeMap<String, String>, exports: &BTreeMap<String, Vec<u8>>, name: &ContainerName) -> Vec<Problem> {
+pub fn judge(
+    files: &BTreeMap<String, String>,
+    exports: &BTreeMap<String, Vec<u8>>,
+    name: &ContainerName,
+) -> Vec<Problem> {
     let mut said = Vec::new();
     for (file, text) in files.iter().filter(|(file, _)| layout::is_unit(file)) {
         let Ok(unit) = UnitFile::parse(file, text) else { continue };
@@ -61,7 +73,8 @@ pub fn judge(files: &BTreeMap<String, String>, exports: &BTreeMap<String, Vec<u8
             let own = KNOWN.iter().find(|(section, _)| *section == entry.section).map(|(_, keys)| *keys);
             let is_x = entry.key.starts_with("X-") || entry.section.starts_with("X-");
             let listed = |keys: &str| keys.split_whitespace().any(|key| key == entry.key);
-            let condition = entry.section == "Unit" && (entry.key.starts_with("Condition") || entry.key.starts_with("Assert"));
+            let condition =
+                entry.section == "Unit" && (entry.key.starts_with("Condition") || entry.key.starts_with("Assert"));
             match own {
                 _ if is_x || condition => {}
                 // systemd.exec(5), systemd.kill(5) and systemd.resource-control(5) hold for sockets, too.
@@ -71,22 +84,38 @@ pub fn judge(files: &BTreeMap<String, String>, exports: &BTreeMap<String, Vec<u8
                     format!("{}= is no directive of [{}]; systemd would ignore it", entry.key, entry.section),
                 ),
                 None if entry.section.eq_ignore_ascii_case(kind) && entry.section == "Service" => {}
-                None => warn(Level::Error, format!("[{}] is no section of a {kind} unit; systemd would ignore it", entry.section)),
+                None => warn(
+                    Level::Error,
+                    format!("[{}] is no section of a {kind} unit; systemd would ignore it", entry.section),
+                ),
             }
             let boolean = matches!(entry.value, "yes" | "no" | "true" | "false" | "on" | "off" | "1" | "0");
             let is_time = entry.key.ends_with("Sec");
             if is_time && !is_timespan(entry.value) {
                 warn(Level::Error, format!("{}={} is no time; systemd would ignore it", entry.key, entry.value));
             }
-            if entry.key == "Restart" && !"no on-success on-failure on-abnormal on-watchdog on-abort always".split(' ').any(|one| one == entry.value) {
+            if entry.key == "Restart"
+                && !"no on-success on-failure on-abnormal on-watchdog on-abort always"
+                    .split(' ')
+                    .any(|one| one == entry.value)
+            {
                 warn(Level::Error, format!("Restart={} is none of systemd's; use on-failure or always", entry.value));
             }
-            if matches!(entry.key, "Persistent" | "Accept" | "RemainAfterExit" | "RefuseManualStop" | "DefaultDependencies") && !boolean {
-                warn(Level::Error, format!("{}={} is neither yes nor no; systemd would ignore it", entry.key, entry.value));
+            if matches!(
+                entry.key,
+                "Persistent" | "Accept" | "RemainAfterExit" | "RefuseManualStop" | "DefaultDependencies"
+            ) && !boolean
+            {
+                warn(
+                    Level::Error,
+                    format!("{}={} is neither yes nor no; systemd would ignore it", entry.key, entry.value),
+                );
             }
         }
         for (_, section, keys) in NEEDED.iter().filter(|(of, ..)| *of == kind) {
-            let has = unit.entries().any(|entry| entry.section == *section && keys.split_whitespace().any(|key| key == entry.key));
+            let has = unit
+                .entries()
+                .any(|entry| entry.section == *section && keys.split_whitespace().any(|key| key == entry.key));
             if !has {
                 let first = keys.split_whitespace().next().unwrap_or_default();
                 warn(Level::Error, format!("[{section}] says not when to start anything, such as {first}="));
@@ -99,7 +128,8 @@ pub fn judge(files: &BTreeMap<String, String>, exports: &BTreeMap<String, Vec<u8
         if kind == "service" && unit.values("Service", "ExecStart").all(|line| !line.contains(layout::RUNTIME)) {
             warn(Level::Warning, "ExecStart= does not start the container; write {{exec_start}}".to_owned());
         }
-        let accepts = unit.values("Socket", "Accept").last().is_some_and(|value| matches!(value, "yes" | "true" | "on" | "1"));
+        let accepts =
+            unit.values("Socket", "Accept").last().is_some_and(|value| matches!(value, "yes" | "true" | "on" | "1"));
         if accepts && !files.contains_key(&format!("{name}@.service")) {
             warn(Level::Error, "Accept=yes wants a service for each connection: it needs a service@.hbs".to_owned());
         }
