@@ -9,7 +9,7 @@ use sysctr::model::{
     given_mount::GivenMount,
     name::{ContainerName, ServiceName},
     other_runtime::RuntimePath,
-    overrides::{Capability, Device, GivenMount, Memory, Overrides, Variable},
+    overrides::{Capability, Device, Memory, Overrides, Variable},
     reference::ImageSource,
     spec,
     values::Setting,
@@ -174,9 +174,13 @@ pub struct ValueArgs {
 /// What a container gets beyond what its image says; it stays over updates.
 #[derive(Args)]
 pub struct ContainerArgs {
-    /// Show it a folder or file of the host (options: ro, noexec, nofail)
-    #[arg(long = "mount", value_name = "SOURCE:TARGET[:OPTIONS]", help_heading = GIVEN)]
+    /// Show it a folder or file of the host, or a new tmpfs: type=bind,source=PATH,target=PATH[,ro]
+    /// or type=tmpfs,target=DIR
+    #[arg(long = "mount", value_name = "MOUNT", help_heading = GIVEN)]
     pub mounts: Vec<GivenMount>,
+    /// The short form of a bind mount
+    #[arg(long = "volume", value_name = "PATH:PATH[:ro]", value_parser = GivenMount::of_volume, help_heading = GIVEN)]
+    pub volumes: Vec<GivenMount>,
     /// Set a variable
     #[arg(long, value_name = "KEY=VALUE", help_heading = GIVEN)]
     pub env: Vec<Variable>,
@@ -195,16 +199,23 @@ pub struct ContainerArgs {
 }
 
 impl ContainerArgs {
-    /// As one.
-    pub fn overrides(&self) -> Overrides {
-        Overrides {
-            mounts: self.mounts.clone(),
+    /// As one. A path of the host is meant from here, and stays that one.
+    pub fn overrides(&self) -> anyhow::Result<Overrides> {
+        let absolute = |mount: &GivenMount| match mount.source() {
+            None => Ok(mount.clone()),
+            Some(source) => {
+                let source = std::path::absolute(source)?;
+                Ok(mount.clone().with_source(source.to_string_lossy().into_owned()))
+            }
+        };
+        Ok(Overrides {
+            mounts: self.mounts.iter().chain(&self.volumes).map(absolute).collect::<std::io::Result<_>>()?,
             env: self.env.iter().map(|one| (one.key.clone(), one.value.clone())).collect(),
             cap_add: self.cap_add.clone(),
             cap_drop: self.cap_drop.clone(),
             devices: self.devices.clone(),
             memory: self.memory.clone(),
-        }
+        })
     }
 }
 

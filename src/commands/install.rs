@@ -128,7 +128,7 @@ fn plan(
         unset: &[],
         before: None,
         runtime: args.runtime.as_ref(),
-        overrides: &args.container.overrides(),
+        overrides: &args.container.overrides()?,
         range: id_ranges::of(root, name, &[])?,
     };
     let candidate = Candidate::render(store, image, &wanted)?;

@@ -97,7 +97,7 @@ impl Updater<'_> {
             unset: &self.args.unset,
             before: Some(old),
             runtime: old.runtime.as_ref(),
-            overrides: &before.and(&self.args.container.overrides()),
+            overrides: &before.and(&self.args.container.overrides()?),
             range: id_ranges::of(&self.root, &old.name, &self.ranges.borrow())?,
         };
         let candidate = Candidate::render(store, image, &wanted)?;

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use super::{
-    manifest::{Capabilities, Container, Mount, absolute},
-    request::is_below,
+    given_mount::{self, GivenMount},
+    manifest::{Capabilities, Container, absolute},
     spec,
     unit::UnitFile,
 };
@@ -48,16 +48,6 @@ pub struct BadOverride {
     expected: String,
 }
 
-/// `SOURCE:TARGET[:OPTIONS]`, or as podman and docker write it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct GivenMount {
-    pub source: String,
-    pub target: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub options: Vec<String>,
-}
-
 /// `KEY=VALUE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -80,51 +70,6 @@ pub struct Device(String);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Memory(String);
-
-impl FromStr for GivenMount {
-    type Err = BadOverride;
-
-    fn from_str(text: &str) -> Result<GivenMount, BadOverride> {
-        let bad = |expected: &str| BadOverride { what: "mount", text: text.to_owned(), expected: expected.to_owned() };
-        let mount = match text.contains("=") && !text.starts_with('/') {
-            true => named(text).map_err(|expected| bad(&expected))?,
-            false => {
-                let mut parts = text.splitn(3, ':');
-                let (Some(source), Some(target)) = (parts.next(), parts.next()) else {
-                    return Err(bad("expected SOURCE:TARGET[:OPTIONS]"));
-                };
-                let options = parts.next().into_iter().flat_map(|options| options.split(',')).map(str::to_owned);
-                GivenMount { source: source.to_owned(), target: target.to_owned(), options: options.collect() }
-            }
-        };
-        for path in [&mount.source, &mount.target] {
-            absolute(path).map_err(|error| bad(&error.to_string()))?;
-        }
-        match mount.options.iter().find(|option| !["ro", "rw", "noexec", "nofail", "idmap"].contains(&option.as_str()))
-        {
-            Some(option) => Err(bad(&format!("the option {option:?} is not one of ro, rw, noexec, nofail, idmap"))),
-            None => Ok(mount),
-        }
-    }
-}
-
-/// `type=bind,source=PATH,target=PATH[,ro]`.
-fn named(text: &str) -> Result<GivenMount, String> {
-    let mut mount = GivenMount { source: String::new(), target: String::new(), options: Vec::new() };
-    for part in text.split(',') {
-        match part.split_once('=').unwrap_or((part, "true")) {
-            ("type", "bind") => {}
-            ("type", _) => return Err("only type=bind is a mount of the host".to_owned()),
-            ("source" | "src", path) => path.clone_into(&mut mount.source),
-            ("target" | "destination" | "dst", path) => path.clone_into(&mut mount.target),
-            ("ro" | "readonly", "true" | "1") => mount.options.push("ro".to_owned()),
-            ("ro" | "readonly", "false" | "0") => mount.options.push("rw".to_owned()),
-            (option, "true") => mount.options.push(option.to_owned()),
-            _ => return Err(format!("{part:?} is not known; expected type=bind,source=PATH,target=PATH[,ro]")),
-        }
-    }
-    Ok(mount)
-}
 
 impl FromStr for Variable {
     type Err = BadOverride;
@@ -196,7 +141,7 @@ impl Overrides {
     /// These, and what a later command gives: its own win.
     pub fn and(&self, later: &Overrides) -> Overrides {
         let mut all = self.clone();
-        all.mounts.retain(|mount| !later.mounts.iter().any(|other| other.target == mount.target));
+        all.mounts.retain(|mount| !later.mounts.iter().any(|other| other.target() == mount.target()));
         all.mounts.extend(later.mounts.iter().cloned());
         all.env.extend(later.env.clone());
         for (mine, given, opposite) in
@@ -258,17 +203,14 @@ impl Overrides {
             }
         }
         let devices = self.devices.iter().map(|Device(path)| spec::bind(path, path, &["nosuid", "noexec"]));
-        let mounts = self.mounts.iter().map(|mount| {
-            spec::bind_given(&Mount {
-                source: mount.source.clone(),
-                target: mount.target.clone(),
-                options: mount.options.clone(),
-            })
-        });
-        for mount in devices.chain(mounts) {
-            place(list(&mut json["mounts"]), mount);
+        for device in devices {
+            place(list(&mut json["mounts"]), device);
         }
-        serde_json::from_value(json).context("making config.json")
+        let mut spec: Spec = serde_json::from_value(json).context("making config.json")?;
+        let mut mounts = spec.mounts().clone().unwrap_or_default();
+        given_mount::add(&mut mounts, &self.mounts);
+        spec.set_mounts(Some(mounts));
+        Ok(spec)
     }
 
     /// What of it is the unit's to do.
@@ -280,11 +222,7 @@ impl Overrides {
 
     /// A line for each, as `show` tells them: what it is, and what was given.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
-        let mounts = self.mounts.iter().map(|mount| {
-            let options =
-                if mount.options.is_empty() { String::new() } else { format!(" ({})", mount.options.join(",")) };
-            ("Mount", format!("{} at {}{options}", mount.source, mount.target))
-        });
+        let mounts = self.mounts.iter().map(|mount| ("Mount", mount.words()));
         let env = self.env.iter().map(|(key, value)| ("Variable", format!("{key}={value}")));
         let caps = self.cap_add.iter().map(|one| ("Capability", format!("{} added", one.0)));
         let drops = self.cap_drop.iter().map(|one| ("Capability", format!("{} dropped", one.0)));
@@ -305,17 +243,10 @@ fn list(place: &mut Json) -> &mut Vec<Json> {
     }
 }
 
-/// A mount takes the place of one with the same destination; else it comes before what lies in it.
+/// A mount takes the place of one with the same destination.
 fn place(mounts: &mut Vec<Json>, mount: Json) {
-    let of = |mount: &Json| mount["destination"].as_str().unwrap_or_default().to_owned();
-    let destination = of(&mount);
-    match mounts.iter().position(|known| of(known) == destination) {
-        Some(at) => mounts[at] = mount,
-        None => {
-            let at = mounts.iter().position(|known| is_below(&of(known), &destination)).unwrap_or(mounts.len());
-            mounts.insert(at, mount);
-        }
-    }
+    mounts.retain(|known| known["destination"] != mount["destination"]);
+    mounts.push(mount);
 }
 
 #[cfg(test)]
@@ -325,7 +256,7 @@ mod tests {
     fn given(mounts: &[&str], add: &[&str], drop: &[&str]) -> Overrides {
         let names = |all: &[&str]| all.iter().map(|name| name.parse().expect("a capability")).collect();
         Overrides {
-            mounts: mounts.iter().map(|mount| mount.parse().expect("a mount")).collect(),
+            mounts: mounts.iter().map(|mount| GivenMount::of_volume(mount).expect("a mount")).collect(),
             cap_add: names(add),
             cap_drop: names(drop),
             ..Overrides::default()
@@ -333,15 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn mounts_are_read_as_podman_and_docker_write_them() {
-        let plain: GivenMount = "/a:/b:ro,noexec".parse().expect("a mount");
-        let named: GivenMount = "type=bind,source=/a,dst=/b,ro,noexec".parse().expect("a mount");
-        assert_eq!(plain, named);
-        for text in
-            ["/a", "a:/b", "/a:/b/../c", "/a:/b:sticky", "type=tmpfs,target=/x", "type=bind,source=/a", "/:/host"]
-        {
-            assert!(text.parse::<GivenMount>().is_err(), "{text} was taken");
-        }
+    fn limits_are_read_as_podman_and_docker_write_them() {
         for (text, read) in
             [("512m", Some("512M")), ("50%", Some("50%")), ("infinity", Some("infinity")), ("1", Some("1"))]
         {
