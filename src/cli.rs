@@ -98,6 +98,8 @@ pub enum Verb {
         #[arg(value_name = "NAME")]
         names: Vec<ContainerName>,
     },
+    /// Start the /exports of an image: what it says about itself
+    Init(InitArgs),
     /// Say what is wrong with an image's /exports, or with the unit of a container
     Lint(LintArgs),
     /// Drop images and leftovers that nothing needs
@@ -323,6 +325,15 @@ pub fn variable(text: &str) -> Result<String, String> {
 fn capability(text: &str) -> Result<String, String> {
     let name = if text.eq_ignore_ascii_case("all") { Ok("ALL".to_owned()) } else { spec::capability(text) };
     name.map_err(|error| error.to_string())
+}
+
+#[derive(Args)]
+pub struct InitArgs {
+    /// Folder in which `exports` is made
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Image whose config says what there is to say; nothing is pulled
+    pub image: Option<ImageSource>,
 }
 
 #[derive(Args)]

@@ -7,6 +7,7 @@ mod diff_text;
 pub mod exec;
 pub mod image;
 pub mod images;
+pub mod init;
 pub mod inspect;
 pub mod install;
 pub mod lint;

@@ -170,7 +170,8 @@ fn error_in(file: impl Into<String>, detail: impl Into<String>) -> Problem {
 }
 
 fn unknown_file(file: &str) -> Option<Problem> {
-    let known = KNOWN.contains(&file) || file.starts_with("hostfs/") || file.ends_with(".template");
+    let known =
+        KNOWN.contains(&file) || file.starts_with("hostfs/") || file == "README.md" || file.ends_with(".template");
     let detail = format!("sysctr reads no such file; it reads {}", KNOWN.join(", "));
     (!known).then(|| Problem { level: Level::Warning, file: format!("/exports/{file}"), detail })
 }
@@ -285,4 +286,4 @@ fn stand_in(value: &ValueSpec, texts: &Texts) -> Option<String> {
 #[cfg(test)]
 mod planted;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

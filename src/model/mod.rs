@@ -13,6 +13,7 @@ pub mod health;
 pub mod host_lines;
 pub mod id_range;
 pub mod idmap;
+pub mod init;
 pub mod instance;
 pub mod journal;
 pub mod layout;

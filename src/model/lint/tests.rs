@@ -7,6 +7,10 @@ const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"typ
     "config": {"Entrypoint": ["/usr/bin/app"]}}"#;
 
 pub(super) fn linted(exports: &[(&str, &str)]) -> Vec<String> {
+    linted_with("", exports)
+}
+
+pub(in crate::model) fn linted_with(passwd: &str, exports: &[(&str, &str)]) -> Vec<String> {
     let exports = exports.iter().map(|(file, text)| ((*file).to_owned(), text.as_bytes().to_vec())).collect();
     let problems = image(&Inputs {
         runtime: None,
@@ -17,7 +21,7 @@ pub(super) fn linted(exports: &[(&str, &str)]) -> Vec<String> {
         digest: &Digest::from_sha256([0xab; 32]),
         config: &serde_json::from_str(CONFIG).expect("a config"),
         exports: &exports,
-        passwd: "",
+        passwd,
         group: "",
         settings: &[],
         before: None,
