@@ -160,7 +160,7 @@ pub struct InstallArgs {
 }
 
 /// The values that an image asks for.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct ValueArgs {
     /// Give a value that the image asks for; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -259,9 +259,29 @@ pub struct ExecArgs {
 
 impl RunArgs {
     /// For an image that is run once.
-    pub fn once(image: ImageSource, name: ContainerName, settings: Vec<Setting>, yes: bool) -> RunArgs {
-        let program = ProgramArgs { interactive: false, tty: false, user: None, workdir: None, env: Vec::new() };
-        RunArgs { program, name: Some(name), settings, yes, rm: true, image, command: Vec::new() }
+    pub fn once(image: ImageSource, name: ContainerName, values: ValueArgs, yes: bool) -> RunArgs {
+        let program = ProgramArgs {
+            interactive: false,
+            tty: false,
+            user: None,
+            workdir: None,
+            env: Vec::new(),
+            env_file: Vec::new(),
+        };
+        RunArgs {
+            program,
+            name: Some(name),
+            values,
+            yes,
+            mounts: Vec::new(),
+            volumes: Vec::new(),
+            cap_add: Vec::new(),
+            cap_drop: Vec::new(),
+            entrypoint: None,
+            rm: true,
+            image,
+            command: Vec::new(),
+        }
     }
 }
 

@@ -429,7 +429,9 @@ fn systemd_reads_a_sample_the_same_way() {
             let start = format!("{label}: ");
             unit.lines().filter_map(|line| line.trim_start_matches('\t').strip_prefix(&start)).collect()
         };
-        let meant = |key: &str| made.lines.iter().filter(move |line| line.key == key).map(|line| line.meant.clone());
+        let meant = |key: &'static str| {
+            made.lines.iter().filter(move |line| line.key == key).map(|line| line.meant.clone())
+        };
         assert_eq!(
             all("Description"),
             meant("Description").map(|all| all[0].clone()).collect::<Vec<_>>(),

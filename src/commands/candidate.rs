@@ -28,7 +28,7 @@ use sysctr::{
         reference::ImageSource,
         render::{self, Rendered},
         request::Requests,
-        spec,
+        rules, spec,
         values::{Setting, Source, Values},
     },
 };
@@ -150,7 +150,7 @@ impl Candidate {
         }
         for folder in rendered.state.iter().map(|folder| &folder.path).chain(&homes) {
             if owned::is_foreign(root, name, folder)? {
-                requests.insert(format!("take over {folder} of the host, which is there already"));
+                requests.insert(rules::FOREIGN.ask(&[folder]));
             }
         }
         Ok(requests)

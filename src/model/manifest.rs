@@ -207,6 +207,7 @@ impl Manifest {
             Some(Json::String(_)) | None => bail!("it does not say \"version\": \"2.0\""),
             Some(other) => bail!("version is {other}, expected the string \"2.0\""),
         }
+        only_objects(&value)?;
         // A second time from the text: only so do errors carry a line.
         let manifest: Manifest = serde_json::from_str(text)?;
         manifest.check()?;
@@ -262,6 +263,23 @@ impl StateFolder {
             _ => bail!("mode {text:?} is not octal, up to \"1777\""),
         }
     }
+}
+
+/// A list in the place of an object would be read as its fields one after the other.
+pub(super) fn only_objects(manifest: &Json) -> Result<()> {
+    let object = |key: &str, json: &Json| {
+        ensure!(!json.is_array(), "{key}: an object in braces was expected, and it is a list");
+        Ok(())
+    };
+    let one = ["/container", "/container/capabilities", "/health", "/state"];
+    one.iter().filter_map(|key| Some((key, manifest.pointer(key)?))).try_for_each(|(key, json)| object(&key[1..], json))?;
+    let values = manifest["values"].as_object().into_iter().flatten();
+    values.into_iter().try_for_each(|(name, json)| object(&format!("values.{name}"), json))?;
+    for key in ["/container/mounts", "/state/folders", "/hostFiles"] {
+        let items = manifest.pointer(key).and_then(Json::as_array).into_iter().flatten();
+        items.into_iter().try_for_each(|json| object(&key[1..], json))?;
+    }
+    Ok(())
 }
 
 /// An absolute path in its shortest form: what is compared and placed must be what is read.

@@ -31,6 +31,7 @@ pub mod reference;
 pub mod render;
 pub mod request;
 pub mod retention;
+pub mod rules;
 pub mod schema;
 pub mod seccomp;
 pub mod settings;

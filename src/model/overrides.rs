@@ -309,7 +309,7 @@ mod tests {
             .iter()
             .filter_map(|mount| mount["destination"].as_str())
             .collect();
-        assert_eq!(mounts, ["/proc", "/srv", "/srv/x", "/dev/fuse"]);
-        assert_eq!(done["mounts"][2]["source"], "/other");
+        assert_eq!(mounts, ["/proc", "/srv", "/dev/fuse", "/srv/x"]);
+        assert_eq!(done["mounts"][3]["source"], "/other");
     }
 }

@@ -34,7 +34,7 @@ use super::{
     other_runtime::RuntimePath,
     overrides::Overrides,
     request::{self, Requests},
-    spec,
+    rules, spec,
     template::{self, Kind},
     unit::UnitFile,
     user::User,
@@ -163,7 +163,7 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
         }
     }
     for folder in state.iter().filter(|folder| !own.iter().any(|own| request::is_below(&folder.path, own))) {
-        requests.insert(format!("keep state in {} of the host", folder.path));
+        requests.insert(rules::STATE.ask(&[&folder.path]));
     }
 
     let mut tmpfiles: String = state.iter().map(tmpfiles_line).collect();
