@@ -206,7 +206,7 @@ impl Candidate {
             created: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
             values: rendered.values,
             accepted,
-            units: rendered.files.keys().filter(|file| layout::is_unit(file)).cloned().collect(),
+            units: rendered.files.keys().filter(|file| layout::is_unit(file) && !layout::is_template(file)).cloned().collect(),
             state: rendered.state,
             epoch: rendered.epoch,
             mount_points: Vec::new(),

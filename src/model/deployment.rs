@@ -40,7 +40,7 @@ pub struct Deployment {
     pub values: Values,
     /// Requests of the image that were accepted.
     pub accepted: BTreeSet<String>,
-    /// Units, in the order of their names.
+    /// Units that can be started, in the order of their names: those of instances are not among them.
     pub units: Vec<String>,
     /// Host folders of state that it declared, and who they belong to.
     pub state: Vec<OwnedFolder>,

@@ -150,7 +150,7 @@ impl UnitFile {
                 Line::Entry { key, value } => format!("{key}={value}\n"),
             });
             let body: String = lines.collect();
-            format!("[{}]\n{}\n", section.name, body.trim_end())
+            format!("[{}]\n{}\n", section.name, body.trim_end_matches(['\n', ' ', '\t']))
         });
         sections.collect::<Vec<_>>().join("\n")
     }
