@@ -162,7 +162,9 @@ fn run_once(context: &Context, args: &InstallArgs, name: ContainerName) -> Resul
         bail!("installing {name}: the image is run once (its label atomic.run), which only the bundled runtime does");
     }
     if !args.container.overrides()?.is_empty() {
-        bail!("installing {name}: the image is run once (its label atomic.run); `sysctr run` takes --mount and its like");
+        bail!(
+            "installing {name}: the image is run once (its label atomic.run); `sysctr run` takes --mount and its like"
+        );
     }
     context.output.note(format!("{} is run once, and nothing of it stays (its label atomic.run)", args.image));
     run::run(context, &RunArgs::once(args.image.clone(), name, args.values.clone(), args.yes))

@@ -272,7 +272,9 @@ pub(super) fn only_objects(manifest: &Json) -> Result<()> {
         Ok(())
     };
     let one = ["/container", "/container/capabilities", "/health", "/state"];
-    one.iter().filter_map(|key| Some((key, manifest.pointer(key)?))).try_for_each(|(key, json)| object(&key[1..], json))?;
+    one.iter()
+        .filter_map(|key| Some((key, manifest.pointer(key)?)))
+        .try_for_each(|(key, json)| object(&key[1..], json))?;
     let values = manifest["values"].as_object().into_iter().flatten();
     values.into_iter().try_for_each(|(name, json)| object(&format!("values.{name}"), json))?;
     for key in ["/container/mounts", "/state/folders", "/hostFiles"] {

@@ -201,7 +201,8 @@ mod tests {
 
     #[test]
     fn a_value_stays_one_argument_of_a_unit() {
-        let text = unit("[Service]\nExecStart={{exec_start}} --x={{x}}", json!({"x": "a b%n$HOME\"'\\;"})).expect("text");
+        let text =
+            unit("[Service]\nExecStart={{exec_start}} --x={{x}}", json!({"x": "a b%n$HOME\"'\\;"})).expect("text");
         assert_eq!(text, "[Service]\nExecStart=/run it --x=a\\x20b%%n$$HOME\\x22\\x27\\x5c\\x3b\n");
     }
 
