@@ -455,7 +455,7 @@ fn systemd_reads_a_sample_the_same_way() {
             "{known:?} {environment:?}"
         );
         if let Some(folder) =
-            meant("WorkingDirectory").map(|all| all[0].clone()).filter(|path| path.starts_with('/')).last()
+            meant("WorkingDirectory").map(|all| all[0].clone()).filter(|path| path.starts_with('/')).next_back()
         {
             let plain = !folder.contains("//") && !folder.ends_with('/') && !folder.contains("/.");
             assert!(!plain || all("WorkingDirectory") == [folder.as_str()], "{folder} {:?}", all("WorkingDirectory"));
