@@ -235,7 +235,7 @@ fn text<'a>(key: &str, pieces: &[Piece<'a>]) -> Result<String, Refusal<'a>> {
     let Some(mark) = last else { return Ok(out) };
     let refuse = |why: String| Err(Refusal { mark, why });
     match out.as_str() {
-        "" if key != "Description" => refuse(format!("{key}= would be empty; put {{{{#if ...}}}} around the line")),
+        "" => refuse(format!("{key}= would be empty; put {{{{#if ...}}}} around the line")),
         text if text.starts_with(BLANK) || text.ends_with(BLANK) => {
             refuse(format!("{key}= would lose the blanks at the ends of {text:?}"))
         }
@@ -247,7 +247,7 @@ fn text<'a>(key: &str, pieces: &[Piece<'a>]) -> Result<String, Refusal<'a>> {
 }
 
 fn plainly<'a>(key: &str, pieces: &[Piece<'a>], good: impl Fn(char) -> bool) -> Result<String, Refusal<'a>> {
-    let (mut out, mut before) = (String::new(), "");
+    let (mut out, mut before, mut last) = (String::new(), "", None);
     for piece in pieces {
         let mark = match piece {
             Piece::Literal(text) => {
@@ -257,6 +257,7 @@ fn plainly<'a>(key: &str, pieces: &[Piece<'a>], good: impl Fn(char) -> bool) -> 
             }
             Piece::Mark(mark) => *mark,
         };
+        last = Some(mark);
         let refuse = |why: String| Err(Refusal { mark, why });
         if let Some(why) = swallows(before, false) {
             return refuse(why.to_owned());
@@ -279,5 +280,10 @@ fn plainly<'a>(key: &str, pieces: &[Piece<'a>], good: impl Fn(char) -> bool) -> 
         }
         out.push_str(&each.join(" "));
     }
-    Ok(out)
+    match last {
+        Some(mark) if out.ends_with('\\') => {
+            Err(Refusal { mark, why: format!("{key}= would end in a backslash, which swallows the next line") })
+        }
+        _ => Ok(out),
+    }
 }

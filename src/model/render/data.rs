@@ -36,9 +36,10 @@ pub(super) fn filter(inputs: &Inputs, container: &Container) -> Result<Option<Li
 pub(super) fn data(inputs: &Inputs, manifest: &Manifest, values: &Values, filter: Option<&LinuxSeccomp>) -> Json {
     let values: serde_json::Map<String, Json> =
         values.iter().map(|(name, value)| (name.clone(), shown(inputs, name, value))).collect();
+    let description = manifest.description.as_deref().map(str::trim).filter(|text| !text.is_empty());
     json!({
         "name": inputs.name,
-        "description": manifest.description.clone().unwrap_or_else(|| format!("{} ({})", inputs.name, inputs.image)),
+        "description": description.map_or_else(|| format!("{} ({})", inputs.name, inputs.image), str::to_owned),
         "image_name": inputs.image,
         "image_id": inputs.digest.hex(),
         "seccomp": filter,
