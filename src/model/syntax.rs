@@ -31,7 +31,7 @@ pub enum Syntax {
 
 const QUOTED: &str = "Environment LogExtraFields";
 const TEXT: &str = "Description SyslogIdentifier WorkingDirectory PIDFile EnvironmentFile ListenStream ListenDatagram \
-    ListenSequentialPacket ListenFIFO PathExists PathChanged PathModified DirectoryNotEmpty OnCalendar";
+    ListenSequentialPacket ListenFIFO PathExists PathChanged PathModified DirectoryNotEmpty OnCalendar LoadCredential LoadCredentialEncrypted";
 const NAMES: &str = "After Before Requires Wants BindsTo Requisite Upholds PartOf Conflicts OnFailure OnSuccess PropagatesReloadTo \
     ReloadPropagatedFrom JoinsNamespaceOf WantedBy RequiredBy UpheldBy Alias Also Service Unit Slice Sockets DefaultInstance";
 const AMOUNT: &str = "CPUQuota MemoryMin MemoryLow MemoryHigh MemoryMax MemorySwapMax TasksMax";
@@ -42,11 +42,16 @@ pub fn of(key: &str) -> Syntax {
     match key {
         key if key.starts_with("Exec") => Syntax::Command,
         _ if listed(QUOTED) => Syntax::Quoted,
-        _ if listed(TEXT) => Syntax::Text,
+        _ if listed(TEXT) || is_condition_of_a_path(key) => Syntax::Text,
         _ if listed(NAMES) => Syntax::Names,
         _ if listed(AMOUNT) => Syntax::Amount,
         _ => Syntax::Plain,
     }
+}
+
+fn is_condition_of_a_path(key: &str) -> bool {
+    let rest = key.strip_prefix("Condition").or(key.strip_prefix("Assert"));
+    rest.is_some_and(|rest| ["Path", "File", "Directory"].iter().any(|start| rest.starts_with(start)))
 }
 
 /// Why a value cannot stand where it does.
