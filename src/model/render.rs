@@ -278,4 +278,6 @@ pub(super) fn text<'a>(inputs: &'a Inputs, file: &str) -> Result<Option<&'a str>
 }
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;

@@ -158,9 +158,8 @@ fn of_value(name: &str, value: &ValueSpec, exports: &BTreeMap<String, Vec<u8>>, 
     if value.required && value.default.is_some() {
         warn(format!("values.{name}: it is required, so its default is never used"));
     }
-    let is_text = |name: &str| {
-        ["password", "passwd", "secret", "token"].iter().any(|word| name.to_ascii_lowercase().contains(word))
-    };
+    let is_text =
+        |name: &str| ["password", "passwd", "secret"].iter().any(|word| name.to_ascii_lowercase().contains(word));
     if is_text(name) && !value.secret && !name.to_ascii_lowercase().contains("file") {
         warn(format!("values.{name}: units and records would show it; say \"secret\": true"));
     }

@@ -8,7 +8,7 @@ use crate::model::directives::{Class, Directive};
 const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
     "config": {"Entrypoint": ["/usr/bin/etcd"], "User": "etcd", "StopSignal": "SIGQUIT", "Volumes": {"/data": {}}}}"#;
 
-fn rendered(exports: &[(&str, &str)], settings: &[&str]) -> Result<Rendered> {
+pub(super) fn rendered(exports: &[(&str, &str)], settings: &[&str]) -> Result<Rendered> {
     rendered_for(exports, settings, None)
 }
 
