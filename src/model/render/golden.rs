@@ -1,6 +1,9 @@
 //! Whole sets of units, kept as they were: those of every image in images/, and of a set of kinds of unit and value.
 
-use super::{tests::rendered, *};
+use super::{tests::rendered_with, *};
+
+const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
+    "config": {"Entrypoint": ["/usr/bin/program"]}}"#;
 
 const OWN: [(&str, &[(&str, &str)], &[&str]); 3] = [
     (
@@ -82,7 +85,7 @@ fn the_units_of_every_image_are_what_they_were() {
             })
             .collect();
         let exports: Vec<(&str, &str)> = exports.iter().map(|(file, text)| (file.as_str(), text.as_str())).collect();
-        compare(&name, rendered(&exports, &[]));
+        compare(&name, rendered_with(CONFIG, &exports, &[], None));
         seen += 1;
     }
     assert!(seen >= 3, "{seen} images");
@@ -91,6 +94,6 @@ fn the_units_of_every_image_are_what_they_were() {
 #[test]
 fn units_and_values_of_every_kind_are_what_they_were() {
     for (name, exports, settings) in OWN {
-        compare(name, rendered(exports, settings));
+        compare(name, rendered_with(CONFIG, exports, settings, None));
     }
 }

@@ -8,11 +8,20 @@ use crate::model::directives::{Class, Directive};
 const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
     "config": {"Entrypoint": ["/usr/bin/etcd"], "User": "etcd", "StopSignal": "SIGQUIT", "Volumes": {"/data": {}}}}"#;
 
-pub(super) fn rendered(exports: &[(&str, &str)], settings: &[&str]) -> Result<Rendered> {
+fn rendered(exports: &[(&str, &str)], settings: &[&str]) -> Result<Rendered> {
     rendered_for(exports, settings, None)
 }
 
 fn rendered_for(exports: &[(&str, &str)], settings: &[&str], runtime: Option<&str>) -> Result<Rendered> {
+    rendered_with(CONFIG, exports, settings, runtime)
+}
+
+pub(super) fn rendered_with(
+    config: &str,
+    exports: &[(&str, &str)],
+    settings: &[&str],
+    runtime: Option<&str>,
+) -> Result<Rendered> {
     let runtime: Option<RuntimePath> = runtime.map(|path| path.parse().expect("a path"));
     let exports = exports.iter().map(|(file, text)| ((*file).to_owned(), text.as_bytes().to_vec())).collect();
     let settings: Vec<Setting> = settings.iter().map(|text| text.parse().expect("a setting")).collect();
@@ -21,7 +30,7 @@ fn rendered_for(exports: &[(&str, &str)], settings: &[&str], runtime: Option<&st
         id: 1,
         image: "registry.example/etcd:3.5",
         digest: &Digest::from_sha256([0xab; 32]),
-        config: &serde_json::from_str(CONFIG)?,
+        config: &serde_json::from_str(config)?,
         exports: &exports,
         passwd: "etcd:x:2379:2379::/var/lib/etcd:/bin/false\n",
         group: "",
