@@ -5,7 +5,10 @@ use super::{tests::rendered_with, *};
 const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
     "config": {"Entrypoint": ["/usr/bin/program"]}}"#;
 
-const OWN: [(&str, &[(&str, &str)], &[&str]); 3] = [
+/// A set's name, its files and its settings.
+type Own = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
+
+const OWN: [Own; 3] = [
     (
         "socket-and-instances",
         &[
