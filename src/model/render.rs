@@ -278,6 +278,4 @@ pub(super) fn text<'a>(inputs: &'a Inputs, file: &str) -> Result<Option<&'a str>
 }
 
 #[cfg(test)]
-mod golden;
-#[cfg(test)]
 mod tests;
