@@ -100,6 +100,8 @@ pub enum Verb {
     },
     /// Start the /exports of an image: what it says about itself
     Init(InitArgs),
+    /// Say which units would wait for each other, or for what comes too late
+    Check(CheckArgs),
     /// Say what is wrong with an image's /exports, or with the unit of a container
     Lint(LintArgs),
     /// Drop images and leftovers that nothing needs
@@ -354,6 +356,20 @@ pub struct InitArgs {
     pub dir: PathBuf,
     /// Image whose config says what there is to say; nothing is pulled
     pub image: Option<ImageSource>,
+}
+
+#[derive(Args)]
+#[command(after_help = "From the running systemd; with --root from files. The exit code is 1 if it finds an error.")]
+pub struct CheckArgs {
+    /// The whole boot: cycles of other units too, and a drawing of the containers in it
+    #[arg(long)]
+    pub boot: bool,
+    /// Draw the boot for graphviz: `sysctr check --dot | dot -Tsvg`
+    #[arg(long, conflicts_with = "json")]
+    pub dot: bool,
+    /// Draw the boot as a picture
+    #[arg(long, conflicts_with_all = ["json", "dot"])]
+    pub svg: bool,
 }
 
 #[derive(Args)]

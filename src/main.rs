@@ -73,6 +73,7 @@ fn run(context: &Context, verb: Verb) -> anyhow::Result<()> {
         Verb::Inspect { image: Some(image), .. } => commands::inspect::run(context, &image),
         Verb::Inspect { image: None, .. } => commands::inspect::schema(context),
         Verb::Init(args) => commands::init::run(context, &args),
+        Verb::Check(args) => commands::check::run(context, &args),
         Verb::Lint(args) => commands::lint::run(context, &args),
         Verb::Verify { names } => commands::verify::run(context, &names),
         Verb::Prune { dry_run } => commands::prune::run(context, dry_run),

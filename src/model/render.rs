@@ -26,6 +26,7 @@ use super::{
     devices,
     digest::Digest,
     directives::{self, Finding, Verdict},
+    early, essential,
     fault::{Code, Fault},
     health::HealthTest,
     host_lines, layout, legacy,
@@ -151,12 +152,14 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
     for (_, text) in files.iter_mut().filter(|(file, _)| file.ends_with(".service")) {
         let mut service = UnitFile::parse("the service", text)?;
         devices::confine(&spec, &mut service);
+        early::require_mounts(&mut service, &early::places(&spec, state.iter().map(|folder| folder.path.clone())));
         inputs.overrides.limit(&mut service);
         for secret in secrets.keys() {
             service.add("Service", "LoadCredential", &layout::credential(inputs.name, inputs.id, secret));
         }
         *text = service.to_text();
     }
+    requests.extend(essential::apply(manifest.essential, inputs.name, &mut files).context("/exports")?);
     for folder in &state {
         if let Some(place) = host_lines::forbidden(&folder.path) {
             bail!("state in {}: nothing of an image is written below {place}", folder.path);
@@ -179,6 +182,12 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
         let text = templates.file(Kind::Sysusers, "sysusers.hbs", text)?;
         requests.extend(host_lines::of_sysusers("/exports/sysusers.hbs", &text, inputs.name)?);
         files.insert(layout::SYSUSERS.to_owned(), text);
+    }
+    let (tmpfiles, sysusers) = (files.contains_key(layout::TMPFILES), files.contains_key(layout::SYSUSERS));
+    for (file, text) in files.iter_mut().filter(|(file, _)| layout::is_unit(file)) {
+        let mut unit = UnitFile::parse(file, text)?;
+        early::complete(&mut unit, tmpfiles, sysusers);
+        *text = unit.to_text();
     }
     let fill_in = |key: &str, text: &str| templates.plain(key, text);
     let health = manifest.health.as_ref().map(|section| section.resolve(&fill_in)).transpose();
@@ -277,5 +286,7 @@ pub(super) fn text<'a>(inputs: &'a Inputs, file: &str) -> Result<Option<&'a str>
     bytes.map(|bytes| std::str::from_utf8(bytes).map_err(|_| anyhow!("/exports/{file}: not UTF-8"))).transpose()
 }
 
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod tests;
