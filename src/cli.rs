@@ -9,7 +9,7 @@ use sysctr::model::{
     given_mount::GivenMount,
     name::{ContainerName, ServiceName},
     other_runtime::RuntimePath,
-    reference::ImageSource,
+    reference::{ImageName, ImageSource},
     spec,
     values::Setting,
 };
@@ -21,7 +21,8 @@ const EVERYWHERE: &str = "With every command";
 #[derive(Parser)]
 #[command(name = "sysctr", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
 #[command(
-    after_help = "IMAGE is REGISTRY/REPOSITORY[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE."
+    after_help = "IMAGE is REGISTRY/REPOSITORY[:TAG][@DIGEST], a short name that registries.conf knows, oci:DIR[:TAG], \
+        oci-archive:FILE, docker-archive:FILE, docker-daemon:NAME or containers-storage:NAME."
 )]
 pub struct Cli {
     /// Work on the system below this folder, without talking to systemd
@@ -70,7 +71,7 @@ pub enum Verb {
     /// Pull an image into the store
     Pull {
         /// Where it comes from, such as registry.example/team/app:1 or oci:DIR
-        image: ImageSource,
+        image: ImageName,
     },
     /// List the images in the store
     Images,
@@ -83,7 +84,7 @@ pub enum Verb {
     /// Show what an image says about itself
     Inspect {
         /// In the store, or where it comes from
-        image: ImageSource,
+        image: ImageName,
     },
     /// Check the store and every file that was placed
     Verify {
@@ -125,7 +126,7 @@ pub enum Verb {
 #[derive(Args)]
 pub struct InstallArgs {
     /// Where it comes from, such as registry.example/team/app:1 or oci:DIR
-    pub image: ImageSource,
+    pub image: ImageName,
     /// Name of the container and of its unit [default: the last part of the repository]
     #[arg(long)]
     pub name: Option<ContainerName>,
@@ -219,7 +220,7 @@ pub struct RunArgs {
     #[arg(long, hide = true)]
     pub rm: bool,
     /// In the store, or where it comes from
-    pub image: ImageSource,
+    pub image: ImageName,
     /// What takes the place of the image's Cmd; its Entrypoint stays
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,
@@ -274,7 +275,7 @@ pub struct UpdateArgs {
     pub auto: bool,
     /// Another image than the newest of the same reference
     #[arg(long, value_name = "IMAGE", conflicts_with = "all")]
-    pub to: Option<ImageSource>,
+    pub to: Option<ImageName>,
     /// Give a value that the image asks for; may be repeated. Those given before stay
     #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "all")]
     pub settings: Vec<Setting>,
@@ -311,7 +312,7 @@ pub struct DiffArgs {
     pub available: bool,
     /// The same of another image
     #[arg(long = "to", value_name = "IMAGE", conflicts_with_all = ["from", "to"])]
-    pub image: Option<ImageSource>,
+    pub image: Option<ImageName>,
     /// List every file that differs
     #[arg(long)]
     pub files: bool,

@@ -35,11 +35,12 @@ enum Plan {
 
 /// Installs an image.
 pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
-    let name = name(args.name.as_ref(), &args.image)?;
+    let source = context.named(&args.image)?;
+    let name = name(args.name.as_ref(), &source)?;
     let (root, lock) = context.begin_now("install")?;
     let manager = context.manager()?;
     let store = Store::open_or_create(&lock)?;
-    let candidate = match plan(context, args, &name, &root, &lock, &store)? {
+    let candidate = match plan(context, args, &source, &name, &root, &lock, &store)? {
         Plan::NothingToDo => {
             context.output.result(&serde_json::json!({"name": name, "changed": false}), || {
                 let text = format!("{name} is installed with this image and these values; nothing to do");
@@ -88,13 +89,14 @@ pub fn name(given: Option<&ContainerName>, image: &ImageSource) -> Result<Contai
 fn plan(
     context: &Context,
     args: &InstallArgs,
+    source: &ImageSource,
     name: &ContainerName,
     root: &Folder,
     lock: &StoreLock,
     store: &Store,
 ) -> Result<Plan> {
     // Asked again by a pull; an image that is there already was perhaps pulled under another policy.
-    policy::check(&context.root, &args.image)?;
+    policy::check(&context.root, source)?;
     args.runtime.as_ref().map_or(Ok(()), |runtime| other_runtime::check(root, runtime))?;
     let container = state::container(root, name)?;
     container.as_ref().map_or(Ok(()), recovery::refuse_pending)?;
@@ -104,15 +106,15 @@ fn plan(
     {
         bail!(taken(name, &file));
     }
-    let image = match store.find(&args.image)? {
+    let image = match store.find(source)? {
         Some(image) => image,
-        None => image::pull(context, lock, store, &args.image, &settings::load(root)?)?,
+        None => image::pull(context, lock, store, source, &settings::load(root)?)?,
     };
     let id = transaction::next_id(root, name)?;
     let wanted = Wanted {
         name,
         id,
-        source: &args.image,
+        source,
         settings: &args.settings,
         before: None,
         runtime: args.runtime.as_ref(),

@@ -12,6 +12,7 @@ pub mod install;
 pub mod lint;
 pub mod list;
 pub mod man;
+mod named;
 pub mod prepare;
 pub mod probation;
 pub mod prune;

@@ -1,5 +1,6 @@
 //! What sysctr knows, without effects: names, references, manifests, values, rendered text and plans.
 
+pub mod auth_file;
 pub mod deployment;
 pub mod devices;
 pub mod diff;
@@ -13,6 +14,7 @@ pub mod health;
 pub mod host_lines;
 pub mod id_range;
 pub mod idmap;
+pub mod image_manifest;
 pub mod instance;
 pub mod journal;
 pub mod layout;
@@ -21,10 +23,12 @@ pub mod lint;
 pub mod manifest;
 pub mod name;
 pub mod other_runtime;
+pub mod platform;
 pub mod probation;
 pub mod process;
 pub mod record;
 pub mod reference;
+pub mod registries_conf;
 pub mod render;
 pub mod request;
 pub mod retention;

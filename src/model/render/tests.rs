@@ -1,6 +1,9 @@
 //! Golden units, and gaps that must not pass.
 
 use super::*;
+use serde_json::json;
+
+use super::unit::LOADERS_VARIABLES;
 use crate::model::directives::{Class, Directive};
 
 const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},

@@ -1,0 +1,141 @@
+//! The units of a deployment: rendered, and completed with what an image's template leaves out.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use oci_spec::runtime::Spec;
+
+use super::{Inputs, Templates, text};
+use crate::model::{
+    layout,
+    manifest::Manifest,
+    request::{self, RECOVER_UNIT, Requests},
+    template::{self, Kind},
+    unit::UnitFile,
+};
+
+/// The service of an image that ships none.
+pub(super) const DEFAULT_SERVICE: &str = include_str!("../../../templates/service.hbs");
+
+/// The unit templates that an image may ship.
+const TEMPLATES: [&str; 4] = ["service", "socket", "timer", "path"];
+
+/// What ld.so(8) and malloc obey. An admin who sets one for the program would set it for the launcher, as root on the host.
+pub(super) const LOADERS_VARIABLES: &str = "LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT LD_BIND_NOW LD_BIND_NOT LD_DEBUG LD_DEBUG_OUTPUT \
+    LD_DYNAMIC_WEAK LD_HWCAP_MASK LD_ORIGIN_PATH LD_POINTER_GUARD LD_PREFER_MAP_32BIT_EXEC LD_PROFILE LD_PROFILE_OUTPUT \
+    LD_SHOW_AUXV LD_TRACE_LOADED_OBJECTS LD_TRACE_PRELINKING LD_USE_LOAD_BIAS LD_VERBOSE LD_WARN GLIBC_TUNABLES MALLOC_PERTURB_";
+
+/// The units of a deployment, by name.
+pub(super) fn set(
+    inputs: &Inputs,
+    manifest: &Manifest,
+    templates: &Templates,
+    spec: &Spec,
+) -> Result<BTreeMap<String, String>> {
+    let poststop = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()).is_some_and(|all| !all.is_empty());
+    let after_stop = layout::poststop(inputs.name, inputs.id);
+    let program = spec.process().as_ref().and_then(|process| Some(process.args().as_ref()?.first()?.as_str()));
+    let mut files = BTreeMap::new();
+    for kind in TEMPLATES {
+        let file = format!("{kind}.hbs");
+        let text = match text(inputs, &file)? {
+            Some(text) => templates.file(Kind::Unit, &file, text)?,
+            None if kind == "service" => templates.file(Kind::Unit, "service.hbs (the default)", DEFAULT_SERVICE)?,
+            None => continue,
+        };
+        let unit = format!("{}.{kind}", inputs.name);
+        let mut text = complete(inputs, manifest, &unit, &text, program)?;
+        // Our launcher is gone by then, so systemd calls it again; another runtime stays and runs them itself.
+        if poststop && inputs.runtime.is_none() && kind == "service" {
+            let mut service = UnitFile::parse(&unit, &text)?;
+            service.add("Service", "ExecStopPost", &after_stop);
+            text = service.to_text();
+        }
+        files.insert(unit.clone(), text);
+    }
+    Ok(files)
+}
+
+/// What the units ask of the host.
+pub(super) fn requests(inputs: &Inputs, files: &BTreeMap<String, String>) -> Result<Requests> {
+    let mut launcher = vec![layout::launch(inputs.name, inputs.id, inputs.runtime)];
+    launcher.extend(inputs.runtime.map(|other| layout::clean_up(inputs.name, inputs.id, other)));
+    launcher.push(layout::poststop(inputs.name, inputs.id));
+    let launcher: Vec<&str> = launcher.iter().map(String::as_str).collect();
+    let mut requests = Requests::new();
+    for (file, text) in files {
+        let unit = UnitFile::parse(file, text)?;
+        layout::links(file, &unit)?;
+        requests.extend(request::of_unit(file, &unit, inputs.name, &launcher));
+    }
+    Ok(requests)
+}
+
+/// A container's name stands for its service; anything with a unit's ending is a unit.
+pub(super) fn unit_name(text: &str) -> String {
+    const ENDINGS: [&str; 8] = [".service", ".socket", ".target", ".mount", ".timer", ".path", ".slice", ".device"];
+    if ENDINGS.iter().any(|ending| text.ends_with(ending)) { text.to_owned() } else { format!("{text}.service") }
+}
+
+/// Adds what each unit of ours has and the template left out.
+pub(super) fn complete(
+    inputs: &Inputs,
+    manifest: &Manifest,
+    file: &str,
+    text: &str,
+    program: Option<&str>,
+) -> Result<String> {
+    let mut unit = UnitFile::parse(file, text)?;
+    unit.add("Unit", "After", RECOVER_UNIT);
+    unit.add("Unit", "Requires", RECOVER_UNIT);
+    if !file.ends_with(".service") {
+        return Ok(unit.to_text());
+    }
+    ensure!(unit.values("Service", "ExecStart").any(|line| !line.is_empty()), "{file}: it has no ExecStart=");
+    unit.add("Unit", "RequiresMountsFor", &format!("/{}", layout::deployment(inputs.name, inputs.id)));
+    if let Some(other) = inputs.runtime {
+        unit.add("Unit", "RequiresMountsFor", other.as_str());
+        unit.add("Service", "ExecStopPost", &layout::clean_up(inputs.name, inputs.id, other));
+    }
+    for (key, units) in [
+        ("After", &manifest.after),
+        ("Before", &manifest.before),
+        ("Requires", &manifest.requires),
+        ("Wants", &manifest.wants),
+    ] {
+        for other in units {
+            let other = unit_name(other);
+            if !unit.values("Unit", key).flat_map(str::split_whitespace).any(|known| known == other) {
+                unit.add("Unit", key, &other);
+            }
+        }
+    }
+    unit.add_missing("Service", "Type", "notify");
+    // The launcher reports from a process that is no longer the main one.
+    unit.add_missing("Service", "NotifyAccess", "all");
+    unit.add_missing("Service", "Delegate", "yes");
+    unit.add_missing("Service", "KillMode", "mixed");
+    unit.add_missing("Service", "OOMPolicy", "stop");
+    // The launcher is dynamically linked: what its loader obeys would act on the host, before the program is there.
+    unit.add("Service", "UnsetEnvironment", LOADERS_VARIABLES);
+    if let Some(program) = program.filter(|_| unit.values("Service", "SyslogIdentifier").next().is_none()) {
+        let own = program.rsplit('/').next().unwrap_or(program);
+        unit.add("Service", "SyslogIdentifier", &template::unit_argument(own));
+    }
+    if let Some(signal) = inputs.config.config().as_ref().and_then(|config| config.stop_signal().clone()) {
+        let name = signal_name(&signal).with_context(|| format!("the image's StopSignal {signal:?}"))?;
+        unit.add_missing("Service", "KillSignal", &name);
+    }
+    unit.add("Service", "LogExtraFields", &format!("SYSCTR_IMAGE={}", template::unit_argument(inputs.image)));
+    unit.add("Service", "LogExtraFields", &format!("SYSCTR_DIGEST={}", inputs.digest));
+    Ok(unit.to_text())
+}
+
+/// `SIGTERM`, `TERM`, `15` and `SIGRTMIN+3` as systemd reads them.
+fn signal_name(text: &str) -> Result<String> {
+    let upper = text.to_ascii_uppercase();
+    let good = upper.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'-') && !upper.is_empty();
+    ensure!(good, "no signal");
+    let number = upper.parse::<u32>().is_ok();
+    Ok(if number || upper.starts_with("SIG") { upper } else { format!("SIG{upper}") })
+}
