@@ -10,7 +10,7 @@ use sysctr::model::{
     name::{ContainerName, ServiceName},
     other_runtime::RuntimePath,
     overrides::{Capability, Device, Memory, Overrides, Variable},
-    reference::ImageSource,
+    reference::{ImageName, ImageSource},
     spec,
     values::Setting,
 };
@@ -24,7 +24,8 @@ const GIVEN: &str = "Beyond what the image says (stays over updates)";
 #[derive(Parser)]
 #[command(name = "sysctr", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
 #[command(
-    after_help = "IMAGE is REGISTRY/REPOSITORY[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE."
+    after_help = "IMAGE is REGISTRY/REPOSITORY[:TAG][@DIGEST], a short name that registries.conf knows, oci:DIR[:TAG], \
+        oci-archive:FILE, docker-archive:FILE, docker-daemon:NAME or containers-storage:NAME."
 )]
 pub struct Cli {
     /// Work on the system below this folder, without talking to systemd
@@ -73,7 +74,7 @@ pub enum Verb {
     /// Pull an image into the store
     Pull {
         /// Where it comes from, such as registry.example/team/app:1 or oci:DIR
-        image: ImageSource,
+        image: ImageName,
     },
     /// List the images in the store
     Images,
@@ -87,7 +88,7 @@ pub enum Verb {
     Inspect {
         /// In the store, or where it comes from
         #[arg(required_unless_present = "schema")]
-        image: Option<ImageSource>,
+        image: Option<ImageName>,
         /// Print the JSON Schema of /exports/manifest.json
         #[arg(long, conflicts_with = "image")]
         schema: bool,
@@ -136,7 +137,7 @@ pub enum Verb {
 #[derive(Args)]
 pub struct InstallArgs {
     /// Where it comes from, such as registry.example/team/app:1 or oci:DIR
-    pub image: ImageSource,
+    pub image: ImageName,
     /// Name of the container and of its unit [default: the last part of the repository]
     #[arg(long)]
     pub name: Option<ContainerName>,
@@ -261,7 +262,7 @@ pub struct ExecArgs {
 
 impl RunArgs {
     /// For an image that is run once.
-    pub fn once(image: ImageSource, name: ContainerName, values: ValueArgs, yes: bool) -> RunArgs {
+    pub fn once(image: ImageName, name: ContainerName, values: ValueArgs, yes: bool) -> RunArgs {
         let program = ProgramArgs {
             interactive: false,
             tty: false,
@@ -320,7 +321,7 @@ pub struct RunArgs {
     #[arg(long, hide = true)]
     pub rm: bool,
     /// In the store, or where it comes from
-    pub image: ImageSource,
+    pub image: ImageName,
     /// What takes the place of the image's Cmd; its Entrypoint stays
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,
@@ -355,7 +356,7 @@ pub struct InitArgs {
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
     /// Image whose config says what there is to say; nothing is pulled
-    pub image: Option<ImageSource>,
+    pub image: Option<ImageName>,
 }
 
 #[derive(Args)]
@@ -397,7 +398,7 @@ pub struct UpdateArgs {
     pub auto: bool,
     /// Another image than the newest of the same reference
     #[arg(long, value_name = "IMAGE", conflicts_with = "all")]
-    pub to: Option<ImageSource>,
+    pub to: Option<ImageName>,
     #[command(flatten)]
     pub values: ValueArgs,
     /// Let a value that was given before be the image's default again
@@ -441,7 +442,7 @@ pub struct DiffArgs {
     pub available: bool,
     /// The same of another image
     #[arg(long = "to", value_name = "IMAGE", conflicts_with_all = ["from", "to"])]
-    pub image: Option<ImageSource>,
+    pub image: Option<ImageName>,
     /// List every file that differs
     #[arg(long)]
     pub files: bool,

@@ -38,7 +38,7 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<()> {
     let comparing = || format!("comparing deployments of {name}");
     let (store, old, new) = if args.available || args.image.is_some() {
         let source = match &args.image {
-            Some(source) => source.clone(),
+            Some(name) => context.named(name)?,
             None => now.image.parse().map_err(|error| anyhow!("the image of {name}: {error}"))?,
         };
         let (store, new) = available(context, &now, &source)?;

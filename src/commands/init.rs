@@ -19,9 +19,10 @@ use sysctr::{
 
 /// Writes the files. None that is there is touched.
 pub fn run(context: &Context, args: &InitArgs) -> Result<()> {
-    let config = args.image.as_ref().map(|image| config(context, image)).transpose()?;
+    let image = args.image.as_ref().map(|image| context.named(image)).transpose()?;
+    let config = image.as_ref().map(|image| config(context, image)).transpose()?;
     let folder = args.dir.join("exports");
-    let files = init::exports(&name(args)?, config.as_ref());
+    let files = init::exports(&name(args, image.as_ref())?, config.as_ref());
     if let Some(file) = files.keys().map(|file| folder.join(file)).find(|file| file.exists()) {
         let message = format!("{} is there already, and nothing was written", file.display());
         bail!(Fault::new(Code::Failed, message).hint("`sysctr lint` says what is wrong with it"));
@@ -39,12 +40,12 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<()> {
 }
 
 /// The image's last part, or that of the folder.
-fn name(args: &InitArgs) -> Result<ContainerName> {
+fn name(args: &InitArgs, image: Option<&ImageSource>) -> Result<ContainerName> {
     let folder = || {
         let real = std::path::absolute(&args.dir).ok()?;
         real.file_name().map(|name| name.to_string_lossy().to_lowercase())
     };
-    let text = args.image.as_ref().map(|image| image.repository_name().to_owned()).or_else(folder);
+    let text = image.map(|image| image.repository_name().to_owned()).or_else(folder);
     text.as_deref().unwrap_or("image").parse().or_else(|_| "image".parse()).context("naming the container")
 }
 
@@ -55,8 +56,10 @@ fn config(context: &Context, image: &ImageSource) -> Result<ImageConfiguration> 
     match stored {
         Some(stored) => Ok(stored.config),
         None => {
-            let settings = settings::load(&context.folder()?)?;
-            Ok(source::resolve(image, &settings).with_context(|| format!("looking at {image}"))?.config)
+            let root = context.folder()?;
+            Ok(source::resolve(image, &root, &settings::load(&root)?)
+                .with_context(|| format!("looking at {image}"))?
+                .config)
         }
     }
 }

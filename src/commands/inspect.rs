@@ -8,11 +8,12 @@ use serde_json::Value;
 use super::Context;
 use sysctr::{
     host::{ostree::Store, settings, source},
-    model::{reference::ImageSource, schema},
+    model::{reference::ImageName, schema},
 };
 
 /// Prints it; nothing is pulled.
-pub fn run(context: &Context, image: &ImageSource) -> Result<()> {
+pub fn run(context: &Context, name: &ImageName) -> Result<()> {
+    let image = &context.named(name)?;
     let store = Store::open(&context.root)?;
     let stored = store.as_ref().map(|store| store.find(image)).transpose()?.flatten();
     let (digest, config, config_json, exports) = match (&store, stored) {
@@ -21,8 +22,9 @@ pub fn run(context: &Context, image: &ImageSource) -> Result<()> {
             (stored.digest, stored.config, stored.config_json, Some(shown(exports)))
         }
         _ => {
-            let settings = settings::load(&context.folder()?)?;
-            let found = source::resolve(image, &settings).with_context(|| format!("inspecting {image}"))?;
+            let root = context.folder()?;
+            let found = source::resolve(image, &root, &settings::load(&root)?)
+                .with_context(|| format!("inspecting {image}"))?;
             // its files are in layers that nobody fetched
             (found.digest, found.config, found.config_json, None)
         }

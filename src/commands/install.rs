@@ -39,11 +39,12 @@ enum Plan {
 
 /// Installs an image.
 pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
-    let name = name(args.name.as_ref(), &args.image)?;
+    let source = context.named(&args.image)?;
+    let name = name(args.name.as_ref(), &source)?;
     let (root, lock) = context.begin_now("install")?;
     let manager = context.manager()?;
     let store = Store::open_or_create(&lock)?;
-    let candidate = match plan(context, args, &name, &root, &lock, &store)? {
+    let candidate = match plan(context, args, &source, &name, &root, &lock, &store)? {
         Plan::NothingToDo => {
             context.output.result(&serde_json::json!({"name": name, "changed": false}), || {
                 let text = format!("{name} is installed with this image and these values; nothing to do");
@@ -99,13 +100,14 @@ pub fn name(given: Option<&ContainerName>, image: &ImageSource) -> Result<Contai
 fn plan(
     context: &Context,
     args: &InstallArgs,
+    source: &ImageSource,
     name: &ContainerName,
     root: &Folder,
     lock: &StoreLock,
     store: &Store,
 ) -> Result<Plan> {
     // Asked again by a pull; an image that is there already was perhaps pulled under another policy.
-    policy::check(&context.root, &args.image)?;
+    policy::check(&context.root, source)?;
     args.runtime.as_ref().map_or(Ok(()), |runtime| other_runtime::check(root, runtime))?;
     let container = state::container(root, name)?;
     container.as_ref().map_or(Ok(()), recovery::refuse_pending)?;
@@ -115,9 +117,9 @@ fn plan(
     {
         bail!(taken(name, &file));
     }
-    let image = match store.find(&args.image)? {
+    let image = match store.find(source)? {
         Some(image) => image,
-        None => image::pull(context, lock, store, &args.image, &settings::load(root)?)?,
+        None => image::pull(context, lock, store, source, &settings::load(root)?)?,
     };
     if legacy::is_run_once(&image.config) && installed.is_none() {
         return Ok(Plan::RunOnce);
@@ -127,7 +129,7 @@ fn plan(
         root,
         name,
         id,
-        source: &args.image,
+        source,
         settings: &value_files::gather(&args.values.settings, &args.values.set_file, &args.values.values_files)?,
         unset: &[],
         before: None,

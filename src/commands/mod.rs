@@ -14,6 +14,7 @@ pub mod install;
 pub mod lint;
 pub mod list;
 pub mod man;
+mod named;
 pub mod order;
 pub mod prepare;
 pub mod probation;

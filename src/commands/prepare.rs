@@ -116,7 +116,7 @@ impl Updater<'_> {
     /// The image that was asked for, or the reference that is installed.
     pub fn source(&self, old: &Deployment) -> Result<ImageSource> {
         match &self.args.to {
-            Some(source) => Ok(source.clone()),
+            Some(name) => self.context.named(name),
             None => old.image.parse().map_err(|error| anyhow!("the image of {}: {error}", old.name)),
         }
     }

@@ -168,7 +168,7 @@ impl Updater<'_> {
     pub fn check(&self, name: &ContainerName) -> Result<Outcome> {
         let (_, old) = state::installed(&self.root, name)?;
         let source = self.source(&old)?;
-        let found = source::resolve(&source, &self.settings).with_context(|| format!("checking {name}"))?;
+        let found = source::resolve(&source, &self.root, &self.settings).with_context(|| format!("checking {name}"))?;
         let outcome = |result| self.outcome(name, result, &found.digest, old.id);
         if found.digest == old.digest {
             self.say(format!("{name} is up to date ({})", short(&old.digest)));

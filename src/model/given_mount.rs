@@ -75,7 +75,9 @@ impl GivenMount {
             return Err(format!("{source:?} is no path, and there are no named volumes"));
         }
         // As podman: no devices and no set-user-ID programs, unless they are asked for.
-        let mut options = vec!["rbind", "rnosuid", "rnodev"];
+        let mut options = vec!["rbind"];
+        let usual = [("suid", "rnosuid"), ("dev", "rnodev")];
+        options.extend(usual.iter().filter(|(other, _)| !given.contains(other)).map(|(_, option)| option));
         for &option in given {
             match option {
                 "rbind" => {}
@@ -177,6 +179,7 @@ mod tests {
             ("type=bind,source=/a,target=/b", "/a:/b", "/a /b rbind,rnosuid,rnodev"),
             ("src=./a,dst=/b/,ro", "./a:/b/:ro", "./a /b rbind,rnosuid,rnodev,rro"),
             ("source=/a,destination=/b,readonly=false,exec", "/a:/b:rw,exec", "/a /b rbind,rnosuid,rnodev,rw,exec"),
+            ("src=/dev/x,dst=/b,dev", "/dev/x:/b:dev", "/dev/x /b rbind,rnosuid,dev"),
             (
                 "type=bind,src=/a,dst=/b,bind-propagation=rslave,bind-nonrecursive",
                 "/a:/b:rslave,bind",

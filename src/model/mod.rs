@@ -1,5 +1,6 @@
 //! What sysctr knows, without effects: names, references, manifests, values, rendered text and plans.
 
+pub mod auth_file;
 pub mod boot;
 pub mod deployment;
 pub mod devices;
@@ -16,6 +17,7 @@ pub mod health;
 pub mod host_lines;
 pub mod id_range;
 pub mod idmap;
+pub mod image_manifest;
 pub mod init;
 pub mod instance;
 pub mod journal;
@@ -27,10 +29,12 @@ pub mod manifest;
 pub mod name;
 pub mod other_runtime;
 pub mod overrides;
+pub mod platform;
 pub mod probation;
 pub mod process;
 pub mod record;
 pub mod reference;
+pub mod registries_conf;
 pub mod render;
 pub mod request;
 pub mod retention;
