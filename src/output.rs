@@ -41,6 +41,13 @@ impl Output {
         }
     }
 
+    /// What was done otherwise than somebody wrote it.
+    pub fn note(&self, line: impl AsRef<str>) {
+        if !self.quiet && !self.json {
+            eprintln!("note: {}", one_line(line.as_ref()));
+        }
+    }
+
     /// A word of advice with what was done.
     pub fn hint(&self, line: impl AsRef<str>) {
         if !self.quiet && !self.json {
@@ -85,6 +92,20 @@ impl Output {
         let mut answer = String::new();
         io::stdin().lock().read_line(&mut answer).context("reading the answer")?;
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+
+    /// Lets a person choose one of several, by number; none where nothing fit.
+    pub fn choose(&self, question: &str, choices: &[String]) -> Result<Option<usize>> {
+        eprintln!("{}", one_line(question));
+        for (number, choice) in (1..).zip(choices) {
+            eprintln!("  {number}  {}", one_line(choice));
+        }
+        eprint!("Which one? [1-{}] ", choices.len());
+        io::stderr().flush().context("asking")?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).context("reading the answer")?;
+        let number = answer.trim().parse::<usize>().ok();
+        Ok(number.and_then(|number| number.checked_sub(1)).filter(|number| *number < choices.len()))
     }
 
     /// Prints the failure on one line, the hint below it, and gives the exit code.

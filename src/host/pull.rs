@@ -6,6 +6,7 @@
 use anyhow::{Context, Result, ensure};
 
 use super::{
+    dir::Folder,
     import::{Metadata, commit},
     layer::Tree,
     layers,
@@ -44,7 +45,7 @@ pub fn pull(
 ) -> Result<StoredImage> {
     policy::check(lock.root(), source)?;
     let pulling = || format!("pulling {source}");
-    let resolved = resolve(source, settings).with_context(pulling)?;
+    let resolved = resolve(source, &Folder::root(lock.root())?, settings).with_context(pulling)?;
     if let Some(image) = store.by_digest(&resolved.digest)? {
         if !image.references.contains(source) {
             store.tag(lock, &image, source)?;
