@@ -436,7 +436,7 @@ fn many_at_once_wait_for_each_other() {
     std::thread::scope(|scope| {
         for name in ["a", "b", "c", "d", "a"] {
             let (host, image) = (&host, &image);
-            scope.spawn(move || host.does(&["install", "--name", name, image]));
+            scope.spawn(move || host.does(&["install", "--wait", "--name", name, image]));
         }
     });
     assert_eq!(host.json(&["list"]).as_array().unwrap().len(), 4);
