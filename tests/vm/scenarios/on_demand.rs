@@ -10,7 +10,7 @@ const ROUNDS: usize = 5;
 /// The same program as a plain unit.
 const PLAIN: &str = "install -m 755 /srv/payload/images/load-program /usr/local/bin/load
     printf '[Socket]\\nListenStream=127.0.0.1:8081\\n' >/etc/systemd/system/plain.socket
-    printf '[Service]\\nType=notify\\nUser=4711\\nGroup=4711\\nExecStart=/usr/local/bin/load first\\n' >/etc/systemd/system/plain.service
+    printf '[Service]\\nType=notify\\nExecStart=/usr/local/bin/load first\\n' >/etc/systemd/system/plain.service
     systemctl daemon-reload && systemctl start plain.socket";
 /// Who asks as soon as the socket is there.
 const EARLY: &str = "cat >/etc/systemd/system/asks.service <<'END'
