@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use super::{
     candidate::{Candidate, Wanted},
     image,
+    order::{self, Coming},
     update::{Kind, Outcome, Updater, short},
 };
 use sysctr::{
@@ -67,6 +68,12 @@ impl Updater<'_> {
                 "updating {name}: the new image has a file for {}, which is there already and not sysctr's",
                 file.display()
             );
+        }
+        // Of several as one, all are looked at together.
+        if !self.args.together {
+            let enabled = units::is_enabled(&self.root, name, old.id)?;
+            let coming = Coming { candidate: &candidate, enabled, before: &old.units };
+            order::check(self.context, &self.root, "updating", &[coming])?;
         }
         candidate.accept(self.context, &self.root, &old.accepted, self.args.yes, "updating")?;
         Ok(Prepared::Ready(Box::new(Next { old, candidate })))
