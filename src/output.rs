@@ -41,6 +41,13 @@ impl Output {
         }
     }
 
+    /// What was done otherwise than somebody wrote it.
+    pub fn note(&self, line: impl AsRef<str>) {
+        if !self.quiet && !self.json {
+            eprintln!("note: {}", one_line(line.as_ref()));
+        }
+    }
+
     /// A word of advice with what was done.
     pub fn hint(&self, line: impl AsRef<str>) {
         if !self.quiet && !self.json {

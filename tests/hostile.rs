@@ -254,10 +254,7 @@ fn manifests_and_configs_that_lie_are_refused() {
             "recursion limit",
         ),
         (Box::new(|layout| layout.blob(MANIFEST, b"\x1f\x8b\x08\x00no json")), "not JSON"),
-        (
-            Box::new(|layout| layout.blob(MANIFEST, br#"{"schemaVersion": 1, "fsLayers": []}"#)),
-            "first schema",
-        ),
+        (Box::new(|layout| layout.blob(MANIFEST, br#"{"schemaVersion": 1, "fsLayers": []}"#)), "first schema"),
         (Box::new(|layout| nested(layout, 5)), "nested too deep"),
     ];
     for (number, (lie, says)) in table.iter().enumerate() {

@@ -12,7 +12,7 @@ use sysctr::{
         dir::Folder,
         lock::StoreLock,
         ostree::{Store, StoredImage},
-        owned, settings,
+        owned, secrets, settings,
         systemd::Manager,
         transaction::{Parts, Staged},
         units,
@@ -24,11 +24,12 @@ use sysctr::{
         id_range, layout,
         name::ContainerName,
         other_runtime::RuntimePath,
+        overrides::Overrides,
         reference::ImageSource,
         render::{self, Rendered},
         request::Requests,
-        spec,
-        values::Setting,
+        rules, spec,
+        values::{Setting, Source, Values},
     },
 };
 
@@ -48,18 +49,25 @@ pub struct Candidate {
     pub runtime: Option<RuntimePath>,
     /// The first number of the range of the host's that its users have, if it has users of its own.
     pub range: Option<u32>,
+    /// What the admin gave it beyond what the image says.
+    pub overrides: Overrides,
 }
 
 /// What a deployment is made of beside its image.
 pub struct Wanted<'a> {
+    pub root: &'a Folder,
     pub name: &'a ContainerName,
     pub id: u32,
     /// As the image was named.
     pub source: &'a ImageSource,
     pub settings: &'a [Setting],
+    /// Values that are to be the image's default again.
+    pub unset: &'a [String],
     /// The deployment that it is to replace.
     pub before: Option<&'a Deployment>,
     pub runtime: Option<&'a RuntimePath>,
+    /// What the admin gives it beyond what the image says.
+    pub overrides: &'a Overrides,
     /// The first number of a range of the host's for users of its own.
     pub range: Option<u32>,
 }
@@ -67,7 +75,7 @@ pub struct Wanted<'a> {
 impl Candidate {
     /// Renders an image of the store as a deployment of a container.
     pub fn render(store: &Store, image: StoredImage, wanted: &Wanted) -> Result<Candidate> {
-        let &Wanted { name, id, source, settings, before, runtime, range } = wanted;
+        let &Wanted { root, name, id, source, settings, unset, before, runtime, overrides, range } = wanted;
         let exports = store.read_exports(&image)?;
         let exports = exports.into_iter().map(|(path, bytes)| (path.to_string_lossy().into_owned(), bytes)).collect();
         let account = |path| -> Result<String> {
@@ -75,6 +83,15 @@ impl Candidate {
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
         let reference = source.to_string();
+        let uuid = random_uuid().context("making a UUID")?;
+        // What an earlier deployment let systemd-tmpfiles make, this one still needs.
+        let made = units::tmpfiles(root, name)?;
+        let is_there = |path: &str| {
+            let is_made = made.lines().any(|line| line.split_ascii_whitespace().nth(1) == Some(path));
+            !is_made && root.kind(path.trim_start_matches('/')).is_ok_and(|kind| kind.is_some())
+        };
+        let mut carried = before.map(|before| secrets::put_back(root, before)).transpose()?;
+        carried.iter_mut().for_each(|values| values.retain(|name, _| !unset.contains(name)));
         let inputs = render::Inputs {
             name,
             id,
@@ -85,9 +102,12 @@ impl Candidate {
             passwd: &account("etc/passwd")?,
             group: &account("etc/group")?,
             settings,
-            before: before.map(|before| &before.values),
+            before: carried.as_ref(),
             runtime,
             range,
+            overrides,
+            uuid: &uuid,
+            is_there: &is_there,
         };
         let mut rendered = render::render(&inputs).with_context(|| format!("rendering {source}"))?;
         if rendered.health.is_none() {
@@ -97,7 +117,27 @@ impl Candidate {
         let replaces = before.map(|before| before.id);
         // An image's own configuration may have made nothing of it.
         let range = range.filter(|first| id_range::chosen(&rendered.spec) == Some(*first));
-        Ok(Candidate { name: name.clone(), id, replaces, reference, image, rendered, runtime: runtime.cloned(), range })
+        let (name, runtime, overrides) = (name.clone(), runtime.cloned(), overrides.clone());
+        Ok(Candidate { name, id, replaces, reference, image, rendered, runtime, range, overrides })
+    }
+
+    /// Whether it is what this deployment is, but for its number.
+    pub fn is(&self, old: &Deployment, root: &Folder) -> Result<bool> {
+        // Who gave a value does not matter, as long as it is the same.
+        let plain = |values: &Values| {
+            let given = values.iter().filter(|(_, value)| value.source != Source::Made);
+            given.map(|(name, value)| (name.clone(), value.value.clone())).collect::<Vec<_>>()
+        };
+        Ok(self.image.digest == old.digest
+            && plain(&self.rendered.values) == plain(&old.values)
+            && self.runtime == old.runtime
+            && self.overrides == old.overrides
+            && self.rendered.secrets == secrets::of(root, old)?)
+    }
+
+    /// Says what was changed to bring an old image up to date.
+    pub fn tell(&self, context: &Context) {
+        self.rendered.notes.iter().for_each(|words| context.output.note(words));
     }
 
     /// The requests of the texts, and those that depend on what lies on this host.
@@ -110,7 +150,7 @@ impl Candidate {
         }
         for folder in rendered.state.iter().map(|folder| &folder.path).chain(&homes) {
             if owned::is_foreign(root, name, folder)? {
-                requests.insert(format!("take over {folder} of the host, which is there already"));
+                requests.insert(rules::FOREIGN.ask(&[folder]));
             }
         }
         Ok(requests)
@@ -149,7 +189,7 @@ impl Candidate {
         manager: Option<&Manager>,
     ) -> Result<(Staged<'a>, Deployment)> {
         let accepted = self.requests(root)?;
-        let Candidate { name, id, replaces, reference, image, rendered, runtime, range } = self;
+        let Candidate { name, id, replaces, reference, image, rendered, runtime, range, overrides } = self;
         let staging = || format!("staging {name}");
         let is_file = |source: &str| is_file(&context.root.join(source.trim_start_matches('/')));
         let mount_points = spec::mount_points(&name, &rendered.spec, is_file);
@@ -166,23 +206,35 @@ impl Candidate {
             created: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
             values: rendered.values,
             accepted,
-            units: rendered.files.keys().filter(|file| layout::is_unit(file)).cloned().collect(),
+            units: rendered
+                .files
+                .keys()
+                .filter(|file| layout::is_unit(file) && !layout::is_template(file))
+                .cloned()
+                .collect(),
             state: rendered.state,
             epoch: rendered.epoch,
             mount_points: Vec::new(),
             runtime,
             range,
+            overrides,
             notify: spec::notifies(&rendered.spec),
             health: rendered.health,
         };
         let config_json = spec::to_text(&rendered.spec)?;
-        let parts = Parts { image: &image, record: record.clone(), config_json, files: rendered.files, mount_points };
+        let Rendered { files, secrets, .. } = rendered;
+        let parts = Parts { image: &image, record: record.clone(), config_json, files, secrets, mount_points };
         let staged = Staged::write(root, lock, store, parts).with_context(staging)?;
         if manager.is_some() {
             units::verify(root, &[(&name, id)]).with_context(staging)?;
         }
         Ok((staged, record))
     }
+}
+
+/// Of the kernel's (random(4)).
+fn random_uuid() -> Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned())
 }
 
 /// Whether what is to be mounted needs a file to be mounted upon: a socket and a device do, too.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Context;
 use sysctr::{
     host::{ostree::Store, settings, source},
-    model::reference::ImageName,
+    model::{reference::ImageName, schema},
 };
 
 /// Prints it; nothing is pulled.
@@ -37,6 +37,13 @@ pub fn run(context: &Context, name: &ImageName) -> Result<()> {
         "config": raw.get("config"), "exports": exports,
     });
     context.output.result(&document, || serde_json::to_string_pretty(&document).unwrap_or_default())
+}
+
+/// Prints the schema of what an image says about itself.
+pub fn schema(context: &Context) -> Result<()> {
+    let text = schema::text()?;
+    let document: Value = serde_json::from_str(&text).context("reading the schema")?;
+    context.output.result(&document, || text)
 }
 
 /// Text as it is, JSON as JSON; what is neither only by its length.

@@ -9,29 +9,31 @@ use super::{
     candidate::{Candidate, Wanted},
     image,
     order::{self, Coming},
-    uninstall,
+    run, uninstall,
 };
-use crate::cli::InstallArgs;
+use crate::cli::{InstallArgs, RunArgs};
 use sysctr::{
     host::{
         apply, dir::Folder, health, id_ranges, lock::StoreLock, ostree::Store, other_runtime, owned, policy, recovery,
-        settings, state, systemd::Manager, transaction, units,
+        settings, state, systemd::Manager, transaction, units, value_files,
     },
     model::{
         deployment::Deployment,
         fault::{Code, Fault},
         health::Verdict,
+        legacy,
         name::ContainerName,
         other_runtime::hints,
         reference::ImageSource,
         request::Requests,
-        values::Values,
     },
 };
 
 /// What there is to do.
 enum Plan {
     NothingToDo,
+    /// It is run, and nothing of it stays.
+    RunOnce,
     Ready(Box<Candidate>),
 }
 
@@ -50,6 +52,10 @@ pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
             })?;
             return if args.now { start(manager.as_ref(), &root, &name).map(drop) } else { Ok(()) };
         }
+        Plan::RunOnce => {
+            drop((store, lock));
+            return run_once(context, args, name);
+        }
         Plan::Ready(candidate) => candidate,
     };
     let coming = Coming { candidate: &candidate, enabled: !args.no_enable, before: &[] };
@@ -57,6 +63,7 @@ pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
     if args.dry_run {
         return show(context, &candidate);
     }
+    candidate.tell(context);
     candidate.accept(context, &root, &Requests::new(), args.yes, "installing")?;
     for hint in args.runtime.iter().flat_map(|runtime| hints(runtime, &name, &candidate.rendered.spec)) {
         context.output.hint(hint);
@@ -114,37 +121,59 @@ fn plan(
         Some(image) => image,
         None => image::pull(context, lock, store, source, &settings::load(root)?)?,
     };
+    if legacy::is_run_once(&image.config) && installed.is_none() {
+        return Ok(Plan::RunOnce);
+    }
     let id = transaction::next_id(root, name)?;
     let wanted = Wanted {
+        root,
         name,
         id,
         source,
-        settings: &args.settings,
+        settings: &value_files::gather(&args.values.settings, &args.values.set_file, &args.values.values_files)?,
+        unset: &[],
         before: None,
         runtime: args.runtime.as_ref(),
+        overrides: &args.container.overrides()?,
         range: id_ranges::of(root, name, &[])?,
     };
     let candidate = Candidate::render(store, image, &wanted)?;
-    let (image, rendered) = (&candidate.image, &candidate.rendered);
     if installed.is_none()
-        && let Some(file) = units::conflict(root, name, &rendered.files)?
+        && let Some(file) = units::conflict(root, name, &candidate.rendered.files)?
     {
         bail!(taken(name, &file));
     }
     if let Some(id) = installed {
         let current = state::deployment(root, name, id)?;
-        // Who gave a value does not matter, as long as it is the same.
-        let plain = |values: &Values| values.values().map(|value| value.value.clone()).collect::<Vec<_>>();
-        let same_runtime = current.runtime == args.runtime;
-        if same_runtime && current.digest == image.digest && plain(&current.values) == plain(&rendered.values) {
+        if candidate.is(&current, root)? {
             return Ok(Plan::NothingToDo);
         }
-        let message = format!("{name} is installed already, with another image, other values or another runtime");
+        let message =
+            format!("{name} is installed already, with another image, other values, another runtime or other options");
         bail!(Fault::new(Code::Failed, message).hint(format!(
             "uninstall it first, or choose another name with --name; `sysctr show {name}` tells what is there"
         )));
     }
     Ok(Plan::Ready(Box::new(candidate)))
+}
+
+/// An image that says of itself that it is run once and leaves nothing.
+fn run_once(context: &Context, args: &InstallArgs, name: ContainerName) -> Result<()> {
+    if args.dry_run {
+        return context.output.result(&serde_json::json!({"name": name, "runOnce": true}), || {
+            format!("would run {} once; nothing of it would stay", args.image)
+        });
+    }
+    if args.runtime.is_some() {
+        bail!("installing {name}: the image is run once (its label atomic.run), which only the bundled runtime does");
+    }
+    if !args.container.overrides()?.is_empty() {
+        bail!(
+            "installing {name}: the image is run once (its label atomic.run); `sysctr run` takes --mount and its like"
+        );
+    }
+    context.output.note(format!("{} is run once, and nothing of it stays (its label atomic.run)", args.image));
+    run::run(context, &RunArgs::once(args.image.clone(), name, args.values.clone(), args.yes))
 }
 
 /// The failure that says who has the name.

@@ -8,6 +8,7 @@ mod diff_text;
 pub mod exec;
 pub mod image;
 pub mod images;
+pub mod init;
 pub mod inspect;
 pub mod install;
 pub mod lint;

@@ -11,10 +11,11 @@ use super::{
 };
 use crate::cli::RunArgs;
 use sysctr::{
-    host::{id_ranges, ostree::Store, policy, runs, settings},
+    host::{apply, id_ranges, ostree::Store, policy, runs, settings, value_files},
     model::{
         given_mount::GivenMount,
-        layout,
+        host_lines, layout, legacy,
+        overrides::Overrides,
         request::{self, Requests},
         spec,
         throwaway::{self, Given},
@@ -51,21 +52,34 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
         None => None,
     };
     let wanted = Wanted {
+        root: &root,
         name: &name,
         id: 1,
         source: &source,
-        settings: &args.settings,
+        settings: &value_files::gather(&args.values.settings, &args.values.set_file, &args.values.values_files)?,
+        unset: &[],
         before: None,
         runtime: None,
+        overrides: &Overrides::default(),
         range: id_ranges::another(&root)?,
     };
     let mut candidate = Candidate::render(&store, image, &wanted)?;
+    if let Some(secret) = candidate.rendered.secrets.keys().next() {
+        bail!("running {}: the value {secret} is a secret, which only a service is handed", args.image);
+    }
     let rendered = &mut candidate.rendered;
     let (config, entrypoint) = (&candidate.image.config, given.entrypoint.as_ref());
     throwaway::throw_away(&mut rendered.spec, config, &rendered.state, &wishes, user.as_ref(), entrypoint)?;
     // No unit is placed and no state is kept: what is left to ask for is what the program may do.
     rendered.requests = request::of_spec(&rendered.spec, &[], &[]).context("config.json")?;
+    // An old image that is run once counts on its folders.
+    let folders =
+        legacy::is_run_once(&candidate.image.config).then(|| rendered.files.remove(layout::TMPFILES)).flatten();
+    if let Some(folders) = &folders {
+        rendered.requests.extend(host_lines::of_tmpfiles("/exports/tmpfiles.template", folders, &name)?);
+    }
     (rendered.files, rendered.state) = Default::default();
+    candidate.tell(context);
     candidate.accept(context, &root, &Requests::new(), args.yes, "running")?;
     throwaway::give(&mut candidate.rendered.spec, &given)?;
 
@@ -74,6 +88,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
     let mount_points = spec::mount_points(&candidate.name, &candidate.rendered.spec, is_file);
     let config_json = spec::to_text(&candidate.rendered.spec)?;
     let staged = runs::Staged::new(&root, &lock, &name, args.name.is_some()).with_context(staging)?;
+    folders.map_or(Ok(()), |folders| apply::tmpfiles_once(&folders)).with_context(staging)?;
     staged.fill(&lock, &store, &candidate.image, &config_json, &mount_points).with_context(staging)?;
     if let Some(manager) = context.manager()? {
         let unit = format!("sysctr-run-{}.scope", staged.id());

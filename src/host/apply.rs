@@ -1,7 +1,10 @@
 //! Lets other programs do their part of an install: the bundled runtime judges a config.json, systemd's tools make system users and
 //! files. Below another root the first boot does the latter.
 
-use std::process::Command;
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -20,6 +23,20 @@ pub fn sysusers(running: bool, name: &ContainerName, root: &Folder) -> Result<()
 /// Makes the files and folders that the image ships (systemd-tmpfiles(8)).
 pub fn tmpfiles(running: bool, name: &ContainerName, root: &Folder) -> Result<()> {
     if running { run("systemd-tmpfiles", &["--create"], TMPFILES, name, root) } else { Ok(()) }
+}
+
+/// Makes the files and folders of these lines, now and not again.
+pub fn tmpfiles_once(lines: &str) -> Result<()> {
+    let mut command = Command::new("systemd-tmpfiles");
+    command.args(["--create", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("running systemd-tmpfiles")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(lines.as_bytes()).context("running systemd-tmpfiles")?;
+    }
+    let output = child.wait_with_output().context("running systemd-tmpfiles")?;
+    let words = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "systemd-tmpfiles: {}", words.lines().last().unwrap_or("failed"));
+    Ok(())
 }
 
 /// Lets the runtime check a deployment's config.json, so that what it refuses is refused at install and not at the first start; it

@@ -119,7 +119,9 @@ fn resolve_in(source: Box<dyn BlobSource>, top: Vec<u8>) -> Result<Resolved> {
     let mut config_json = Vec::new();
     let content = source.blob(&blob).context("fetching the image's config")?;
     super::blob::Checked::new(content, blob).read_to_end(&mut config_json).context("fetching the image's config")?;
-    let config: ImageConfiguration = serde_json::from_slice(&config_json).context("reading the image's config")?;
+    // as a whole first: what this type passes over is read elsewhere, and may be as deep as nothing can hold
+    let config = serde_json::from_slice::<serde_json::Value>(&config_json).context("reading the image's config")?;
+    let config: ImageConfiguration = serde_json::from_value(config).context("reading the image's config")?;
     let (os, architecture) = (config.os().to_string(), config.architecture().to_string());
     if os != "linux" || architecture != this_architecture() {
         bail!("no image for {}: it is for {os}/{architecture}", this_architecture());

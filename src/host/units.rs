@@ -307,7 +307,9 @@ pub fn verify(root: &Folder, sets: &[(&ContainerName, u32)]) -> Result<()> {
 /// Is each placed file what the set in force says? Drop-ins and masks are the admin's and lie elsewhere.
 pub fn verify_placed(root: &Folder, name: &ContainerName, id: u32, report: &mut Report) -> Result<()> {
     let files = set_files(root, name, id)?;
-    if !files.contains(&name.service_unit()) {
+    // An image of version 1.0 may be nothing but files for the host.
+    let has_service = super::state::deployment(root, name, id).map_or(true, |record| !record.units.is_empty());
+    if has_service && !files.contains(&name.service_unit()) {
         let set = root.path().join(layout::unit_set(name, id)).join(name.service_unit());
         report.add("placed", set.display().to_string(), "it is missing");
     }
@@ -328,6 +330,12 @@ pub fn verify_placed(root: &Folder, name: &ContainerName, id: u32, report: &mut 
         }
     }
     Ok(())
+}
+
+/// The text of the placed tmpfiles.d(5) file; empty where there is none.
+pub fn tmpfiles(root: &Folder, name: &ContainerName) -> Result<String> {
+    let (folder, placed) = layout::place(name, layout::TMPFILES);
+    Ok(root.open(folder)?.map(|folder| folder.read(&placed)).transpose()?.flatten().unwrap_or_default())
 }
 
 /// The files of a set.

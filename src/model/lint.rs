@@ -2,13 +2,16 @@
 //!
 //! It renders as an install does. Where that fails, the file at fault is reported and left out, and the rest is rendered again.
 
+mod containment;
+mod units;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::{
     directives::{self, Verdict},
-    layout,
+    layout, legacy,
     manifest::{Manifest, ValueKind, ValueSpec},
     render::{self, Inputs, Rendered},
     unit::UnitFile,
@@ -50,12 +53,17 @@ impl Level {
 }
 
 /// The files of `/exports` that have a meaning.
-const KNOWN: [&str; 8] = [
+const KNOWN: [&str; 13] = [
     "manifest.json",
     "service.hbs",
     "socket.hbs",
     "timer.hbs",
     "path.hbs",
+    "target.hbs",
+    "service@.hbs",
+    "socket@.hbs",
+    "timer@.hbs",
+    "path@.hbs",
     "tmpfiles.hbs",
     "sysusers.hbs",
     "config.json.hbs",
@@ -64,6 +72,13 @@ const MANIFEST: &str = "/exports/manifest.json";
 
 /// Judges an image. Values that have no default and are not among the settings get a stand-in.
 pub fn image(inputs: &Inputs) -> Vec<Problem> {
+    match legacy::manifest(inputs.exports) {
+        Ok(Some(_)) => return old_image(inputs),
+        Ok(None) => {}
+        Err(error) => {
+            return vec![error_in(MANIFEST, format!("{error:#}").replacen("/exports/manifest.json: ", "", 1))];
+        }
+    }
     let text = inputs.exports.get("manifest.json").map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     let manifest = text.as_deref().map(Manifest::parse).transpose().map(Option::unwrap_or_default);
     let profile = manifest.as_ref().ok().and_then(|manifest| manifest.container.seccomp.as_ref());
@@ -94,8 +109,10 @@ pub fn image(inputs: &Inputs) -> Vec<Problem> {
     let inputs = Inputs { settings: &settings, ..*inputs };
     let rendered = whatever_renders(&inputs, &mut problems);
     problems.extend(rendered.iter().flat_map(|rendered| service(rendered, &inputs)));
+    problems.extend(rendered.iter().flat_map(|rendered| units::judge(&rendered.files, inputs.exports, inputs.name)));
     // What cannot be installed asks for nothing.
     if let Some(rendered) = rendered.filter(|_| problems.iter().all(|problem| problem.level != Level::Error)) {
+        problems.extend(containment::judge(&manifest, inputs.exports));
         problems.extend(awkward_values(&manifest, &inputs));
         problems.extend(rendered.requests.iter().map(|words| request(words, &inputs)));
     }
@@ -120,12 +137,41 @@ pub fn installed(files: &[(String, UnitFile)]) -> Vec<Problem> {
     findings.chain(files.iter().filter_map(foreign)).collect()
 }
 
+/// Judges an image of atomic's format: what it would be refused for, what was changed in it, what it asks for. A value that has no
+/// default gets a stand-in.
+fn old_image(inputs: &Inputs) -> Vec<Problem> {
+    let wanted = legacy::wanted(inputs).unwrap_or_default();
+    let missing = wanted.into_iter().filter(|name| !inputs.settings.iter().any(|setting| setting.key == *name));
+    let stand_ins = missing.map(|key| Setting { key, value: "value".to_owned() });
+    let settings: Vec<Setting> = inputs.settings.iter().cloned().chain(stand_ins).collect();
+    let split = |line: &str| match line.split_once(": ") {
+        Some((file, detail)) if file.starts_with("/exports/") => (file.to_owned(), detail.to_owned()),
+        _ => (MANIFEST.to_owned(), line.to_owned()),
+    };
+    let note = |(file, detail)| Problem { level: Level::Note, file, detail };
+    match render::compose(&Inputs { settings: &settings, ..*inputs }) {
+        Err(error) => {
+            let (file, detail) = split(&format!("{error:#}"));
+            vec![error_in(file, detail)]
+        }
+        Ok(rendered) => {
+            let notes = rendered.notes.iter().map(|words| note(split(words)));
+            let asked = rendered
+                .requests
+                .iter()
+                .map(|words| note(("/exports".to_owned(), format!("asks: {words}; an admin has to accept it"))));
+            notes.chain(asked).collect()
+        }
+    }
+}
+
 fn error_in(file: impl Into<String>, detail: impl Into<String>) -> Problem {
     Problem { level: Level::Error, file: file.into(), detail: detail.into() }
 }
 
 fn unknown_file(file: &str) -> Option<Problem> {
-    let known = KNOWN.contains(&file) || file.starts_with("hostfs/") || file.ends_with(".template");
+    let known =
+        KNOWN.contains(&file) || file.starts_with("hostfs/") || file == "README.md" || file.ends_with(".template");
     let detail = format!("sysctr reads no such file; it reads {}", KNOWN.join(", "));
     (!known).then(|| Problem { level: Level::Warning, file: format!("/exports/{file}"), detail })
 }
@@ -150,7 +196,10 @@ fn whatever_renders(inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Rend
 /// The file that an error names, the line where it does, and the rest of the message.
 fn at_fault(error: &str, exports: &BTreeMap<String, Vec<u8>>, name: &str) -> (String, String, String) {
     let own = |file: &&String| {
-        let unit = file.strip_suffix(".hbs").map(|kind| format!("{name}.{kind}"));
+        let unit = file.strip_suffix(".hbs").map(|kind| match kind.strip_suffix('@') {
+            Some(kind) => format!("{name}@.{kind}"),
+            None => format!("{name}.{kind}"),
+        });
         [Some(format!("/exports/{file}")), unit].into_iter().flatten().find_map(|start| error.strip_prefix(&start))
     };
     // "config.json: ..." is what all checks of a finished one begin with.
@@ -235,4 +284,6 @@ fn stand_in(value: &ValueSpec, texts: &Texts) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+mod planted;
+#[cfg(test)]
+pub(super) mod tests;

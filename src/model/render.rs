@@ -14,8 +14,12 @@ mod places;
 mod unit;
 
 use data::{data, filter};
-use places::{own_folders, state, tmpfiles_line};
+pub(super) use places::own_folders;
+use places::{state, tmpfiles_line};
 use unit::DEFAULT_SERVICE;
+#[cfg(test)]
+pub(super) use unit::LOADERS_VARIABLES;
+pub(super) use unit::{complete, recovered_first, requests as unit_requests, with_poststop};
 
 use super::{
     deployment::OwnedFolder,
@@ -25,16 +29,17 @@ use super::{
     early, essential,
     fault::{Code, Fault},
     health::HealthTest,
-    host_lines, layout,
+    host_lines, layout, legacy,
     manifest::Manifest,
     name::ContainerName,
     other_runtime::RuntimePath,
+    overrides::Overrides,
     request::{self, Requests},
-    spec,
+    rules, spec,
     template::{self, Kind},
     unit::UnitFile,
     user::User,
-    values::{self, Setting, Values},
+    values::{self, Carried, Setting, Values},
 };
 
 /// What is rendered.
@@ -58,6 +63,12 @@ pub struct Inputs<'a> {
     pub runtime: Option<&'a RuntimePath>,
     /// The first number of a range of the host's for users of its own; none where none is free.
     pub range: Option<u32>,
+    /// What the admin gives it beyond what the image says.
+    pub overrides: &'a Overrides,
+    /// A random UUID, for an image that asks for one.
+    pub uuid: &'a str,
+    /// Whether the host has something at this path that this container did not make.
+    pub is_there: &'a dyn Fn(&str) -> bool,
 }
 
 /// The files of a deployment, and what they ask of the host.
@@ -67,6 +78,10 @@ pub struct Rendered {
     pub values: Values,
     /// Settings of an admin that the image does not ask for any more.
     pub gone: Vec<String>,
+    /// What was changed to bring an old image up to date, or is different from the deployment before, for people.
+    pub notes: Vec<String>,
+    /// Settings that are no one's to read but the container's and root's.
+    pub secrets: BTreeMap<String, String>,
     pub spec: Spec,
     /// By the names that they have in the set: units, [`layout::TMPFILES`], [`layout::SYSUSERS`].
     pub files: BTreeMap<String, String>,
@@ -81,6 +96,9 @@ pub struct Rendered {
 /// Renders everything and refuses what cannot work; an error names the file, line or value.
 pub fn render(inputs: &Inputs) -> Result<Rendered> {
     let rendered = compose(inputs)?;
+    if legacy::manifest(inputs.exports)?.is_some() {
+        return Ok(rendered); // judged line by line already
+    }
     for (place, finding) in rendered.findings(inputs)? {
         // What nobody knows is systemd's to refuse: it may be newer than the table.
         ensure!(finding.verdict == Verdict::Unknown, "{place}: {}", finding.line());
@@ -90,7 +108,6 @@ pub fn render(inputs: &Inputs) -> Result<Rendered> {
 
 /// Renders everything, whether it can work or not.
 pub fn compose(inputs: &Inputs) -> Result<Rendered> {
-    let manifest = manifest(inputs)?;
     let own = own_folders(inputs.name);
     for folder in &own {
         if let Some(place) = host_lines::forbidden(folder) {
@@ -99,30 +116,47 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
             bail!(Fault::new(Code::Failed, message).hint("choose another one with --name"));
         }
     }
+    if let Some(old) = legacy::manifest(inputs.exports)? {
+        return legacy::compose(inputs, &old);
+    }
+    let manifest = manifest(inputs)?;
     let before = inputs.before.map(|before| values::carry(&manifest, before, inputs.settings)).transpose()?;
-    let (mut settings, gone) = before.unwrap_or_default();
+    let Carried { kept: mut settings, gone, notes } = before.unwrap_or_default();
     settings.extend(inputs.settings.iter().cloned());
     let values = values::resolve(&manifest, &settings)?;
-    let filter = filter(inputs, &manifest.container)?;
+    let secrets = values::secrets(&manifest, &settings);
+    let filter = filter(inputs, &inputs.overrides.capabilities_of(&manifest.container))?;
     let templates = Templates {
         data: data(inputs, &manifest, &values, filter.as_ref()),
-        raw: [("exec_start", layout::launch(inputs.name, inputs.id, inputs.runtime))],
+        exec_start: layout::launch(inputs.name, inputs.id, inputs.runtime),
     };
     let user = user(inputs, &manifest)?;
     let state = state(inputs, &manifest, &user)?;
-    let spec = config(inputs, &manifest, &templates, &user, &state, filter.as_ref())?;
+    let make = |manifest: &Manifest| config(inputs, manifest, &templates, &user, &state, filter.as_ref());
+    let by_image = make(&manifest)?;
+    let spec = match inputs.overrides.is_empty() {
+        true => by_image.clone(),
+        false => {
+            let container = inputs.overrides.capabilities_of(&manifest.container);
+            inputs.overrides.apply(&make(&Manifest { container, ..manifest.clone() })?)?
+        }
+    };
     let state: Vec<OwnedFolder> = state.into_iter().map(|(folder, _)| folder).collect();
     let mut files = unit::set(inputs, &manifest, &templates, &spec)?;
 
     let mut requests = Requests::new();
     let places: Vec<String> = state.iter().map(|folder| folder.path.clone()).collect();
-    requests.extend(request::of_spec(&spec, &own, &places).context("config.json")?);
+    requests.extend(request::of_both(&by_image, &spec, &own, &places)?);
     requests.extend(unit::requests(inputs, &files)?);
     // Ours, so after the requests.
-    if let Some(text) = files.get_mut(&inputs.name.service_unit()) {
+    for (_, text) in files.iter_mut().filter(|(file, _)| file.ends_with(".service")) {
         let mut service = UnitFile::parse("the service", text)?;
         devices::confine(&spec, &mut service);
         early::require_mounts(&mut service, &early::places(&spec, state.iter().map(|folder| folder.path.clone())));
+        inputs.overrides.limit(&mut service);
+        for secret in secrets.keys() {
+            service.add("Service", "LoadCredential", &layout::credential(inputs.name, inputs.id, secret));
+        }
         *text = service.to_text();
     }
     requests.extend(essential::apply(manifest.essential, inputs.name, &mut files).context("/exports")?);
@@ -132,12 +166,12 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
         }
     }
     for folder in state.iter().filter(|folder| !own.iter().any(|own| request::is_below(&folder.path, own))) {
-        requests.insert(format!("keep state in {} of the host", folder.path));
+        requests.insert(rules::STATE.ask(&[&folder.path]));
     }
 
     let mut tmpfiles: String = state.iter().map(tmpfiles_line).collect();
     if let Some(text) = text(inputs, "tmpfiles.hbs")? {
-        let text = templates.file(Kind::Fields, "tmpfiles.hbs", text)?;
+        let text = templates.file(Kind::Tmpfiles, "tmpfiles.hbs", text)?;
         requests.extend(host_lines::of_tmpfiles("/exports/tmpfiles.hbs", &text, inputs.name)?);
         tmpfiles.push_str(&text);
     }
@@ -145,7 +179,7 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
         files.insert(layout::TMPFILES.to_owned(), tmpfiles);
     }
     if let Some(text) = text(inputs, "sysusers.hbs")? {
-        let text = templates.file(Kind::Fields, "sysusers.hbs", text)?;
+        let text = templates.file(Kind::Sysusers, "sysusers.hbs", text)?;
         requests.extend(host_lines::of_sysusers("/exports/sysusers.hbs", &text, inputs.name)?);
         files.insert(layout::SYSUSERS.to_owned(), text);
     }
@@ -158,21 +192,13 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
     let fill_in = |key: &str, text: &str| templates.plain(key, text);
     let health = manifest.health.as_ref().map(|section| section.resolve(&fill_in)).transpose();
     let health = health.context("/exports/manifest.json")?;
-    Ok(Rendered { values, gone, spec, files, state, epoch: manifest.state.epoch, health, requests })
+    Ok(Rendered { values, gone, notes, secrets, spec, files, state, epoch: manifest.state.epoch, health, requests })
 }
 
 /// The image's manifest; an image that is none of ours has an empty one.
 fn manifest(inputs: &Inputs) -> Result<Manifest> {
-    if let Some(text) = text(inputs, "manifest.json")? {
-        return Manifest::parse(text).context("/exports/manifest.json");
-    }
-    let legacy = inputs.exports.keys().find(|file| file.ends_with(".template"));
-    ensure!(
-        legacy.is_none(),
-        "/exports/{}: the format of version 1.0 (atomic's) is not supported yet",
-        legacy.map_or("", |f| f)
-    );
-    Ok(Manifest::default())
+    let text = text(inputs, "manifest.json")?;
+    Ok(text.map(Manifest::parse).transpose().context("/exports/manifest.json")?.unwrap_or_default())
 }
 
 /// Who the program runs as: the manifest's choice, or that of the image's config.
@@ -214,43 +240,53 @@ fn config(
 /// What is filled into templates.
 struct Templates {
     data: Json,
-    /// Names that stand for text of ours.
-    raw: [(&'static str, String); 1],
+    /// The command that starts the container.
+    exec_start: String,
 }
 
 impl Templates {
     /// A file of `/exports`.
     fn file(&self, kind: Kind, file: &str, text: &str) -> Result<String> {
-        template::render(kind, &format!("/exports/{file}"), text, &self.data, &self.raw)
+        // systemd fills in which instance it is.
+        let instance = if file.contains("@.") { layout::INSTANCE } else { "" };
+        let ours = [("exec_start", format!("{}{instance}", self.exec_start))];
+        template::render(kind, &format!("/exports/{file}"), text, &self.data, &ours)
     }
 
     /// A text of the manifest's.
     fn plain(&self, what: &str, text: &str) -> Result<String> {
-        template::render(Kind::Plain, what, text, &self.data, &self.raw)
+        template::render(Kind::Plain, what, text, &self.data, &[("exec_start", self.exec_start.clone())])
     }
 }
 
 impl Rendered {
-    /// What is to be said about the directives of its service, each with the place in the image's template.
+    /// What is to be said about the directives of its services, each with the place in the image's template.
     pub fn findings(&self, inputs: &Inputs) -> Result<Vec<(String, Finding)>> {
-        let file = inputs.name.service_unit();
-        let unit = UnitFile::parse(&file, self.files.get(&file).map_or("", String::as_str))?;
-        let template = text(inputs, "service.hbs")?.unwrap_or(DEFAULT_SERVICE);
-        // Filled in, it may have other lines; where the key itself is a value there is none to name.
-        let line = |key: &str| {
-            let is =
-                |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
-            template.lines().position(is).map_or(String::new(), |number| format!(", line {}", number + 1))
-        };
-        let place = |finding: Finding| (format!("/exports/service.hbs{}", line(&finding.key)), finding);
-        Ok(directives::judge([&unit]).into_iter().map(|(_, finding)| place(finding)).collect())
+        let mut found = Vec::new();
+        for (file, unit) in self.files.iter().filter(|(file, _)| file.ends_with(".service")) {
+            let unit = UnitFile::parse(file, unit)?;
+            let export = if file.contains("@.") { "service@.hbs".to_owned() } else { "service.hbs".to_owned() };
+            let template = text(inputs, &export)?.unwrap_or(DEFAULT_SERVICE);
+            // Filled in, it may have other lines; where the key itself is a value there is none to name.
+            let line = |key: &str| {
+                let is = |line: &str| {
+                    line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
+                };
+                template.lines().position(is).map_or(String::new(), |number| format!(", line {}", number + 1))
+            };
+            let place = |finding: Finding| (format!("/exports/{export}{}", line(&finding.key)), finding);
+            found.extend(directives::judge([&unit]).into_iter().map(|(_, finding)| place(finding)));
+        }
+        Ok(found)
     }
 }
 
-fn text<'a>(inputs: &'a Inputs, file: &str) -> Result<Option<&'a str>> {
+pub(super) fn text<'a>(inputs: &'a Inputs, file: &str) -> Result<Option<&'a str>> {
     let bytes = inputs.exports.get(file).map(Vec::as_slice);
     bytes.map(|bytes| std::str::from_utf8(bytes).map_err(|_| anyhow!("/exports/{file}: not UTF-8"))).transpose()
 }
 
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod tests;

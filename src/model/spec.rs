@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     id_range,
-    manifest::{Container, Network, Users},
+    manifest::{Container, Mount, Network, Users},
     name::ContainerName,
     request,
     user::User,
@@ -38,6 +38,9 @@ const CAPABILITIES: &str = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KIL
     NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT \
     SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE \
     MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE";
+
+/// Where programs are looked for, unless somebody says otherwise.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Hidden from the container: what tells about the host, or reaches into it.
 pub const MASKED: [&str; 12] = [
@@ -151,6 +154,11 @@ pub fn generate(inputs: &Inputs) -> Result<Spec> {
     serde_json::from_value(spec).context("making config.json")
 }
 
+/// Every capability, without its `CAP_`.
+pub fn all_capabilities() -> impl Iterator<Item = &'static str> {
+    CAPABILITIES.split_whitespace()
+}
+
 /// The text of config.json, the same for the same configuration: the sets of capabilities have no order of their own.
 pub fn to_text(spec: &Spec) -> Result<String> {
     let mut json = serde_json::to_value(spec).context("writing config.json")?;
@@ -164,10 +172,8 @@ pub fn to_text(spec: &Spec) -> Result<String> {
 
 /// The image's variables, then the manifest's; PATH and HOME where neither has them.
 fn environment(inputs: &Inputs) -> Vec<String> {
-    let mut variables = BTreeMap::from([
-        ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
-        ("HOME".to_owned(), inputs.user.home.clone()),
-    ]);
+    let mut variables =
+        BTreeMap::from([("PATH".to_owned(), DEFAULT_PATH.to_owned()), ("HOME".to_owned(), inputs.user.home.clone())]);
     let image = inputs.image.config().as_ref().and_then(|config| config.env().clone()).unwrap_or_default();
     let pairs =
         image.iter().filter_map(|line| line.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -225,8 +231,6 @@ pub fn capability(name: &str) -> Result<String> {
 /// Later entries take the place of earlier ones with the same destination; a folder comes before what lies in it.
 fn mounts(inputs: &Inputs) -> Vec<Json> {
     let tmpfs = |path: &str, mode: &str| mount("tmpfs", "tmpfs", path, &["nosuid", "nodev", mode]);
-    let bind =
-        |source: &str, path: &str, options: &[&str]| mount("bind", source, path, &[&["rbind"], options].concat());
     let mut mounts = vec![
         mount("proc", "proc", "/proc", &["nosuid", "noexec", "nodev"]),
         mount("sysfs", "sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
@@ -255,20 +259,28 @@ fn mounts(inputs: &Inputs) -> Vec<Json> {
     let mapped = (inputs.container.userns == Users::Auto).then_some("ridmap");
     let state: Vec<&str> = ["rw", "rnosuid", "rnodev"].into_iter().chain(mapped).collect();
     mounts.extend(inputs.state.iter().map(|(host, inside)| bind(host, inside, &state)));
-    mounts.extend(inputs.container.mounts.iter().map(|given| {
-        let read_only = given.options.iter().rev().find(|option| matches!(option.as_str(), "ro" | "rw"));
-        // What is mounted below it on the host comes along, and is as read-only as it is.
-        let below = (read_only.map(String::as_str) == Some("ro")).then_some("rro");
-        let given_options = given.options.iter().map(|option| if option == "idmap" { "ridmap" } else { option });
-        let options: Vec<&str> = ["rnosuid", "rnodev"].into_iter().chain(given_options).chain(below).collect();
-        bind(&given.source, &given.target, &options)
-    }));
+    mounts.extend(inputs.container.mounts.iter().map(bind_given));
 
     let mut order: BTreeMap<String, Json> = BTreeMap::new();
     for mount in mounts {
         order.insert(mount["destination"].as_str().unwrap_or_default().to_owned(), mount);
     }
     order.into_values().collect()
+}
+
+/// A file or folder of the host, with everything that is mounted below it.
+pub(super) fn bind(source: &str, path: &str, options: &[&str]) -> Json {
+    mount("bind", source, path, &[&["rbind"], options].concat())
+}
+
+/// A mount that somebody chose.
+fn bind_given(given: &Mount) -> Json {
+    let read_only = given.options.iter().rev().find(|option| matches!(option.as_str(), "ro" | "rw"));
+    // What is mounted below it on the host comes along, and is as read-only as it is.
+    let below = (read_only.map(String::as_str) == Some("ro")).then_some("rro");
+    let given_options = given.options.iter().map(|option| if option == "idmap" { "ridmap" } else { option });
+    let options: Vec<&str> = ["rnosuid", "rnodev"].into_iter().chain(given_options).chain(below).collect();
+    bind(&given.source, &given.target, &options)
 }
 
 /// What a program on the host's network reads of the host's /etc.

@@ -43,7 +43,7 @@ fn listened(line: &str) -> Option<&str> {
 }
 
 /// The places that a container has for itself.
-pub(super) fn own_folders(name: &ContainerName) -> [String; 2] {
+pub(in crate::model) fn own_folders(name: &ContainerName) -> [String; 2] {
     [format!("/var/lib/{name}"), format!("/run/{name}")]
 }
 

@@ -10,18 +10,20 @@ use crate::model::{
     layout,
     manifest::Manifest,
     request::{self, RECOVER_UNIT, Requests},
-    template::{self, Kind},
+    syntax,
+    template::Kind,
     unit::UnitFile,
 };
 
 /// The service of an image that ships none.
 pub(super) const DEFAULT_SERVICE: &str = include_str!("../../../templates/service.hbs");
 
-/// The unit templates that an image may ship.
-const TEMPLATES: [&str; 4] = ["service", "socket", "timer", "path"];
+/// The unit templates that an image may ship. `service@` makes `NAME@.service`, of which systemd makes instances.
+pub(in crate::model) const TEMPLATES: [&str; 9] =
+    ["service", "socket", "timer", "path", "target", "service@", "socket@", "timer@", "path@"];
 
 /// What ld.so(8) and malloc obey. An admin who sets one for the program would set it for the launcher, as root on the host.
-pub(super) const LOADERS_VARIABLES: &str = "LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT LD_BIND_NOW LD_BIND_NOT LD_DEBUG LD_DEBUG_OUTPUT \
+pub(in crate::model) const LOADERS_VARIABLES: &str = "LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT LD_BIND_NOW LD_BIND_NOT LD_DEBUG LD_DEBUG_OUTPUT \
     LD_DYNAMIC_WEAK LD_HWCAP_MASK LD_ORIGIN_PATH LD_POINTER_GUARD LD_PREFER_MAP_32BIT_EXEC LD_PROFILE LD_PROFILE_OUTPUT \
     LD_SHOW_AUXV LD_TRACE_LOADED_OBJECTS LD_TRACE_PRELINKING LD_USE_LOAD_BIAS LD_VERBOSE LD_WARN GLIBC_TUNABLES MALLOC_PERTURB_";
 
@@ -32,8 +34,6 @@ pub(super) fn set(
     templates: &Templates,
     spec: &Spec,
 ) -> Result<BTreeMap<String, String>> {
-    let poststop = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()).is_some_and(|all| !all.is_empty());
-    let after_stop = layout::poststop(inputs.name, inputs.id);
     let program = spec.process().as_ref().and_then(|process| Some(process.args().as_ref()?.first()?.as_str()));
     let mut files = BTreeMap::new();
     for kind in TEMPLATES {
@@ -43,24 +43,42 @@ pub(super) fn set(
             None if kind == "service" => templates.file(Kind::Unit, "service.hbs (the default)", DEFAULT_SERVICE)?,
             None => continue,
         };
-        let unit = format!("{}.{kind}", inputs.name);
-        let mut text = complete(inputs, manifest, &unit, &text, program)?;
-        // Our launcher is gone by then, so systemd calls it again; another runtime stays and runs them itself.
-        if poststop && inputs.runtime.is_none() && kind == "service" {
-            let mut service = UnitFile::parse(&unit, &text)?;
-            service.add("Service", "ExecStopPost", &after_stop);
-            text = service.to_text();
-        }
-        files.insert(unit.clone(), text);
+        let unit = match kind.strip_suffix('@') {
+            Some(kind) => format!("{}@.{kind}", inputs.name),
+            None => format!("{}.{kind}", inputs.name),
+        };
+        let text = complete(inputs, manifest, &unit, &text, program)?;
+        let text = if unit.ends_with(".service") { with_poststop(inputs, spec, &unit, text)? } else { text };
+        files.insert(unit, text);
     }
     Ok(files)
 }
 
+/// A service that calls the launcher for the hooks of after the stop: ours is gone by then, another runtime stays and runs them itself.
+pub(in crate::model) fn with_poststop(inputs: &Inputs, spec: &Spec, unit: &str, text: String) -> Result<String> {
+    let poststop = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()).is_some_and(|all| !all.is_empty());
+    if !poststop || inputs.runtime.is_some() {
+        return Ok(text);
+    }
+    let mut service = UnitFile::parse(unit, &text)?;
+    service.add("Service", "ExecStopPost", &layout::poststop(inputs.name, inputs.id));
+    Ok(service.to_text())
+}
+
+/// A unit that starts no container: all that it gets is its place behind what mends a cut.
+pub(in crate::model) fn recovered_first(file: &str, mut unit: UnitFile) -> Result<String> {
+    ensure!(unit.values("Service", "ExecStart").any(|line| !line.is_empty()), "{file}: it has no ExecStart=");
+    unit.add("Unit", "After", RECOVER_UNIT);
+    unit.add("Unit", "Requires", RECOVER_UNIT);
+    Ok(unit.to_text())
+}
+
 /// What the units ask of the host.
-pub(super) fn requests(inputs: &Inputs, files: &BTreeMap<String, String>) -> Result<Requests> {
+pub(in crate::model) fn requests(inputs: &Inputs, files: &BTreeMap<String, String>) -> Result<Requests> {
     let mut launcher = vec![layout::launch(inputs.name, inputs.id, inputs.runtime)];
     launcher.extend(inputs.runtime.map(|other| layout::clean_up(inputs.name, inputs.id, other)));
     launcher.push(layout::poststop(inputs.name, inputs.id));
+    launcher.push(format!("{}{}", launcher[0], layout::INSTANCE));
     let launcher: Vec<&str> = launcher.iter().map(String::as_str).collect();
     let mut requests = Requests::new();
     for (file, text) in files {
@@ -82,7 +100,7 @@ pub(super) fn unit_name(text: &str) -> String {
 }
 
 /// Adds what each unit of ours has and the template left out.
-pub(super) fn complete(
+pub(in crate::model) fn complete(
     inputs: &Inputs,
     manifest: &Manifest,
     file: &str,
@@ -124,13 +142,15 @@ pub(super) fn complete(
     unit.add("Service", "UnsetEnvironment", LOADERS_VARIABLES);
     if let Some(program) = program.filter(|_| unit.values("Service", "SyslogIdentifier").next().is_none()) {
         let own = program.rsplit('/').next().unwrap_or(program);
-        unit.add("Service", "SyslogIdentifier", &template::unit_argument(own));
+        if let Some(own) = syntax::value("SyslogIdentifier", own) {
+            unit.add("Service", "SyslogIdentifier", &own);
+        }
     }
     if let Some(signal) = inputs.config.config().as_ref().and_then(|config| config.stop_signal().clone()) {
         let name = signal_name(&signal).with_context(|| format!("the image's StopSignal {signal:?}"))?;
         unit.add_missing("Service", "KillSignal", &name);
     }
-    unit.add("Service", "LogExtraFields", &format!("SYSCTR_IMAGE={}", template::unit_argument(inputs.image)));
+    unit.add("Service", "LogExtraFields", &format!("SYSCTR_IMAGE={}", syntax::escaped(inputs.image, false)));
     unit.add("Service", "LogExtraFields", &format!("SYSCTR_DIGEST={}", inputs.digest));
     Ok(unit.to_text())
 }
