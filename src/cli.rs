@@ -93,12 +93,22 @@ pub enum Verb {
         #[arg(long, conflicts_with = "image")]
         schema: bool,
     },
-    /// Check the store and every file that was placed
-    Verify {
-        /// Only these containers
-        #[arg(value_name = "NAME")]
-        names: Vec<ContainerName>,
+    /// Show the files of an image in the store in a folder, read-only
+    Mount {
+        /// A name that `sysctr images` shows
+        image: ImageSource,
+        /// A folder that is there
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
     },
+    /// End what `mount` began
+    Unmount {
+        /// The folder
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+    /// Check the store and every file that was placed
+    Verify(VerifyArgs),
     /// Start the /exports of an image: what it says about itself
     Init(InitArgs),
     /// Say which units would wait for each other, or for what comes too late
@@ -160,6 +170,19 @@ pub struct InstallArgs {
     /// Say what would be done, and show the files, without doing it
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Args)]
+pub struct VerifyArgs {
+    /// Only these containers
+    #[arg(value_name = "NAME")]
+    pub names: Vec<ContainerName>,
+    /// Put right what is wrong; broken parts of an image are fetched again, while services run on
+    #[arg(long)]
+    pub repair: bool,
+    /// Another place that has the image, to fetch from first
+    #[arg(long, value_name = "IMAGE", requires = "repair")]
+    pub from: Option<ImageSource>,
 }
 
 /// The values that an image asks for.

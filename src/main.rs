@@ -75,7 +75,9 @@ fn run(context: &Context, verb: Verb) -> anyhow::Result<()> {
         Verb::Init(args) => commands::init::run(context, &args),
         Verb::Check(args) => commands::check::run(context, &args),
         Verb::Lint(args) => commands::lint::run(context, &args),
-        Verb::Verify { names } => commands::verify::run(context, &names),
+        Verb::Mount { image, dir } => commands::mount::run(context, &image, &dir),
+        Verb::Unmount { dir } => commands::unmount::run(context, &dir),
+        Verb::Verify(args) => commands::verify::run(context, &args),
         Verb::Prune { dry_run } => commands::prune::run(context, dry_run),
     }
 }

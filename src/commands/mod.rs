@@ -14,6 +14,7 @@ pub mod install;
 pub mod lint;
 pub mod list;
 pub mod man;
+pub mod mount;
 mod named;
 pub mod order;
 pub mod prepare;
@@ -29,6 +30,7 @@ pub mod settle;
 pub mod show;
 pub mod together;
 pub mod uninstall;
+pub mod unmount;
 pub mod update;
 pub mod verify;
 

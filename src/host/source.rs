@@ -90,11 +90,6 @@ impl Resolved {
         let mut elsewhere = layer.urls.iter().map(|url| self.source.foreign(&layer.blob, url));
         elsewhere.find(Result::is_ok).unwrap_or(here)
     }
-
-    /// Bytes to fetch.
-    pub fn download_size(&self) -> u64 {
-        self.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.blob.size))
-    }
 }
 
 fn resolve_in(source: Box<dyn BlobSource>, top: Vec<u8>) -> Result<Resolved> {

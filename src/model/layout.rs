@@ -44,6 +44,8 @@ pub const PRESET: &str = "50-sysctr.preset";
 pub const STATE: &str = "var/lib/sysctr";
 /// A folder for each container that `sysctr run` throws away.
 pub const RUNS: &str = "var/lib/sysctr/run";
+/// What `sysctr mount` shows: a checkout each.
+pub const MOUNTS: &str = "var/lib/sysctr/mounts";
 
 /// The configuration folder of a container.
 pub fn settings(name: &ContainerName) -> String {

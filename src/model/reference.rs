@@ -100,6 +100,14 @@ impl ImageSource {
         }
     }
 
+    /// The same place, asked for this image whatever its tag names now; where it knows no digests, the place as it is.
+    pub fn pinned(&self, digest: &Digest) -> ImageSource {
+        match self {
+            ImageSource::Registry(reference) => ImageSource::Registry(reference.clone_with_digest(digest.to_string())),
+            other => other.clone(),
+        }
+    }
+
     /// The OSTree ref that keeps the image under this reference. No two references share one, and none is a folder of another.
     pub fn tag_ref(&self) -> String {
         let mut escaped = String::new();

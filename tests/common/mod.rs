@@ -3,6 +3,7 @@
 
 pub mod controls;
 pub mod host;
+pub mod store;
 
 use std::{
     fs::{self, File},
