@@ -136,6 +136,9 @@ pub struct InstallArgs {
     /// Accept what the image requests of the host without asking
     #[arg(short, long)]
     pub yes: bool,
+    /// Let its files for the host take the place of others; those are kept beside them (.sysctr-old)
+    #[arg(long)]
+    pub replace: bool,
     /// Also start it; when that fails the install is undone
     #[arg(long)]
     pub now: bool,

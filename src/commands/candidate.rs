@@ -9,10 +9,11 @@ use super::Context;
 use crate::output::one_line;
 use sysctr::{
     host::{
+        self,
         dir::Folder,
         lock::StoreLock,
         ostree::{Store, StoredImage},
-        owned, settings,
+        owned, settings, state,
         systemd::Manager,
         transaction::{Parts, Staged},
         units,
@@ -21,7 +22,7 @@ use sysctr::{
         deployment::{Deployment, Record},
         fault::{Code, Fault},
         health::HealthTest,
-        id_range, layout,
+        host_files, id_range, layout,
         name::ContainerName,
         other_runtime::RuntimePath,
         reference::ImageSource,
@@ -71,6 +72,7 @@ impl Candidate {
         let &Wanted { root, name, id, source, settings, before, runtime, range } = wanted;
         let exports = store.read_exports(&image)?;
         let exports = exports.into_iter().map(|(path, bytes)| (path.to_string_lossy().into_owned(), bytes)).collect();
+        let modes = store.host_modes(&image)?;
         let account = |path| -> Result<String> {
             let bytes = store.read_file(&image, Path::new(path), ACCOUNTS_LIMIT)?.unwrap_or_default();
             Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -90,6 +92,7 @@ impl Candidate {
             digest: &image.digest,
             config: &image.config,
             exports: &exports,
+            modes: &modes,
             passwd: &account("etc/passwd")?,
             group: &account("etc/group")?,
             settings,
@@ -108,6 +111,44 @@ impl Candidate {
         // An image's own configuration may have made nothing of it.
         let range = range.filter(|first| id_range::chosen(&rendered.spec) == Some(*first));
         Ok(Candidate { name: name.clone(), id, replaces, reference, image, rendered, runtime: runtime.cloned(), range })
+    }
+
+    /// Leaves out, or lets the admin replace, what lies where its files for the host would; refuses what the settings do not allow.
+    pub fn settle_host_files(&mut self, root: &Folder, replace: bool) -> Result<()> {
+        let places = settings::load(root)?.host.files();
+        let (mut files, mut taken) = (Vec::new(), Vec::new());
+        for mut file in std::mem::take(&mut self.rendered.host_files) {
+            if !host_files::is_allowed(&file.path, &places) {
+                let message =
+                    format!("{} is for no file of an image: only below {} they may be", file.path, places.join(", "));
+                bail!(
+                    Fault::new(Code::Refused, message)
+                        .hint("`files` in [host] of /etc/sysctr/sysctr.toml allows other places")
+                );
+            }
+            if host::host_files::is_foreign(root, &self.name, &file.path)? {
+                if file.optional {
+                    self.rendered.notes.push(format!("{} is there already, and stays as it is", file.path));
+                    self.rendered.requests.remove(&file.request());
+                    continue;
+                }
+                match replace {
+                    true => file.replaces = true,
+                    false => taken.push(file.path.clone()),
+                }
+            }
+            files.push(file);
+        }
+        if !taken.is_empty() {
+            let message =
+                format!("the image has a file for {}, which is there already and not sysctr's", taken.join(", "));
+            bail!(
+                Fault::new(Code::Failed, message)
+                    .hint("--replace puts the image's in its place, and keeps that one beside it (.sysctr-old)")
+            );
+        }
+        self.rendered.host_files = files;
+        Ok(())
     }
 
     /// Says what was changed to bring an old image up to date.
@@ -169,6 +210,16 @@ impl Candidate {
         let is_file = |source: &str| context.root.join(source.trim_start_matches('/')).is_file();
         let mount_points = spec::mount_points(&name, &rendered.spec, is_file);
         let labels = image.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
+        let before = replaces.map(|id| state::deployment(root, &name, id)).transpose()?;
+        let mut host_files = host::host_files::records(&rendered.host_files);
+        let mut host_folders = host::host_files::missing_folders(root, &rendered.host_files)?;
+        if let Some(before) = before {
+            let was_replaced = |path: &String| before.host_files.iter().any(|file| file.path == *path && file.replaces);
+            host_files.iter_mut().for_each(|file| file.replaces |= was_replaced(&file.path));
+            host_folders.extend(before.host_folders);
+            host_folders.sort();
+            host_folders.dedup();
+        }
         let record = Deployment {
             version: Deployment::VERSION,
             name: name.clone(),
@@ -184,6 +235,8 @@ impl Candidate {
             units: rendered.files.keys().filter(|file| layout::is_unit(file)).cloned().collect(),
             state: rendered.state,
             epoch: rendered.epoch,
+            host_files,
+            host_folders,
             mount_points: Vec::new(),
             runtime,
             range,
@@ -191,7 +244,14 @@ impl Candidate {
             health: rendered.health,
         };
         let config_json = spec::to_text(&rendered.spec)?;
-        let parts = Parts { image: &image, record: record.clone(), config_json, files: rendered.files, mount_points };
+        let parts = Parts {
+            image: &image,
+            record: record.clone(),
+            config_json,
+            files: rendered.files,
+            mount_points,
+            host_files: rendered.host_files,
+        };
         let staged = Staged::write(root, lock, store, parts).with_context(staging)?;
         if manager.is_some() {
             units::verify(root, &[(&name, id)]).with_context(staging)?;

@@ -130,7 +130,7 @@ fn plan(
         runtime: args.runtime.as_ref(),
         range: id_ranges::of(root, name, &[])?,
     };
-    let candidate = Candidate::render(store, image, &wanted)?;
+    let mut candidate = Candidate::render(store, image, &wanted)?;
     let (image, rendered) = (&candidate.image, &candidate.rendered);
     if installed.is_none()
         && let Some(file) = units::conflict(root, name, &rendered.files)?
@@ -153,6 +153,7 @@ fn plan(
             "uninstall it first, or choose another name with --name; `sysctr show {name}` tells what is there"
         )));
     }
+    candidate.settle_host_files(root, args.replace)?;
     Ok(Plan::Ready(Box::new(candidate)))
 }
 

@@ -74,6 +74,7 @@ fn of_parts(parts: &Parts, args: &LintArgs) -> Vec<Problem> {
         digest: &parts.digest,
         config: &parts.config,
         exports: &parts.exports,
+        modes: &BTreeMap::new(),
         passwd: &parts.passwd,
         group: &parts.group,
         settings: &args.settings,

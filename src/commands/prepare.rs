@@ -52,7 +52,7 @@ impl Updater<'_> {
             ));
             return Ok(Prepared::Nothing(self.outcome(name, Kind::Held, &image.digest, old.id)));
         }
-        let Some(candidate) = self.candidate(&old, &source, image, store).with_context(updating)? else {
+        let Some(mut candidate) = self.candidate(&old, &source, image, store).with_context(updating)? else {
             self.say(format!("{name} is up to date ({})", short(&old.digest)));
             return Ok(Prepared::Nothing(self.outcome(name, Kind::Unchanged, &old.digest, old.id)));
         };
@@ -68,6 +68,7 @@ impl Updater<'_> {
                 file.display()
             );
         }
+        candidate.settle_host_files(&self.root, false).with_context(updating)?;
         candidate.tell(self.context);
         candidate.accept(self.context, &self.root, &old.accepted, self.args.yes, "updating")?;
         Ok(Prepared::Ready(Box::new(Next { old, candidate })))

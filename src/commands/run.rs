@@ -67,7 +67,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
     if let Some(folders) = &folders {
         rendered.requests.extend(host_lines::of_tmpfiles("/exports/tmpfiles.template", folders, &name)?);
     }
-    (rendered.files, rendered.state) = Default::default();
+    (rendered.files, rendered.state, rendered.host_files) = Default::default();
     candidate.tell(context);
     candidate.accept(context, &root, &Requests::new(), args.yes, "running")?;
 

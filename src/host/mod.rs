@@ -16,6 +16,7 @@ pub mod events;
 pub mod fsck;
 pub mod group;
 pub mod health;
+pub mod host_files;
 pub mod id_ranges;
 pub mod import;
 pub mod layer;

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::health;
+pub use super::host_files::HostFile;
 
 /// The whole file. Keys that we do not know are refused: a mistyped one must not silently do nothing.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -178,14 +179,6 @@ pub struct StateFolder {
     pub mode: Option<String>,
 }
 
-/// A file of `hostfs/` that may be copied to the host.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct HostFile {
-    pub path: String,
-}
-
 impl Manifest {
     /// Reads the file's text. The error names the line and column, or the key that is wrong.
     pub fn parse(text: &str) -> Result<Manifest> {
@@ -207,7 +200,6 @@ impl Manifest {
 
     fn check(&self) -> Result<()> {
         let container = &self.container;
-        ensure!(self.host_files.is_empty(), "hostFiles: not supported yet");
         self.health.as_ref().map_or(Ok(()), health::Section::check)?;
         ensure!(container.args.as_ref().is_none_or(|args| !args.is_empty()), "container.args: empty");
         for (name, value) in &self.values {

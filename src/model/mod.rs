@@ -9,6 +9,7 @@ pub mod event;
 pub mod fault;
 pub mod graph;
 pub mod health;
+pub mod host_files;
 pub mod host_lines;
 pub mod id_range;
 pub mod idmap;

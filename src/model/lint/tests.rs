@@ -17,6 +17,7 @@ fn linted(exports: &[(&str, &str)]) -> Vec<String> {
         digest: &Digest::from_sha256([0xab; 32]),
         config: &serde_json::from_str(CONFIG).expect("a config"),
         exports: &exports,
+        modes: &BTreeMap::new(),
         passwd: "",
         group: "",
         settings: &[],

@@ -23,6 +23,7 @@ fn rendered_for(exports: &[(&str, &str)], settings: &[&str], runtime: Option<&st
         digest: &Digest::from_sha256([0xab; 32]),
         config: &serde_json::from_str(CONFIG)?,
         exports: &exports,
+        modes: &BTreeMap::new(),
         passwd: "etcd:x:2379:2379::/var/lib/etcd:/bin/false\n",
         group: "",
         settings: &settings,
