@@ -6,9 +6,11 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use sysctr::model::{
+    given_mount::GivenMount,
     name::{ContainerName, ServiceName},
     other_runtime::RuntimePath,
     reference::ImageSource,
+    spec,
     values::Setting,
 };
 
@@ -151,7 +153,7 @@ pub struct InstallArgs {
 }
 
 /// What `exec` and `run` let one choose about the program.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct ProgramArgs {
     /// Pass standard input on
     #[arg(short, long)]
@@ -165,9 +167,12 @@ pub struct ProgramArgs {
     /// Start it in this folder [default: the container's own]
     #[arg(short, long, value_name = "DIR", value_parser = folder)]
     pub workdir: Option<PathBuf>,
-    /// Set a variable, or pass ours on; may be repeated
+    /// Set a variable, or pass ours on (all that begin so: KEY*); may be repeated
     #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = variable)]
     pub env: Vec<String>,
+    /// The same from a file, a line each; those of --env come after it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub env_file: Vec<PathBuf>,
 }
 
 #[derive(Args)]
@@ -186,8 +191,20 @@ pub struct ExecArgs {
 impl RunArgs {
     /// For an image that is run once.
     pub fn once(image: ImageSource, name: ContainerName, settings: Vec<Setting>, yes: bool) -> RunArgs {
-        let program = ProgramArgs { interactive: false, tty: false, user: None, workdir: None, env: Vec::new() };
-        RunArgs { program, name: Some(name), settings, yes, rm: true, image, command: Vec::new() }
+        RunArgs {
+            program: ProgramArgs::default(),
+            name: Some(name),
+            settings,
+            yes,
+            mounts: Vec::new(),
+            volumes: Vec::new(),
+            cap_add: Vec::new(),
+            cap_drop: Vec::new(),
+            entrypoint: None,
+            rm: true,
+            image,
+            command: Vec::new(),
+        }
     }
 }
 
@@ -205,6 +222,22 @@ pub struct RunArgs {
     /// Accept what the image requests of the host without asking
     #[arg(short, long)]
     pub yes: bool,
+    /// Show it a folder or file of the host, or a new tmpfs: type=bind,source=PATH,target=PATH[,ro]
+    /// or type=tmpfs,target=DIR; may be repeated
+    #[arg(long = "mount", value_name = "MOUNT")]
+    pub mounts: Vec<GivenMount>,
+    /// The short form of a bind mount; may be repeated
+    #[arg(long = "volume", value_name = "PATH:PATH[:ro]", value_parser = GivenMount::of_volume)]
+    pub volumes: Vec<GivenMount>,
+    /// Let it have a capability, or ALL; may be repeated
+    #[arg(long, value_name = "CAPABILITY", value_parser = capability)]
+    pub cap_add: Vec<String>,
+    /// Take a capability away, or ALL; may be repeated
+    #[arg(long, value_name = "CAPABILITY", value_parser = capability)]
+    pub cap_drop: Vec<String>,
+    /// Program in the place of the image's Entrypoint; its Cmd goes, too
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
     /// For those used to it: it always is
     #[arg(long, hide = true)]
     pub rm: bool,
@@ -227,9 +260,15 @@ fn folder(text: &str) -> Result<PathBuf, String> {
     if text.starts_with('/') { Ok(text.into()) } else { Err(format!("{text:?} is no absolute path in the container")) }
 }
 
-fn variable(text: &str) -> Result<String, String> {
+/// A variable as `--env` takes it.
+pub fn variable(text: &str) -> Result<String, String> {
     let good = !text.is_empty() && !text.starts_with('=') && !text.contains('\0');
     if good { Ok(text.to_owned()) } else { Err(format!("{text:?} is no variable: KEY=VALUE or KEY")) }
+}
+
+fn capability(text: &str) -> Result<String, String> {
+    let name = if text.eq_ignore_ascii_case("all") { Ok("ALL".to_owned()) } else { spec::capability(text) };
+    name.map_err(|error| error.to_string())
 }
 
 #[derive(Args)]

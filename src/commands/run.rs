@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::{
     Context,
@@ -13,9 +13,11 @@ use crate::cli::RunArgs;
 use sysctr::{
     host::{apply, id_ranges, ostree::Store, policy, runs, settings},
     model::{
+        given_mount::GivenMount,
         host_lines, layout, legacy,
         request::{self, Requests},
-        spec, throwaway,
+        spec,
+        throwaway::{self, Given},
         user::User,
     },
 };
@@ -28,6 +30,8 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
     if context.offline() {
         bail!("running {}: only the running system can, without --root", args.image);
     }
+    let wishes = exec::wishes(&args.program, &args.command)?;
+    let given = given(args)?;
     let name = install::name(args.name.as_ref(), &args.image)?;
     let (root, lock) = context.begin("run")?;
     runs::sweep(&root, &lock)?;
@@ -56,9 +60,9 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
         range: id_ranges::another(&root)?,
     };
     let mut candidate = Candidate::render(&store, image, &wanted)?;
-    let wishes = exec::wishes(&args.program, &args.command);
     let rendered = &mut candidate.rendered;
-    throwaway::throw_away(&mut rendered.spec, &candidate.image.config, &rendered.state, &wishes, user.as_ref())?;
+    let (config, entrypoint) = (&candidate.image.config, given.entrypoint.as_ref());
+    throwaway::throw_away(&mut rendered.spec, config, &rendered.state, &wishes, user.as_ref(), entrypoint)?;
     // No unit is placed and no state is kept: what is left to ask for is what the program may do.
     rendered.requests = request::of_spec(&rendered.spec, &[], &[]).context("config.json")?;
     // An old image that is run once counts on its folders.
@@ -70,6 +74,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
     (rendered.files, rendered.state, rendered.host_files) = Default::default();
     candidate.tell(context);
     candidate.accept(context, &root, &Requests::new(), args.yes, "running")?;
+    throwaway::give(&mut candidate.rendered.spec, &given)?;
 
     let staging = || format!("running {}", args.image);
     let is_file = |source: &str| Path::new(source).is_file();
@@ -89,4 +94,20 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
         command.arg("--interactive");
     }
     Err(exec::replace(&mut command))
+}
+
+/// What the command line gives it, with sources that are there: nothing is pulled for a mount that cannot be.
+fn given(args: &RunArgs) -> Result<Given> {
+    let there = |mount: &GivenMount| -> Result<GivenMount> {
+        let Some(source) = mount.source() else { return Ok(mount.clone()) };
+        let path = source.canonicalize().with_context(|| format!("mounting {}", source.display()))?;
+        let path = path.into_os_string().into_string().map_err(|path| anyhow!("mounting {path:?}: it is no text"))?;
+        Ok(mount.clone().with_source(path))
+    };
+    Ok(Given {
+        mounts: args.mounts.iter().chain(&args.volumes).map(there).collect::<Result<_>>()?,
+        cap_add: args.cap_add.clone(),
+        cap_drop: args.cap_drop.clone(),
+        entrypoint: args.entrypoint.clone(),
+    })
 }

@@ -109,7 +109,7 @@ pub fn refuse_links(root: &Folder, name: &ContainerName, path: &str) -> Result<(
 }
 
 /// The place that a container has for itself.
-fn home(name: &ContainerName) -> String {
+pub(super) fn home(name: &ContainerName) -> String {
     format!("/var/lib/{name}")
 }
 

@@ -68,7 +68,8 @@ impl<'a> Staged<'a> {
         folder.write_new("config.json", &config_json, 0o600)?;
         apply::prepare(&folder, record.runtime.as_ref())?;
         host_files::keep(&folder, &host_files)?;
-        folder.write_new(state::DEPLOYMENT, &deployment::to_text(&record)?, 0o600)?;
+        // Whole or not there: readers go by it while the rest is being staged.
+        folder.write(state::DEPLOYMENT, &deployment::to_text(&record)?, 0o600)?;
         folder.sync_all()?;
         units::stage(root, &staged.name, staged.id, &files)?;
         host_files::stage(root, &record, &host_files)?;
@@ -173,8 +174,11 @@ pub fn go_back(root: &Folder, _lock: &StoreLock, name: &ContainerName, journal: 
     let state = |id: Option<u32>| id.and_then(|id| state::deployment(root, name, id).ok()).map(|record| record.state);
     let kept = state(journal.from).unwrap_or_default();
     let made = state(journal.to).unwrap_or_default();
-    let made = made.iter().filter(|folder| !kept.iter().any(|other| other.path == folder.path));
-    made.into_iter().try_for_each(|folder| owned::remove_unused(root, name, &folder.path))
+    let is_kept = |path: &str| kept.iter().any(|other| other.path == path);
+    let made = made.iter().map(|folder| folder.path.clone());
+    // what was made for it, and last what that was made in
+    let unused = made.chain([owned::home(name)]).filter(|path| !is_kept(path));
+    unused.into_iter().try_for_each(|path| owned::remove_unused(root, name, &path))
 }
 
 /// Begins an uninstall: from here on a power cut ends with the container gone.
@@ -203,22 +207,9 @@ pub(super) fn write_active(root: &Folder, name: &ContainerName, journal: &Journa
     let Some(to) = journal.to else { return Ok(()) };
     let settings = root.create(&layout::settings(name), 0o755)?;
     if controls::split_commit() {
-        return Ok(std::fs::write(
-            settings.path().join(layout::ACTIVE),
-            format!(
-                "{to}
-"
-            ),
-        )?);
+        return Ok(std::fs::write(settings.path().join(layout::ACTIVE), format!("{to}\n"))?);
     }
-    settings.write(
-        layout::ACTIVE,
-        &format!(
-            "{to}
-"
-        ),
-        0o644,
-    )
+    settings.write(layout::ACTIVE, &format!("{to}\n"), 0o644)
 }
 
 /// Ends an operation: nothing is left to do for it.

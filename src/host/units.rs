@@ -69,25 +69,31 @@ pub fn conflict(root: &Folder, name: &ContainerName, files: &BTreeMap<String, St
 /// Writes the set, and each of its files under a temporary name in the folder where it will lie; all synced.
 pub fn stage(root: &Folder, name: &ContainerName, id: u32, files: &BTreeMap<String, String>) -> Result<()> {
     let set = root.create(&layout::unit_set(name, id), 0o755)?;
+    files.iter().try_for_each(|(file, text)| set.write_new(file, text, 0o644))?;
+    // The set tells what else there is to take back: it is there before any of that, and gone after it.
+    set.sync()?;
+    let mut folders = BTreeMap::new();
     for (file, text) in files {
-        set.write_new(file, text, 0o644)?;
         let (folder, placed) = layout::place(name, file);
-        let folder = root.create(folder, 0o755)?;
-        folder.write_new(&temporary(&placed, id), text, 0o644)?;
-        folder.sync()?;
+        let opened = root.create(folder, 0o755)?;
+        opened.write_new(&temporary(&placed, id), text, 0o644)?;
+        folders.insert(folder, opened);
     }
-    set.sync()
+    folders.values().try_for_each(Folder::sync)
 }
 
 /// Takes back what [`stage`] wrote.
 pub fn discard(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
+    let mut folders = BTreeMap::new();
     for file in set_files(root, name, id)? {
         let (folder, placed) = layout::place(name, &file);
-        if let Some(folder) = root.open(folder)? {
-            folder.remove(&temporary(&placed, id))?;
+        if let Some(opened) = root.open(folder)? {
+            opened.remove(&temporary(&placed, id))?;
+            folders.insert(folder, opened);
         }
-        remove_if_empty(root, layout::place(name, &file).0)?;
     }
+    folders.values().try_for_each(Folder::sync)?;
+    folders.keys().try_for_each(|folder| remove_if_empty(root, folder))?;
     if let Some(settings) = root.open(&layout::settings(name))? {
         settings.remove_tree(&id.to_string())?;
         settings.sync()?;

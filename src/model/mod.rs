@@ -7,6 +7,7 @@ pub mod digest;
 pub mod directives;
 pub mod event;
 pub mod fault;
+pub mod given_mount;
 pub mod graph;
 pub mod health;
 pub mod host_files;

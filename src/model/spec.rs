@@ -205,6 +205,11 @@ pub fn bounding(container: &Container) -> Result<Vec<String>> {
     Ok(set)
 }
 
+/// Every capability that there is.
+pub fn every_capability() -> Vec<String> {
+    CAPABILITIES.split_whitespace().map(|name| format!("CAP_{name}")).collect()
+}
+
 fn added(container: &Container) -> Result<Vec<String>> {
     full_names(&container.capabilities.add).context("container.capabilities.add")
 }
@@ -213,7 +218,8 @@ fn full_names(names: &[String]) -> Result<Vec<String>> {
     names.iter().map(|name| capability(name)).collect()
 }
 
-fn capability(name: &str) -> Result<String> {
+/// The full name of a capability, `CAP_` before it or not, in any case.
+pub fn capability(name: &str) -> Result<String> {
     let upper = name.to_ascii_uppercase();
     let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
     if !CAPABILITIES.split_whitespace().any(|known| known == short) {

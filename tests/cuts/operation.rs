@@ -61,7 +61,7 @@ pub const OPERATIONS: &[Operation] = &[
         "recover of an update of two as one",
         two_are_out,
         &["update", "app", "other", "--together"],
-        At::After("app/active"),
+        At::After("active"),
     ),
     recovery("recover of a rollback", updated, &["rollback", "app"], At::After("active")),
     recovery("recover of an uninstall --purge", with_state, &["uninstall", "--purge", "app"], At::After("active")),

@@ -101,8 +101,13 @@ pub fn kill(kills: usize, seed: usize) -> Count {
             assert_eq!(tree, after, "{verb:?} was not killed");
         }
     }
-    // nothing of all that is left over
+    // nothing of all that is left over; what an uninstall kept goes with the purge of an image that declares it
     if host.sysctr(&["show", "app"]).code == 0 {
+        host.does(&["uninstall", "app"]);
+    }
+    for version in versions {
+        host.image("app", &version());
+        host.does(&["install", &image]);
         host.does(&["uninstall", "--purge", "app"]);
     }
     while let Some(image) = host.json(&["images"]).as_array().unwrap().first() {
@@ -117,9 +122,14 @@ pub fn kill(kills: usize, seed: usize) -> Count {
     count
 }
 
-/// Without what only `second` declares: left empty by an earlier one of it, it may go when an update to it is taken back.
+/// Without what an earlier deployment left empty: it may go when an update is taken back that declares it too.
 fn state_apart(mut tree: Tree) -> Tree {
-    tree.remove("var/lib/app/more");
+    for folder in ["kept", "data", "more"] {
+        tree.remove(&format!("var/lib/app/{folder}"));
+    }
+    if !tree.keys().any(|path| path.starts_with("var/lib/app/")) {
+        tree.remove("var/lib/app");
+    }
     tree
 }
 

@@ -24,6 +24,11 @@ pub fn runs_beside_the_service(machine: &mut dyn Machine) -> Result<()> {
     let said = machine
         .run("A=ours sysctr exec -w /var/lib/etcd -e A -e B=2 -e C etcd -- sh -c 'pwd; echo $A $B ${C-none}'")?;
     equal(&said, "/var/lib/etcd\nours 2 none", "folder and variables")?;
+    machine.run("printf '# a comment\\nD=from file\\n\\nA\\nB=1\\n' >/root/env")?;
+    let said = machine.run(
+        "A=ours PRE_1=x PRE_2=y sysctr exec --env-file /root/env -e B=2 -e 'PRE_*' etcd -- sh -c 'echo $A $B $D $PRE_1 $PRE_2'",
+    )?;
+    equal(&said, "ours 2 from file x y", "variables of a file, and all that begin so")?;
     equal(&machine.run("echo text | sysctr exec -i etcd cat")?, "text", "what it read")?;
     equal(&machine.run("echo text | sysctr exec etcd cat")?, "", "what it read without --interactive")?;
 
@@ -167,6 +172,20 @@ pub fn throws_a_container_away(machine: &mut dyn Machine) -> Result<()> {
         "choices",
     )?;
     equal(&machine.run(&format!("echo in | sysctr run -i {etcd} cat"))?, "in", "what it read")?;
+    machine.run("mkdir -p /root/given && echo page >/root/given/page")?;
+    let given = format!(
+        "cd /root && sysctr run -u 0 --volume ./given:/data:ro --mount type=bind,src=/root/given,dst=/srv/w --cap-add sys_time \
+         --mount type=tmpfs,dst=/t,tmpfs-mode=700 --cap-drop kill {etcd} -- \
+         sh -c 'cat /data/page; touch /srv/w/made; touch /data/x 2>/dev/null || echo sealed; stat -c %a /t; grep CapEff /proc/self/status'"
+    );
+    let said = machine.run(&given)?;
+    let (said, capabilities) = said.rsplit_once("CapEff:\t").unwrap_or_default();
+    equal(said, "page\nsealed\n700\n", "what it was given")?;
+    let number = u64::from_str_radix(capabilities, 16)?;
+    ensure!(number & (1 << 25) != 0 && number & (1 << 5) == 0, "capabilities {capabilities}");
+    equal(&machine.run("ls /root/given && rm -r /root/given")?, "made\npage", "what it wrote")?;
+    let bare = format!("sysctr run --entrypoint /bin/echo {etcd} x; sysctr run --entrypoint '' {etcd} /bin/echo y");
+    equal(&machine.run(&bare)?, "x\ny", "another entrypoint")?;
     // Its state is its own, and gone with it.
     equal(&machine.run(&format!("sysctr run {etcd} -- sh -c 'stat -c %u:%a /var/lib/etcd; touch /var/lib/etcd/x'; ls /var/lib/etcd 2>&1 | grep -c 'No such'"))?, "2379:700\n1", "its state")?;
     nothing_left(machine)?;
@@ -177,6 +196,9 @@ pub fn throws_a_container_away(machine: &mut dyn Machine) -> Result<()> {
         (126, format!("{etcd} /etc/passwd"), "may not be executed"),
         (125, format!("-w relative/ {etcd} true"), "relative"),
         (125, format!("-u none {etcd} true"), "\"none\""),
+        (125, format!("--volume /none/at/all:/x {etcd} true"), "/none/at/all"),
+        (125, format!("--env-file /none {etcd} true"), "/none"),
+        (2, format!("--volume data:/x {etcd} true"), "named volumes"),
         (125, format!("{REGISTRY}/none true"), "none"),
         (4, format!("{REGISTRY}/httpd true"), "/var/www"),
     ] {

@@ -1,8 +1,13 @@
 //! Many containers at once: none gets in another's way, and the machine takes them as it takes plain units.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 
 use crate::machine::Machine;
+
+/// Two hundred installs in emulation take their time.
+const LIMIT: Duration = Duration::from_secs(3600);
 
 /// For every test run.
 pub fn thirty(machine: &mut dyn Machine) -> Result<()> {
@@ -29,35 +34,51 @@ fn start_at_once(machine: &mut dyn Machine, count: u32) -> Result<()> {
          done
          echo 'u tiny 4711' | systemd-sysusers - && systemctl daemon-reload"
     ))?;
-    let all = |letter: char| format!("$(seq -f '{letter}%g' {count})");
-    let mut took = Vec::new();
-    for letter in ['p', 'c'] {
-        let start = milliseconds(machine, &format!("systemctl start {}", all(letter)))?;
-        let active = machine.run(&format!("systemctl is-active {} | grep -c '^active$'", all(letter)))?;
-        ensure!(active == count.to_string(), "only {active} of {count} are active");
-        let running = machine.run(&format!(
-            "for i in $(seq {count}); do group=$(systemctl show --value -p ControlGroup {letter}$i)
-             for pid in $(cat /sys/fs/cgroup$group/cgroup.procs); do cat /proc/$pid/comm; done; done | sort | uniq -c"
-        ))?;
-        let expected = format!("{count} tiny");
-        ensure!(running.trim() == expected, "in their control groups run {running}, not {expected}");
-        let stop = milliseconds(machine, &format!("systemctl stop {}", all(letter)))?;
-        let failed = machine.run("systemctl --failed --no-legend --plain | grep -c '^[pc][0-9]' || true")?;
-        ensure!(failed == "0", "{failed} failed when they were stopped");
-        took.push((start, stop));
+    // Twice and in turn: a machine whose host is busy then has another chance.
+    let [mut plain, mut ours] = [[u64::MAX; 2]; 2];
+    for _ in 0..2 {
+        plain = least(plain, once(machine, 'p', count)?);
+        ours = least(ours, once(machine, 'c', count)?);
     }
-    let [(plain, plain_stop), (ours, our_stop)] = took[..] else { unreachable!("there are two letters") };
     println!(
-        "{count} containers: {} ms for each install, all started in {ours} ms and stopped in {our_stop} ms; \
-         plain units of the same program: {plain} ms and {plain_stop} ms",
-        install / u64::from(count)
+        "{count} containers: {} ms for each install, all started in {} ms and stopped in {} ms; \
+         plain units of the same program: {} ms and {} ms",
+        install / u64::from(count),
+        ours[0],
+        ours[1],
+        plain[0],
+        plain[1]
     );
     Ok(())
 }
 
-fn milliseconds(machine: &mut dyn Machine, script: &str) -> Result<u64> {
-    let said = machine.run(&format!(
-        "a=${{EPOCHREALTIME/./}}; {script}; [ $? = 0 ] || exit 1; echo $((${{EPOCHREALTIME/./}} - a))"
+/// Starts them all, looks at them, and stops them: how long the start and the stop took.
+fn once(machine: &mut dyn Machine, letter: char, count: u32) -> Result<[u64; 2]> {
+    let all = format!("$(seq -f '{letter}%g' {count})");
+    let start = milliseconds(machine, &format!("systemctl start {all}"))?;
+    let active = machine.run(&format!("systemctl is-active {all} | grep -c '^active$'"))?;
+    ensure!(active == count.to_string(), "only {active} of {count} are active");
+    let running = machine.run(&format!(
+        "for group in $(systemctl show --value -p ControlGroup {all}); do
+         for pid in $(cat /sys/fs/cgroup$group/cgroup.procs); do cat /proc/$pid/comm; done; done | sort | uniq -c"
     ))?;
-    Ok(said.lines().last().unwrap_or_default().parse::<u64>()? / 1000)
+    let expected = format!("{count} tiny");
+    ensure!(running.trim() == expected, "in their control groups run {running}, not {expected}");
+    let stop = milliseconds(machine, &format!("systemctl stop {all}"))?;
+    let failed = machine.run("systemctl --failed --no-legend --plain | grep -c '^[pc][0-9]' || true")?;
+    ensure!(failed == "0", "{failed} failed when they were stopped");
+    Ok([start, stop])
+}
+
+fn least(one: [u64; 2], other: [u64; 2]) -> [u64; 2] {
+    [one[0].min(other[0]), one[1].min(other[1])]
+}
+
+/// How long a script takes, which must succeed.
+fn milliseconds(machine: &mut dyn Machine, script: &str) -> Result<u64> {
+    let script =
+        format!("a=${{EPOCHREALTIME/./}}; {script}; [ $? = 0 ] || exit 1; echo $((${{EPOCHREALTIME/./}} - a))");
+    let output = machine.try_run(&script, LIMIT)?;
+    ensure!(output.code == 0, "`{script}` ended with {}: {}{}", output.code, output.stdout, output.stderr);
+    Ok(output.stdout.lines().last().unwrap_or_default().parse::<u64>()? / 1000)
 }
