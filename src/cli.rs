@@ -125,7 +125,11 @@ pub enum Verb {
 #[derive(Args)]
 pub struct InstallArgs {
     /// Where it comes from, such as registry.example/team/app:1 or oci:DIR
-    pub image: ImageSource,
+    #[arg(required_unless_present = "quadlet")]
+    pub image: Option<ImageSource>,
+    /// Install what a Quadlet file of Podman describes
+    #[arg(long, value_name = "FILE.container", value_hint = ValueHint::FilePath, conflicts_with = "image")]
+    pub quadlet: Option<PathBuf>,
     /// Name of the container and of its unit [default: the last part of the repository]
     #[arg(long)]
     pub name: Option<ContainerName>,

@@ -1,7 +1,7 @@
 //! A deployment that may come: an image rendered for a container, what it requests of the host, and how it is staged. The part of
 //! `install` and `update` that changes nothing.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -25,6 +25,7 @@ use sysctr::{
         host_files, id_range, layout,
         name::ContainerName,
         other_runtime::RuntimePath,
+        quadlet,
         reference::ImageSource,
         render::{self, Rendered},
         request::Requests,
@@ -49,6 +50,8 @@ pub struct Candidate {
     pub runtime: Option<RuntimePath>,
     /// The first number of the range of the host's that its users have, if it has users of its own.
     pub range: Option<u32>,
+    /// What stands in the place of the image's `/exports`.
+    pub quadlet: Option<quadlet::Source>,
 }
 
 /// What a deployment is made of beside its image.
@@ -64,14 +67,22 @@ pub struct Wanted<'a> {
     pub runtime: Option<&'a RuntimePath>,
     /// The first number of a range of the host's for users of its own.
     pub range: Option<u32>,
+    /// What stands in the place of the image's `/exports`.
+    pub quadlet: Option<&'a quadlet::Source>,
 }
 
 impl Candidate {
     /// Renders an image of the store as a deployment of a container.
     pub fn render(store: &Store, image: StoredImage, wanted: &Wanted) -> Result<Candidate> {
-        let &Wanted { root, name, id, source, settings, before, runtime, range } = wanted;
-        let exports = store.read_exports(&image)?;
-        let exports = exports.into_iter().map(|(path, bytes)| (path.to_string_lossy().into_owned(), bytes)).collect();
+        let &Wanted { root, name, id, source, settings, before, runtime, range, quadlet } = wanted;
+        let read = quadlet.map(|source| quadlet::read(source, name)).transpose()?;
+        let exports: BTreeMap<String, Vec<u8>> = match &read {
+            Some(read) => read.exports(&image.config)?,
+            None => {
+                let exports = store.read_exports(&image)?;
+                exports.into_iter().map(|(path, bytes)| (path.to_string_lossy().into_owned(), bytes)).collect()
+            }
+        };
         let modes = store.host_modes(&image)?;
         let account = |path| -> Result<String> {
             let bytes = store.read_file(&image, Path::new(path), ACCOUNTS_LIMIT)?.unwrap_or_default();
@@ -107,10 +118,21 @@ impl Candidate {
             let of_image = HealthTest::of_image(&image.config_json);
             rendered.health = of_image.with_context(|| format!("rendering {source}: the image's config"))?;
         }
+        rendered.notes.extend(read.into_iter().flat_map(|read| read.notes));
         let replaces = before.map(|before| before.id);
         // An image's own configuration may have made nothing of it.
         let range = range.filter(|first| id_range::chosen(&rendered.spec) == Some(*first));
-        Ok(Candidate { name: name.clone(), id, replaces, reference, image, rendered, runtime: runtime.cloned(), range })
+        Ok(Candidate {
+            name: name.clone(),
+            id,
+            replaces,
+            reference,
+            image,
+            rendered,
+            runtime: runtime.cloned(),
+            range,
+            quadlet: quadlet.cloned(),
+        })
     }
 
     /// Leaves out, or lets the admin replace, what lies where its files for the host would; refuses what the settings do not allow.
@@ -205,7 +227,7 @@ impl Candidate {
         manager: Option<&Manager>,
     ) -> Result<(Staged<'a>, Deployment)> {
         let accepted = self.requests(root)?;
-        let Candidate { name, id, replaces, reference, image, rendered, runtime, range } = self;
+        let Candidate { name, id, replaces, reference, image, rendered, runtime, range, quadlet } = self;
         let staging = || format!("staging {name}");
         let is_file = |source: &str| context.root.join(source.trim_start_matches('/')).is_file();
         let mount_points = spec::mount_points(&name, &rendered.spec, is_file);
@@ -235,6 +257,7 @@ impl Candidate {
             units: rendered.files.keys().filter(|file| layout::is_unit(file)).cloned().collect(),
             state: rendered.state,
             epoch: rendered.epoch,
+            quadlet,
             host_files,
             host_folders,
             mount_points: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::{
     Context,
@@ -12,8 +12,8 @@ use super::{
 use crate::cli::{InstallArgs, RunArgs};
 use sysctr::{
     host::{
-        apply, dir::Folder, health, id_ranges, lock::StoreLock, ostree::Store, other_runtime, owned, policy, recovery,
-        settings, state, systemd::Manager, transaction, units,
+        apply, dir::Folder, health, id_ranges, lock::StoreLock, ostree::Store, other_runtime, owned, policy,
+        quadlet_files, recovery, settings, state, systemd::Manager, transaction, units,
     },
     model::{
         deployment::Deployment,
@@ -22,11 +22,37 @@ use sysctr::{
         legacy,
         name::ContainerName,
         other_runtime::hints,
+        quadlet,
         reference::ImageSource,
         request::Requests,
         values::{Source, Values},
     },
 };
+
+/// What is installed.
+struct What {
+    name: ContainerName,
+    image: ImageSource,
+    quadlet: Option<quadlet::Source>,
+}
+
+impl What {
+    fn of(args: &InstallArgs) -> Result<What> {
+        match (&args.quadlet, &args.image) {
+            (Some(path), _) => {
+                let source = quadlet_files::load(path)?;
+                let name = args.name.clone().map_or_else(|| quadlet::name(&source.file), Ok)?;
+                let image = quadlet::read(&source, &name)?.image;
+                let image = image.parse().map_err(|error| anyhow!("{}: Image={image}: {error}", path.display()))?;
+                Ok(What { name, image, quadlet: Some(source) })
+            }
+            (None, Some(image)) => {
+                Ok(What { name: name(args.name.as_ref(), image)?, image: image.clone(), quadlet: None })
+            }
+            (None, None) => bail!(Fault::new(Code::Usage, "an image or --quadlet has to be given")),
+        }
+    }
+}
 
 /// What there is to do.
 enum Plan {
@@ -38,11 +64,12 @@ enum Plan {
 
 /// Installs an image.
 pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
-    let name = name(args.name.as_ref(), &args.image)?;
+    let what = What::of(args)?;
+    let name = what.name.clone();
     let (root, lock) = context.begin_now("install")?;
     let manager = context.manager()?;
     let store = Store::open_or_create(&lock)?;
-    let candidate = match plan(context, args, &name, &root, &lock, &store)? {
+    let candidate = match plan(context, args, &what, &root, &lock, &store)? {
         Plan::NothingToDo => {
             context.output.result(&serde_json::json!({"name": name, "changed": false}), || {
                 let text = format!("{name} is installed with this image and these values; nothing to do");
@@ -52,7 +79,7 @@ pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
         }
         Plan::RunOnce => {
             drop((store, lock));
-            return run_once(context, args, name);
+            return run_once(context, args, what);
         }
         Plan::Ready(candidate) => candidate,
     };
@@ -96,13 +123,14 @@ pub fn name(given: Option<&ContainerName>, image: &ImageSource) -> Result<Contai
 fn plan(
     context: &Context,
     args: &InstallArgs,
-    name: &ContainerName,
+    what: &What,
     root: &Folder,
     lock: &StoreLock,
     store: &Store,
 ) -> Result<Plan> {
+    let What { name, image: source, quadlet } = what;
     // Asked again by a pull; an image that is there already was perhaps pulled under another policy.
-    policy::check(&context.root, &args.image)?;
+    policy::check(&context.root, source)?;
     args.runtime.as_ref().map_or(Ok(()), |runtime| other_runtime::check(root, runtime))?;
     let container = state::container(root, name)?;
     container.as_ref().map_or(Ok(()), recovery::refuse_pending)?;
@@ -112,11 +140,11 @@ fn plan(
     {
         bail!(taken(name, &file));
     }
-    let image = match store.find(&args.image)? {
+    let image = match store.find(source)? {
         Some(image) => image,
-        None => image::pull(context, lock, store, &args.image, &settings::load(root)?)?,
+        None => image::pull(context, lock, store, source, &settings::load(root)?)?,
     };
-    if legacy::is_run_once(&image.config) && installed.is_none() {
+    if legacy::is_run_once(&image.config) && installed.is_none() && quadlet.is_none() {
         return Ok(Plan::RunOnce);
     }
     let id = transaction::next_id(root, name)?;
@@ -124,11 +152,12 @@ fn plan(
         root,
         name,
         id,
-        source: &args.image,
+        source,
         settings: &args.settings,
         before: None,
         runtime: args.runtime.as_ref(),
         range: id_ranges::of(root, name, &[])?,
+        quadlet: quadlet.as_ref(),
     };
     let mut candidate = Candidate::render(store, image, &wanted)?;
     let (image, rendered) = (&candidate.image, &candidate.rendered);
@@ -144,7 +173,7 @@ fn plan(
             let given = values.values().filter(|value| value.source != Source::Made);
             given.map(|value| value.value.clone()).collect::<Vec<_>>()
         };
-        let same_runtime = current.runtime == args.runtime;
+        let same_runtime = current.runtime == args.runtime && current.quadlet == *quadlet;
         if same_runtime && current.digest == image.digest && plain(&current.values) == plain(&rendered.values) {
             return Ok(Plan::NothingToDo);
         }
@@ -158,17 +187,18 @@ fn plan(
 }
 
 /// An image that says of itself that it is run once and leaves nothing.
-fn run_once(context: &Context, args: &InstallArgs, name: ContainerName) -> Result<()> {
+fn run_once(context: &Context, args: &InstallArgs, what: What) -> Result<()> {
+    let What { name, image, .. } = what;
     if args.dry_run {
         return context.output.result(&serde_json::json!({"name": name, "runOnce": true}), || {
-            format!("would run {} once; nothing of it would stay", args.image)
+            format!("would run {image} once; nothing of it would stay")
         });
     }
     if args.runtime.is_some() {
         bail!("installing {name}: the image is run once (its label atomic.run), which only the bundled runtime does");
     }
-    context.output.note(format!("{} is run once, and nothing of it stays (its label atomic.run)", args.image));
-    run::run(context, &RunArgs::once(args.image.clone(), name, args.settings.clone(), args.yes))
+    context.output.note(format!("{image} is run once, and nothing of it stays (its label atomic.run)"));
+    run::run(context, &RunArgs::once(image, name, args.settings.clone(), args.yes))
 }
 
 /// The failure that says who has the name.

@@ -92,6 +92,7 @@ impl Updater<'_> {
             before: Some(old),
             runtime: old.runtime.as_ref(),
             range: id_ranges::of(&self.root, &old.name, &self.ranges.borrow())?,
+            quadlet: old.quadlet.as_ref(),
         };
         let candidate = Candidate::render(store, image, &wanted)?;
         self.ranges.borrow_mut().extend(candidate.range);

@@ -58,6 +58,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
         before: None,
         runtime: None,
         range: id_ranges::another(&root)?,
+        quadlet: None,
     };
     let mut candidate = Candidate::render(&store, image, &wanted)?;
     let rendered = &mut candidate.rendered;

@@ -34,6 +34,7 @@ pub mod probation;
 mod probe;
 pub mod process;
 pub mod pull;
+pub mod quadlet_files;
 pub mod quarantine;
 pub mod recovered;
 pub mod recovery;

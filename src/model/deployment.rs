@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    digest::Digest, health::HealthTest, host_files::Placed, name::ContainerName, other_runtime::RuntimePath,
+    digest::Digest, health::HealthTest, host_files::Placed, name::ContainerName, other_runtime::RuntimePath, quadlet,
     values::Values,
 };
 pub use super::{
@@ -47,6 +47,9 @@ pub struct Deployment {
     /// Format of that state.
     #[serde(default)]
     pub epoch: u32,
+    /// What stands in the place of the image's own words on itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quadlet: Option<quadlet::Source>,
     /// Files on the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_files: Vec<Placed>,

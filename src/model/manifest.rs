@@ -173,8 +173,10 @@ pub struct State {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StateFolder {
-    /// On the host and in the container, absolute.
+    /// On the host, absolute; also in the container, unless `target` says otherwise.
     pub path: String,
+    /// In the container, absolute.
+    pub target: Option<String>,
     /// Octal, "0700" where absent.
     pub mode: Option<String>,
 }
@@ -231,7 +233,9 @@ impl Manifest {
             "container.devices: only nodes below /dev"
         );
         for folder in &self.state.folders {
-            absolute(&folder.path).context("state.folders")?;
+            for path in [&folder.path].into_iter().chain(&folder.target) {
+                absolute(path).context("state.folders")?;
+            }
             folder.mode().with_context(|| format!("state.folders: {}", folder.path))?;
         }
         for unit in [&self.after, &self.before, &self.requires, &self.wants].into_iter().flatten() {

@@ -25,6 +25,7 @@ pub mod name;
 pub mod other_runtime;
 pub mod probation;
 pub mod process;
+pub mod quadlet;
 pub mod record;
 pub mod reference;
 pub mod render;
