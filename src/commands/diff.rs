@@ -84,7 +84,8 @@ fn available(context: &Context, now: &Deployment, source: &ImageSource) -> Resul
     let id = transaction::next_id(&root, name)?;
     let runtime = now.runtime.as_ref();
     let range = id_ranges::of(&root, name, &[])?;
-    let wanted = Wanted { name, id, source, settings: &[], before: Some(now), runtime, range };
+    let quadlet = now.quadlet.as_ref();
+    let wanted = Wanted { root: &root, name, id, source, settings: &[], before: Some(now), runtime, range, quadlet };
     let candidate = Candidate::render(&store, image, &wanted).with_context(looking)?;
     let labels = candidate.image.config.config().as_ref().and_then(|config| config.labels().clone());
     let identity = Identity {
