@@ -1,7 +1,7 @@
 //! The keys of `[Container]`.
 
 use super::{
-    mounts::{From, Given},
+    mounts::{Given, Origin},
     *,
 };
 
@@ -223,17 +223,17 @@ impl Container {
         }
         let target = given.target;
         match given.from {
-            From::Host(source) => {
+            Origin::Host(source) => {
                 ensure!(source.starts_with('/'), "{source}: write its absolute path");
                 self.mounts.push(json!({ "source": source, "target": target, "options": options }));
             }
-            From::Volume(volume) => {
+            Origin::Volume(volume) => {
                 ensure!(options.iter().all(|option| option == "rw"), "a volume is state, which is written to");
                 self.state.push(
                     json!({ "path": format!("/var/lib/{}/{volume}", self.name), "target": target, "mode": "0755" }),
                 );
             }
-            From::Tmpfs => self.list("tmpfs", json!(target)),
+            Origin::Tmpfs => self.list("tmpfs", json!(target)),
         }
         Ok(())
     }

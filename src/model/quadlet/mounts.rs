@@ -3,7 +3,7 @@
 use super::*;
 
 /// Where something is mounted from.
-pub enum From {
+pub enum Origin {
     /// A path of the host.
     Host(String),
     /// The container's own state.
@@ -14,7 +14,7 @@ pub enum From {
 
 /// A mount, read.
 pub struct Given {
-    pub from: From,
+    pub from: Origin,
     pub target: String,
     pub options: Vec<String>,
 }
@@ -29,8 +29,8 @@ pub fn volume(value: &str, beside: &BTreeMap<String, String>) -> Result<Given> {
         _ => bail!("{value:?} has more than two colons"),
     };
     let from = match source.starts_with(['/', '.']) {
-        true => From::Host(source.to_owned()),
-        false => From::Volume(volume_name(source, beside)?),
+        true => Origin::Host(source.to_owned()),
+        false => Origin::Volume(volume_name(source, beside)?),
     };
     let options = options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
     Ok(Given { from, target: target.to_owned(), options })
@@ -51,9 +51,9 @@ pub fn mount(value: &str, beside: &BTreeMap<String, String>) -> Result<Given> {
         }
     }
     let from = match (kind, source) {
-        ("bind", Some(source)) => From::Host(source.to_owned()),
-        ("volume", Some(source)) => From::Volume(volume_name(source, beside)?),
-        ("tmpfs", None) => From::Tmpfs,
+        ("bind", Some(source)) => Origin::Host(source.to_owned()),
+        ("volume", Some(source)) => Origin::Volume(volume_name(source, beside)?),
+        ("tmpfs", None) => Origin::Tmpfs,
         (other, _) => bail!("the type {other:?} is not supported like this"),
     };
     Ok(Given { from, target: target.context("it names no target")?, options })
