@@ -26,11 +26,12 @@ fn a_quadlet_file_is_installed_updated_and_taken_back() {
             "[Unit]\nDescription=The web\n\n[Container]\nImage={image}\nNetwork=host\nExec=--port 80\nVolume=data.volume:/data\n{more}\n[Install]\nWantedBy=default.target\n"
         )
     };
-    std::fs::write(&file, text("PublishPort=80:80\n")).unwrap();
-    host.refuses(1, &["web.container, line 9: PublishPort="], &["install", "--quadlet", path]);
     std::fs::write(&file, text("")).unwrap();
     host.refuses(1, &["web.container, line 8: Volume=", "data.volume"], &["install", "--quadlet", path]);
     std::fs::write(host.work.path().join("data.volume"), "[Volume]\nVolumeName=kept\n").unwrap();
+    std::fs::write(&file, text("PublishPort=80:80\n")).unwrap();
+    host.refuses(1, &["web.container, line 9: PublishPort="], &["install", "--quadlet", path]);
+    std::fs::write(&file, text("")).unwrap();
     host.refuses(2, &["--quadlet"], &["install", "--quadlet", path, &image]);
     assert_same(&before, &host.tree(), "refused");
     host.does(&["install", "--quadlet", path]);

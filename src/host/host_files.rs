@@ -76,7 +76,7 @@ pub fn keep(deployment: &Folder, files: &[Ready]) -> Result<()> {
         return Ok(());
     }
     let copies = deployment.create(COPIES, 0o700)?;
-    files.iter().try_for_each(|file| copies.write_new(&digest(&file.content), &file.content, 0o600))?;
+    files.iter().try_for_each(|file| copies.write_new_bytes(&digest(&file.content), &file.content, 0o600))?;
     copies.sync()
 }
 
@@ -84,7 +84,7 @@ pub fn keep(deployment: &Folder, files: &[Ready]) -> Result<()> {
 pub fn stage(root: &Folder, record: &Deployment, files: &[Ready]) -> Result<()> {
     for file in files {
         let (folder, name) = make_parent(root, &file.path)?;
-        folder.write_new(&temporary(&name, record.id), &file.content, file.mode)?;
+        folder.write_new_bytes(&temporary(&name, record.id), &file.content, file.mode)?;
         folder.sync()?;
     }
     Ok(())
@@ -160,7 +160,7 @@ fn place(root: &Folder, known: &[Placed], old: Option<&Deployment>, new: &Deploy
             let copies = root.open(&format!("{}/{COPIES}", layout::deployment(&new.name, new.id)))?;
             let content = copies.map(|copies| read(&copies, &file.sha256)).transpose()?.flatten();
             let content = content.context("the deployment's own copy is gone")?;
-            folder.write(&to, content, file.mode)
+            folder.write_bytes(&to, &content, file.mode)
         }
     }
 }
@@ -304,7 +304,13 @@ fn there(folder: &Folder, name: &str) -> Result<There> {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
             let file = rustix::fs::openat(folder, name, flags, Mode::empty()).with_context(context)?;
             let mut hasher = Sha256::new();
-            io::copy(&mut File::from(file), &mut hasher).with_context(context)?;
+            let (mut file, mut buffer) = (File::from(file), vec![0; 64 * 1024]);
+            loop {
+                match io::Read::read(&mut file, &mut buffer).with_context(context)? {
+                    0 => break,
+                    read => hasher.update(&buffer[..read]),
+                }
+            }
             Ok(There::File(Digest::from_sha256(hasher.finalize().into()).hex().to_owned()))
         }
         Some(_) => Ok(There::Other),

@@ -126,7 +126,7 @@ pub fn compose(inputs: &Inputs, manifest: &Manifest) -> Result<Rendered> {
             files.insert(name.clone(), render::with_poststop(inputs, &spec, &name, text)?);
             requests.extend(request::of_spec(&spec, &own, &[]).context(file(CONFIG))?);
         } else {
-            files.insert(name.clone(), render::recovered_first(&name, service)?);
+            files.insert(name.clone(), render::recovered_first(&file(SERVICE), service)?);
         }
         requests.extend(render::unit_requests(inputs, &files)?);
         // Ours, so after the requests.
@@ -206,7 +206,7 @@ fn names_of_host_files(inputs: &Inputs, manifest: &Manifest) -> Result<BTreeSet<
 fn missing<'a>(inputs: &'a Inputs, spec: &'a Spec) -> impl Iterator<Item = &'a str> {
     let binds = spec.mounts().iter().flatten().filter(|mount| mount.typ().as_deref() == Some("bind"));
     let sources = binds.filter_map(|mount| mount.source().as_ref()?.to_str());
-    sources.filter(|source| !source.starts_with("/dev/") && !(inputs.is_there)(source))
+    sources.filter(|source| *source != "/" && !source.starts_with("/dev/") && !(inputs.is_there)(source))
 }
 
 /// Without a configuration of its own an image is started as its config says.

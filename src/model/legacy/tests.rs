@@ -49,7 +49,7 @@ impl Old<'_> {
             runtime: runtime.as_ref(),
             range: None,
             uuid: UUID,
-            is_there: &|path| path.starts_with("/etc"),
+            is_there: &|path| path.starts_with("/etc") || path.starts_with("/var/lib"),
         })
     }
 
