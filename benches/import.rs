@@ -29,7 +29,7 @@ const NO_DATA: Option<&str> = None;
 
 /// What every contestant works on.
 struct Image {
-    registry: image::Registry,
+    registry: image::containers::Registry,
     layout: PathBuf,
     layers: Vec<PathBuf>,
     sysctr: PathBuf,
@@ -143,10 +143,9 @@ fn bench() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("making a mount name space (root is needed)")?;
     mount(NO_DATA, "/", NO_DATA, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NO_DATA)?;
     let work = image::run_folder("bench")?;
-    let images = image::images()?;
-    let layout = images.join("etcd");
+    let layout = image::containers::image("etcd")?;
     let mut image = Image {
-        registry: image::Registry::start(&images.join("registry"), work.path())?,
+        registry: image::containers::Registry::start(&image::containers::registry(&["etcd"])?, work.path())?,
         layers: layers(&layout)?,
         layout,
         sysctr: common::programs()?.join("sysctr"),

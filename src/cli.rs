@@ -66,7 +66,7 @@ pub enum Verb {
     /// Run a program in a running container
     Exec(ExecArgs),
     /// Run a program in a container that is thrown away afterwards
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Pull an image into the store
     Pull {
         /// Where it comes from, such as registry.example/team/app:1 or oci:DIR

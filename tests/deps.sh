@@ -5,7 +5,7 @@ set -eu
 if command -v apt-get >/dev/null; then
     wanted="build-essential pkg-config libostree-dev libseccomp-dev ostree
         mmdebstrap debian-archive-keyring qemu-system-x86 qemu-utils e2fsprogs xfsprogs btrfs-progs mount systemd-container
-        docker-registry buildah umoci skopeo podman crun runc apache2-utils jq openssl util-linux bsdutils curl strace procps systemd busybox-static rpm"
+        docker-registry buildah umoci skopeo podman crun runc apache2-utils jq openssl util-linux bsdutils curl strace procps systemd busybox-static rpm iproute2 ca-certificates"
     missing=
     for package in $wanted; do
         case $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) in
@@ -18,7 +18,7 @@ if command -v apt-get >/dev/null; then
 elif command -v dnf >/dev/null; then
     wanted="gcc glibc-static make pkgconf-pkg-config ostree-devel libseccomp-devel ostree
         mmdebstrap debian-keyring qemu-system-x86-core qemu-img e2fsprogs xfsprogs btrfs-progs systemd-container
-        docker-distribution buildah umoci skopeo podman crun runc httpd-tools jq openssl util-linux util-linux-script curl strace binutils procps-ng systemd busybox rpm-build"
+        docker-distribution buildah umoci skopeo podman crun runc httpd-tools jq openssl util-linux util-linux-script curl strace binutils procps-ng systemd busybox rpm-build iproute ca-certificates"
     missing=
     for package in $wanted; do
         rpm -q --quiet --whatprovides "$package" || missing="$missing $package"

@@ -72,11 +72,12 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
 }
 
 /// Says so where the machine has other work: its wall times are then worth little, its CPU times more.
-pub fn warn_if_busy() -> Result<()> {
+pub fn warn_if_busy() -> Result<bool> {
     let text = std::fs::read_to_string("/proc/loadavg")?;
     let load: f64 = text.split_whitespace().next().unwrap_or_default().parse()?;
-    if load > 1.0 {
+    let busy = load > 1.0;
+    if busy {
         println!("warning: the machine is busy (load {load}), wall times are worth little now");
     }
-    Ok(())
+    Ok(busy)
 }

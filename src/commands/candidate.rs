@@ -229,7 +229,7 @@ impl Candidate {
         let accepted = self.requests(root)?;
         let Candidate { name, id, replaces, reference, image, rendered, runtime, range, quadlet } = self;
         let staging = || format!("staging {name}");
-        let is_file = |source: &str| context.root.join(source.trim_start_matches('/')).is_file();
+        let is_file = |source: &str| is_file(&context.root.join(source.trim_start_matches('/')));
         let mount_points = spec::mount_points(&name, &rendered.spec, is_file);
         let labels = image.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
         let before = replaces.map(|id| state::deployment(root, &name, id)).transpose()?;
@@ -286,4 +286,9 @@ impl Candidate {
 /// Of the kernel's (random(4)).
 fn random_uuid() -> Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned())
+}
+
+/// Whether what is to be mounted needs a file to be mounted upon: a socket and a device do, too.
+pub fn is_file(source: &Path) -> bool {
+    source.metadata().is_ok_and(|about| !about.is_dir())
 }

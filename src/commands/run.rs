@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::{
     Context,
-    candidate::{Candidate, Wanted},
+    candidate::{self, Candidate, Wanted},
     exec, image, install,
 };
 use crate::cli::RunArgs;
@@ -78,7 +78,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
     throwaway::give(&mut candidate.rendered.spec, &given)?;
 
     let staging = || format!("running {}", args.image);
-    let is_file = |source: &str| Path::new(source).is_file();
+    let is_file = |source: &str| candidate::is_file(Path::new(source));
     let mount_points = spec::mount_points(&candidate.name, &candidate.rendered.spec, is_file);
     let config_json = spec::to_text(&candidate.rendered.spec)?;
     let staged = runs::Staged::new(&root, &lock, &name, args.name.is_some()).with_context(staging)?;

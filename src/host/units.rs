@@ -347,20 +347,21 @@ pub fn is_same(root: &Folder, name: &ContainerName, file: &str, one: u32, other:
     Ok(text(one)? == text(other)?)
 }
 
-/// The deployments that an admin's own unit or drop-in for the container names.
+/// The deployments that an admin's own unit, template unit or drop-in for the container names.
 pub fn named_deployments(root: &Folder, name: &ContainerName) -> Result<Vec<u32>> {
     let mut named = Vec::new();
     let start = format!("/{}/", layout::deployments(name));
     for place in ["etc/systemd/system", "run/systemd/system"] {
         let Some(folder) = root.open(place)? else { continue };
-        let unit = name.service_unit();
         let mut texts = Vec::new();
-        if folder.kind(&unit)? == Some(FileType::RegularFile) {
-            texts.extend(folder.read(&unit)?);
-        }
-        if let Some(drop_ins) = folder.open(&format!("{unit}.d"))? {
-            for file in drop_ins.names()?.iter().filter(|file| file.ends_with(".conf")) {
-                texts.extend(drop_ins.read(file).ok().flatten());
+        for unit in [name.service_unit(), name.template_unit()] {
+            if folder.kind(&unit)? == Some(FileType::RegularFile) {
+                texts.extend(folder.read(&unit)?);
+            }
+            if let Some(drop_ins) = folder.open(&format!("{unit}.d"))? {
+                for file in drop_ins.names()?.iter().filter(|file| file.ends_with(".conf")) {
+                    texts.extend(drop_ins.read(file).ok().flatten());
+                }
             }
         }
         for text in texts {

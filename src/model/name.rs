@@ -27,6 +27,11 @@ impl ContainerName {
         format!("{self}.service")
     }
 
+    /// `NAME@.service`, which an admin may write for instances.
+    pub fn template_unit(&self) -> String {
+        format!("{self}@.service")
+    }
+
     /// The tmpfiles.d(5) file that sysctr writes for this container.
     pub fn tmpfiles_conf(&self) -> String {
         format!("sysctr-{self}.conf")
@@ -69,7 +74,7 @@ impl ServiceName {
 
     /// The template unit that an instance is made from: `NAME@.service`.
     pub fn template_unit(&self) -> Option<String> {
-        self.instance.as_ref().map(|_| format!("{}@.service", self.container))
+        self.instance.as_ref().map(|_| self.container.template_unit())
     }
 }
 

@@ -283,6 +283,8 @@ fn of_entry(entry: Entry, name: &ContainerName, launch: &[&str]) -> Option<Strin
             };
             (!value.split_whitespace().all(free)).then(|| format!("start along: {value}"))
         }
+        // What DefaultDependencies=no takes away, and an early service has to say itself.
+        ("Unit", "Conflicts") => (value != "shutdown.target").then(words).flatten(),
         ("Install", "WantedBy") => {
             let free = |unit: &str| own_unit(unit) || INSTALL_TARGETS.split_whitespace().any(|known| known == unit);
             (!value.split_whitespace().all(free)).then(words).flatten()
@@ -327,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_unit_within_the_defaults_asks_for_nothing() {
-        let text = "[Unit]\nAfter=b.service\nRequires=sysctr-recover.service\nWants=network-online.target\n[Service]\nType=notify\nExecStart=/launch a\n\
+        let text = "[Unit]\nAfter=b.service\nRequires=sysctr-recover.service\nWants=network-online.target\nConflicts=shutdown.target\n[Service]\nType=notify\nExecStart=/launch a\n\
             Restart=always\nTimeoutStopSec=5\nLimitNOFILE=1000\nMemoryMax=1G\n[Install]\nWantedBy=multi-user.target\n";
         assert_eq!(unit(text), Vec::<String>::new());
     }

@@ -4,33 +4,32 @@
 //! ${SYSCTR_TEST_CACHE:-/var/cache/sysctr-tests}/
 //!     machine-SUITE-HASH/tree   a Debian, ready to boot       (systemd-nspawn, through an overlay)
 //!     machine-SUITE-HASH/disk   the same as an ext4 image     (QEMU, through an overlay)
-//!     images-HASH/NAME          the container images as OCI folders
-//!     images-HASH/registry      what docker-registry serves them from
+//!     image-NAME-HASH           a container image as an OCI folder (containers.rs)
+//!     registry-HASH             what docker-registry serves some of them from
+//!     base-SUITE  go            what they are built with
 //!     run/                      machines that run now
 //! ```
 
 use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use crate::process::{Guarded, run};
+use crate::process::run;
 
 // Named here, so that whoever takes this file in by its path has it too.
+#[path = "containers.rs"]
+pub mod containers;
 #[path = "tiny.rs"]
 pub mod tiny;
 #[path = "web.rs"]
 mod web;
 
 const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
-/// The images that the machine's registry has.
-const IMAGES: [&str; 2] = ["etcd", "httpd"];
-/// What they stand on, whatever the machine itself is.
-const IMAGE_SUITE: &str = "trixie";
+/// The images that the registry of each machine has.
+pub const IMAGES: [&str; 2] = ["etcd", "httpd"];
 /// Room for the stores of a scenario; the file is sparse.
 const DISK: &str = "6G";
 
@@ -117,12 +116,17 @@ pub struct Payload {
 impl Payload {
     /// Installs the programs as `make install` does, and fills the registry. One test run at a time may have it.
     pub fn new(programs: &Path) -> Result<Self> {
-        let images = images()?;
+        Self::with(programs, "vm-payload", &IMAGES)
+    }
+
+    /// One with a name and images of its own.
+    pub fn with(programs: &Path, name: &str, images: &[&str]) -> Result<Self> {
+        let registry = containers::registry(images)?;
         // Beside the programs: cargo may build elsewhere than in the checkout.
         let target = programs.parent().context("the programs lie nowhere")?;
-        let lock = File::create(target.join("vm-payload.lock"))?;
+        let lock = File::create(target.join(format!("{name}.lock")))?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
-        let folder = target.join("vm-payload");
+        let folder = target.join(name);
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
@@ -131,7 +135,7 @@ impl Payload {
             .args(["-s", "-C", SOURCE, "install", "STRIP=1", "PREFIX=/usr"])
             .arg(format!("PROGRAMS={}", programs.display()))
             .arg(format!("DESTDIR={}", payload.folder.join("root").display())))?;
-        run(Command::new("cp").arg("-a").args([images.join("registry"), payload.folder.join("registry")]))?;
+        run(Command::new("cp").arg("-a").args([registry, payload.folder.join("registry")]))?;
         tiny::images(&payload.folder.join("images"))?;
         web::images(&payload.folder.join("images"))?;
         let disk = payload.disk();
@@ -150,91 +154,6 @@ impl Payload {
     /// The folder as a raw disk.
     pub fn disk(&self) -> PathBuf {
         self.folder.with_extension("disk")
-    }
-}
-
-/// The container images, built from `images/` with a Debian base of our own (no public registry is needed).
-pub fn images() -> Result<PathBuf> {
-    let mut hash = Sha256::new();
-    hash.update(IMAGE_SUITE);
-    for name in IMAGES {
-        hash_folder(&mut hash, &Path::new(SOURCE).join("images").join(name))?;
-    }
-    once(&format!("images-{}", short(hash)), build_images)
-}
-
-fn build_images(folder: &Path) -> Result<()> {
-    eprintln!("building the images {}, a minute", IMAGES.join(" and "));
-    let work = tempfile::Builder::new().prefix("buildah").tempdir_in(folder)?;
-    let buildah = |arguments: &[&str]| {
-        let mut command = Command::new("buildah");
-        command.args(["--storage-driver", "vfs"]).arg("--root").arg(work.path().join("root"));
-        command.arg("--runroot").arg(work.path().join("run")).args(arguments);
-        run(&mut command).map(|said| said.trim().to_owned())
-    };
-    let base = work.path().join("base.tar");
-    run(Command::new("mmdebstrap")
-        .args(["--variant=minbase", "--quiet", "--skip=output/dev", IMAGE_SUITE])
-        .arg(&base))?;
-    let container = buildah(&["from", "scratch"])?;
-    buildah(&["add", "--quiet", &container, &base.to_string_lossy()])?;
-    buildah(&["commit", "--quiet", &container, "localhost/base"])?;
-
-    let registry = Registry::start(&folder.join("registry"), work.path())?;
-    for name in IMAGES {
-        let context = Path::new(SOURCE).join("images").join(name);
-        let tag = format!("localhost/{name}");
-        buildah(&[
-            "bud",
-            "--quiet",
-            "--isolation=chroot",
-            "--pull=false",
-            "--build-arg=BASE=localhost/base",
-            &format!("--tag={tag}"),
-            &context.to_string_lossy(),
-        ])?;
-        let layout = format!("oci:{}:latest", folder.join(name).display());
-        buildah(&["push", "--quiet", &tag, &layout])?;
-        let remote = format!("docker://{}/{name}:latest", registry.address);
-        run(Command::new("skopeo").args(["copy", "--quiet", "--dest-tls-verify=false", &layout, &remote]))?;
-    }
-    // buildah leaves mounts of its own behind until it is told.
-    buildah(&["rm", "--all"]).map(drop)
-}
-
-/// A docker-registry of the host's, on a port that was free. It ends with this value.
-pub struct Registry {
-    /// host and port
-    pub address: String,
-    _process: Guarded,
-}
-
-impl Registry {
-    /// Serves what lies in `store`; `work` takes its configuration and its log.
-    pub fn start(store: &Path, work: &Path) -> Result<Self> {
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
-        let config = work.join("registry.yml");
-        let store = store.display();
-        fs::write(
-            &config,
-            format!("version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {store}\nhttp:\n  addr: {address}\n"),
-        )?;
-        let log = work.join("registry.log");
-        let process = Guarded::spawn(
-            "docker-registry",
-            |command| {
-                command.arg("serve").arg(&config);
-            },
-            &log,
-        )?;
-        let end = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(&address).is_err() {
-            if Instant::now() > end {
-                bail!("docker-registry did not start: {}", fs::read_to_string(&log).unwrap_or_default());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(Self { address, _process: process })
     }
 }
 

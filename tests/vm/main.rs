@@ -17,8 +17,8 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
-    auto, boot, dependents, directives, etcd, exec, failures, foreign, handover, health, hooks, httpd, legacy, limits,
-    load, many, probation, refuse, sockets, together, trace, update, updates, users,
+    auto, boot, dependents, directives, engine, etcd, exec, failures, foreign, handover, health, hooks, httpd, legacy,
+    limits, load, many, on_demand, probation, refuse, sockets, together, trace, update, updates, users,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -28,13 +28,16 @@ struct Parts {
 }
 
 /// `SYSCTR_TEST_SUITE=bookworm` runs the same on a Debian 12.
+fn suite() -> String {
+    std::env::var("SYSCTR_TEST_SUITE").unwrap_or_else(|_| "trixie".into())
+}
+
 fn parts() -> &'static Parts {
     static PARTS: OnceLock<Parts> = OnceLock::new();
     PARTS.get_or_init(|| {
         let made = || -> Result<Parts> {
             let programs = Path::new(env!("CARGO_BIN_EXE_sysctr")).parent().unwrap_or(Path::new("/"));
-            let suite = std::env::var("SYSCTR_TEST_SUITE").unwrap_or_else(|_| "trixie".into());
-            Ok(Parts { tree: image::Tree::of(&suite)?, payload: image::Payload::new(programs)? })
+            Ok(Parts { tree: image::Tree::of(&suite())?, payload: image::Payload::new(programs)? })
         };
         made().unwrap_or_else(|error| panic!("{error:#}"))
     })
@@ -92,6 +95,7 @@ scenarios! {
     listening_sockets_arrive_as_in_a_plain_unit: super::sockets::listeners_arrive;
     an_accepted_connection_reaches_its_instance: super::sockets::a_connection_reaches_its_instance;
     files_are_standard_streams_as_in_a_plain_unit: super::sockets::files_are_standard_streams;
+    a_service_starts_on_the_first_connection: super::on_demand::starts_on_the_first_connection;
     stored_descriptors_come_back: super::sockets::stored_descriptors_come_back;
     a_service_talks_to_systemd_as_a_plain_unit: super::sockets::a_service_talks_to_systemd;
     a_start_needs_nothing: super::trace::a_start_needs_nothing;
@@ -151,13 +155,76 @@ fn limits_hold_as_for_a_plain_unit() -> Result<()> {
 #[test]
 fn etcd_is_there_before_the_network_with_no_card_in_the_machine() -> Result<()> {
     on_qemu("before-the-network", |machine| {
-        etcd::install(machine)?;
+        etcd::install_with(machine, "--set early=true")?;
         etcd::obeys_a_drop_in(machine)?;
         etcd::makes_the_boot_wait_for_a_card(machine)?;
         machine.without_network_card();
         machine.reboot()?;
         etcd::was_there_before_the_network(machine)?;
         etcd::limit_holds(machine)
+    })
+}
+
+/// With an engine in the machine, and flanneld in its registry.
+fn engine() -> Result<(image::Tree, image::Payload)> {
+    let programs = Path::new(env!("CARGO_BIN_EXE_sysctr")).parent().unwrap_or(Path::new("/"));
+    let tree = image::Tree::with(&suite(), &engine::PACKAGES)?;
+    Ok((tree, image::Payload::with(programs, "vm-payload-engine", &["etcd", "flanneld"])?))
+}
+
+/// A card for a machine that has none, with nothing behind it.
+const CARD: &str =
+    "cd /etc/systemd/network && printf '[NetDev]\\nName=eth0\\nKind=veth\\n[Peer]\\nName=behind\\n' >eth0.netdev
+    printf '[Match]\\nName=eth0\\n[Network]\\nAddress=192.0.2.1/24\\n' >10-eth0.network
+    printf '[Match]\\nName=behind\\n[Network]\\nLinkLocalAddressing=no\\n' >10-behind.network";
+
+#[test]
+fn docker_starts_on_the_subnet_of_flanneld() -> Result<()> {
+    let (tree, payload) = engine()?;
+    scenario(nspawn::Nspawn::boot("engine", &tree, &payload), |machine| {
+        machine.run(CARD)?;
+        engine::install(machine, "eth0")?;
+        machine.reboot()?;
+        engine::started_in_order(machine)
+    })
+}
+
+#[test]
+#[ignore = "minutes: `make test-long`"]
+fn docker_starts_on_the_subnet_of_flanneld_from_power_on() -> Result<()> {
+    let (tree, payload) = engine()?;
+    scenario(qemu::Qemu::boot("engine-qemu", &tree, &payload), |machine| {
+        engine::install(machine, "eth0")?;
+        machine.without_network_card();
+        machine.reboot()?;
+        engine::boots_without_a_card(machine)?;
+        // With a card again, and the power goes in the midst of that boot.
+        machine.with_network_card();
+        machine.cut_power()?;
+        machine.cut_power()?;
+        engine::started_in_order(machine)
+    })
+}
+
+#[test]
+#[ignore = "minutes: `make test-long`"]
+fn containers_of_two_machines_reach_each_other() -> Result<()> {
+    let (tree, payload) = engine()?;
+    scenario(nspawn::Nspawn::boot("one", &tree, &payload), |one| {
+        scenario(nspawn::Nspawn::boot("other", &tree, &payload), |other| {
+            one.plug_into(other)?;
+            engine::containers_reach_each_other(one, other)
+        })
+    })
+}
+
+#[test]
+#[ignore = "minutes: `make test-long`"]
+fn etcd_upgrades_its_data() -> Result<()> {
+    let programs = Path::new(env!("CARGO_BIN_EXE_sysctr")).parent().unwrap_or(Path::new("/"));
+    let payload = image::Payload::with(programs, "vm-payload-etcd", &["etcd", "etcd:bookworm"])?;
+    scenario(nspawn::Nspawn::boot("etcd-upgrade", &image::Tree::of(&suite())?, &payload), |machine| {
+        etcd::upgrades_its_data(machine)
     })
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::image::{Payload, Tree};
 use crate::logs;
 use crate::machine::{Machine, Output};
-use crate::process::Guarded;
+use crate::process::{Guarded, run};
 
 const BOOT: Duration = Duration::from_secs(60);
 
@@ -90,6 +90,15 @@ impl Machine for Nspawn {
 }
 
 impl Nspawn {
+    /// A cable to another machine: each has a card `eth0` on it. It goes when one of them is shut down.
+    #[allow(dead_code, reason = "no other program than the scenarios' has two machines")]
+    pub fn plug_into(&self, other: &Nspawn) -> Result<()> {
+        let (here, there) = (self.leader.to_string(), other.leader.to_string());
+        let arguments =
+            ["link", "add", "name", "eth0", "netns", &here, "type", "veth", "peer", "name", "eth0", "netns", &there];
+        run(Command::new("ip").args(arguments)).map(drop)
+    }
+
     /// The arguments of nsenter(1) that lead into it.
     #[allow(dead_code, reason = "the demo's shell goes through it, a scenario never does")]
     pub fn entrance(&self) -> Vec<String> {

@@ -44,6 +44,11 @@ impl Qemu {
         self.network_card = false;
     }
 
+    /// From the next start on there is one again.
+    pub fn with_network_card(&mut self) {
+        self.network_card = true;
+    }
+
     fn start(&mut self) -> Result<()> {
         let folder = self.folder.path();
         let socket = folder.join("agent");

@@ -24,6 +24,12 @@ const SOCKET: &str =
 
 const LOAD_SOCKET: &str = "[Socket]\nListenStream=127.0.0.1:8080\n[Install]\nWantedBy=sockets.target\n";
 
+/// As docs/images.md has them.
+const EARLY_SOCKET: &str = "[Unit]\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target sockets.target\n\
+    [Socket]\nListenStream=127.0.0.1:8080\n[Install]\nWantedBy=sockets.target\n";
+const EARLY_SERVICE: &str = "[Unit]\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n\
+    [Service]\nExecStart={{exec_start}}\n";
+
 /// Compiles a program of this folder, statically.
 pub fn compile(source: &str, to: &Path) -> Result<()> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm").join(source);
@@ -44,6 +50,9 @@ pub fn images(folder: &Path) -> Result<()> {
         let more = [("exports/manifest.json", manifest.as_str()), ("exports/socket.hbs", LOAD_SOCKET)];
         image_of("load-program", folder, &format!("load-{version}"), &more)?;
     }
+    // The same, off until someone connects, which may be early in the boot.
+    let more = [("exports/socket.hbs", EARLY_SOCKET), ("exports/service.hbs", EARLY_SERVICE)];
+    image_of("load-program", folder, "on-demand", &more)?;
     image(folder, "tiny", &[])?;
     image(folder, "tiny-socket", &[("exports/socket.hbs", SOCKET)])?;
     image(folder, "tiny-apart", &[("exports/manifest.json", &ATTACK.replace("USERNS", "auto"))])?;

@@ -3,6 +3,7 @@
 use super::*;
 use serde_json::json;
 
+use super::unit::LOADERS_VARIABLES;
 use crate::model::directives::{Class, Directive};
 
 const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},

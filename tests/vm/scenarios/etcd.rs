@@ -13,8 +13,13 @@ const GET: &str = "ETCDCTL_API=3 etcdctl get --print-value-only greeting";
 
 /// Installs and starts it, and puts a key in.
 pub fn install(machine: &mut dyn Machine) -> Result<()> {
+    install_with(machine, "")
+}
+
+/// The same with settings.
+pub fn install_with(machine: &mut dyn Machine, settings: &str) -> Result<()> {
     registry(machine)?;
-    machine.run(&format!("sysctr install {REGISTRY}/etcd"))?;
+    machine.run(&format!("sysctr install {settings} {REGISTRY}/etcd"))?;
     machine.run("systemctl is-enabled etcd")?;
     machine.run("systemctl start etcd")?;
     machine.run(PUT)?;
@@ -77,6 +82,26 @@ pub fn keeps_its_data_without_purge(machine: &mut dyn Machine) -> Result<()> {
     holds_the_key(machine)
 }
 
+/// From 3.4 to 3.5 its data come along, and never back: the older one could not read them.
+pub fn upgrades_its_data(machine: &mut dyn Machine) -> Result<()> {
+    registry(machine)?;
+    let version = "etcdctl endpoint status -w json | grep -o '\"version\":\"3[.][0-9]*'";
+    machine.run(&format!("sysctr -q install --now {REGISTRY}/etcd:bookworm && {PUT}"))?;
+    ensure!(machine.run(version)?.ends_with("3.4"), "the older one is {}", machine.run(version)?);
+    let newer = format!("sysctr -q update etcd --to {REGISTRY}/etcd:latest");
+    let refusal = machine.fails(4, &newer)?;
+    ensure!(refusal.contains("format 305, the old one in 304"), "it was refused with {refusal}");
+    ensure!(machine.run(version)?.ends_with("3.4"), "a refused update ran");
+    machine.run(&format!("{newer} --yes"))?;
+    for back in ["sysctr rollback etcd".to_owned(), format!("sysctr update --yes etcd --to {REGISTRY}/etcd:bookworm")] {
+        let refusal = machine.fails(1, &back)?;
+        ensure!(refusal.contains("format 304"), "`{back}` was refused with {refusal}");
+    }
+    ensure!(machine.run(version)?.ends_with("3.5"), "the newer one is {}", machine.run(version)?);
+    holds_the_key(machine)?;
+    machine.run("sysctr verify").map(drop)
+}
+
 /// What lies on disk when the power goes right behind the commit of an install: the journal, and nothing in its place yet.
 const CUT: &str = r#"cd /etc/sysctr/containers/etcd
     echo '{"version": 1, "operation": "install", "from": null, "to": 1, "enable": true, "purge": false}' >journal.json
@@ -136,6 +161,15 @@ pub fn was_there_before_the_network(machine: &mut dyn Machine) -> Result<()> {
         stamp("network-online.target", "ActiveEnterTimestampMonotonic")?,
     );
     ensure!(etcd > 0 && etcd < online, "etcd was active at {etcd} µs, the network at {online} µs");
+    let (before, networkd) = (
+        stamp("network-pre.target", "ActiveEnterTimestampMonotonic")?,
+        stamp("systemd-networkd", "ExecMainStartTimestampMonotonic")?,
+    );
+    ensure!(
+        etcd <= before && before <= networkd,
+        "etcd was active at {etcd} µs, the network could be set up from {before} µs on, and was at {networkd} µs"
+    );
+    machine.wait_until(Duration::from_secs(60), "systemctl is-active multi-user.target")?;
     ensure!(machine.property(wait, "Result")? == "exit-code", "the wait for the network did not fail");
     Ok(())
 }

@@ -184,6 +184,11 @@ pub fn throws_a_container_away(machine: &mut dyn Machine) -> Result<()> {
     let number = u64::from_str_radix(capabilities, 16)?;
     ensure!(number & (1 << 25) != 0 && number & (1 << 5) == 0, "capabilities {capabilities}");
     equal(&machine.run("ls /root/given && rm -r /root/given")?, "made\npage", "what it wrote")?;
+    let special = "--volume /run/dbus/system_bus_socket:/opt/bus --volume /etc/hostname:/opt/name --volume /dev/zero:/opt/zero:dev";
+    let kinds = format!(
+        "sysctr run {special} {etcd} -- sh -c 'test -S /opt/bus && test -s /opt/name && test -c /opt/zero && echo all'"
+    );
+    equal(&machine.run(&kinds)?, "all", "a socket, a file and a device")?;
     let bare = format!("sysctr run --entrypoint /bin/echo {etcd} x; sysctr run --entrypoint '' {etcd} /bin/echo y");
     equal(&machine.run(&bare)?, "x\ny", "another entrypoint")?;
     // Its state is its own, and gone with it.
