@@ -39,7 +39,7 @@ fn an_old_image_installs_updates_and_goes_without_a_trace() {
     let before = host.tree();
     let image = host.image("relay", &relay());
     host.refuses(1, &["/exports/config.json.template, line 2", "RECEIVER", "missing"], &["install", "--yes", &image]);
-    host.refuses(4, &["run without a filter of system calls"], &["install", "--set", "RECEIVER=Pluto", &image]);
+    host.refuses(4, &["run without a filter of system calls"], &["-q", "install", "--set", "RECEIVER=Pluto", &image]);
     assert_same(&before, &host.tree(), "refused");
     let outcome = host.sysctr(&["install", "--yes", "--set", "RECEIVER=Pluto", &image]);
     assert_eq!(outcome.code, 0, "{outcome:?}");
