@@ -48,6 +48,7 @@ bench: deps
 	$(MAKE) --no-print-directory all
 	$(CARGO) bench --profile dev --bench import -- $(BENCH)
 	$(CARGO) bench --profile dev --bench start -- $(BENCH)
+	$(CARGO) bench --profile dev --bench boot -- $(BENCH)
 
 # A shell in the machine of the demo.
 machine: deps

@@ -91,6 +91,8 @@ pub enum Verb {
         #[arg(value_name = "NAME")]
         names: Vec<ContainerName>,
     },
+    /// Say which units would wait for each other, or for what comes too late
+    Check(CheckArgs),
     /// Say what is wrong with an image's /exports, or with the unit of a container
     Lint(LintArgs),
     /// Drop images and leftovers that nothing needs
@@ -273,6 +275,20 @@ pub fn variable(text: &str) -> Result<String, String> {
 fn capability(text: &str) -> Result<String, String> {
     let name = if text.eq_ignore_ascii_case("all") { Ok("ALL".to_owned()) } else { spec::capability(text) };
     name.map_err(|error| error.to_string())
+}
+
+#[derive(Args)]
+#[command(after_help = "From the running systemd; with --root from files. The exit code is 1 if it finds an error.")]
+pub struct CheckArgs {
+    /// The whole boot: cycles of other units too, and a drawing of the containers in it
+    #[arg(long)]
+    pub boot: bool,
+    /// Draw the boot for graphviz: `sysctr check --dot | dot -Tsvg`
+    #[arg(long, conflicts_with = "json")]
+    pub dot: bool,
+    /// Draw the boot as a picture
+    #[arg(long, conflicts_with_all = ["json", "dot"])]
+    pub svg: bool,
 }
 
 #[derive(Args)]

@@ -71,6 +71,7 @@ fn run(context: &Context, verb: Verb) -> anyhow::Result<()> {
         Verb::Images => commands::images::run(context),
         Verb::Remove { images } => commands::remove::run(context, &images),
         Verb::Inspect { image } => commands::inspect::run(context, &image),
+        Verb::Check(args) => commands::check::run(context, &args),
         Verb::Lint(args) => commands::lint::run(context, &args),
         Verb::Verify { names } => commands::verify::run(context, &names),
         Verb::Prune { dry_run } => commands::prune::run(context, dry_run),

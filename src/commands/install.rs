@@ -7,7 +7,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use super::{
     Context,
     candidate::{Candidate, Wanted},
-    image, run, uninstall,
+    image,
+    order::{self, Coming},
+    run, uninstall,
 };
 use crate::cli::{InstallArgs, RunArgs};
 use sysctr::{
@@ -83,6 +85,8 @@ pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
         }
         Plan::Ready(candidate) => candidate,
     };
+    let coming = Coming { candidate: &candidate, enabled: !args.no_enable, before: &[] };
+    order::check(context, &root, "installing", &[coming])?;
     if args.dry_run {
         return show(context, &candidate);
     }

@@ -2,6 +2,7 @@
 
 pub mod auto;
 pub mod candidate;
+pub mod check;
 pub mod diff;
 mod diff_text;
 pub mod exec;
@@ -12,6 +13,7 @@ pub mod install;
 pub mod lint;
 pub mod list;
 pub mod man;
+pub mod order;
 pub mod prepare;
 pub mod probation;
 pub mod prune;

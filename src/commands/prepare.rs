@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use super::{
     candidate::{Candidate, Wanted},
     image,
+    order::{self, Coming},
     update::{Kind, Outcome, Updater, short},
 };
 use sysctr::{
@@ -69,6 +70,12 @@ impl Updater<'_> {
             );
         }
         candidate.settle_host_files(&self.root, false).with_context(updating)?;
+        // Of several as one, all are looked at together.
+        if !self.args.together {
+            let enabled = units::is_enabled(&self.root, name, old.id)?;
+            let coming = Coming { candidate: &candidate, enabled, before: &old.units };
+            order::check(self.context, &self.root, "updating", &[coming])?;
+        }
         candidate.tell(self.context);
         candidate.accept(self.context, &self.root, &old.accepted, self.args.yes, "updating")?;
         Ok(Prepared::Ready(Box::new(Next { old, candidate })))

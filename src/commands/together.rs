@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{
     auto,
+    order::{self, Coming},
     prepare::{Next, Prepared},
     probation,
     replace::{Change, Running, become_all},
@@ -75,6 +76,12 @@ fn update(
 ) -> Result<Vec<Deployment>> {
     let root = &updater.root;
     let order = order(updater, &next)?;
+    let mut coming = Vec::new();
+    for (name, Next { old, candidate }) in &next {
+        let enabled = units::is_enabled(root, name, old.id)?;
+        coming.push(Coming { candidate, enabled, before: &old.units });
+    }
+    order::check(updater.context, root, "updating", &coming)?;
     let words = words(&order);
     let (settle, restart) = (updater.settings.update.settle(), !updater.args.no_restart);
     let (mut old, mut new, mut members) = (Vec::new(), Vec::new(), Vec::new());

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use rustix::fs::FileType;
 
 use super::{dir::Folder, units::LOAD_PATH};
-use crate::model::{name::ContainerName, unit::UnitFile};
+use crate::model::{boot::unit_name, name::ContainerName, unit::UnitFile};
 
 /// The files of a container's service with their paths: its own first, then its drop-ins in the order in which they count.
 pub fn of_service(root: &Folder, name: &ContainerName) -> Result<Vec<(String, UnitFile)>> {
@@ -20,33 +20,28 @@ pub fn of_service(root: &Folder, name: &ContainerName) -> Result<Vec<(String, Un
             break;
         }
     }
-    // The first folder that has a name wins it, and then the names decide the order.
-    let mut drop_ins: BTreeMap<String, (String, Option<String>)> = BTreeMap::new();
-    for folder_name in folders(name) {
-        for place in LOAD_PATH.iter().map(|place| format!("{place}/{folder_name}")) {
-            let Some(folder) = root.open(&place)? else { continue };
-            for file in folder.names()?.into_iter().filter(|file| file.ends_with(".conf")) {
-                if !drop_ins.contains_key(&file) {
-                    let text = read(root, &folder, &file)?;
-                    drop_ins.insert(file.clone(), (format!("/{place}/{file}"), text));
-                }
-            }
-        }
-    }
-    files.extend(drop_ins.into_values().filter_map(|(path, text)| Some((path, text?))));
+    files.extend(in_folders(root, &unit_name::folders(&unit, "d"))?);
     files.into_iter().map(|(path, text)| Ok((path.clone(), UnitFile::parse(&path, &text)?))).collect()
 }
 
-/// Its own, those of each part of the name that ends in '-', and those of every service.
-fn folders(name: &ContainerName) -> Vec<String> {
-    let name = name.as_str();
-    let parts = name.match_indices('-').map(|(at, _)| &name[..=at]).filter(|part| part.len() < name.len());
-    let parts: Vec<String> = parts.map(|part| format!("{part}.service.d")).collect();
-    [format!("{name}.service.d")].into_iter().chain(parts.into_iter().rev()).chain(["service.d".to_owned()]).collect()
+/// The texts in folders with drop-ins, wherever on the load path these are, with their paths and in the order in which they count.
+pub(super) fn in_folders(root: &Folder, folders: &[String]) -> Result<Vec<(String, String)>> {
+    // The first folder that has a name wins it, and then the names decide the order.
+    let mut drop_ins: BTreeMap<String, (String, Option<String>)> = BTreeMap::new();
+    for place in folders.iter().flat_map(|folder| LOAD_PATH.iter().map(move |place| format!("{place}/{folder}"))) {
+        let Some(folder) = root.open(&place)? else { continue };
+        for file in folder.names()?.into_iter().filter(|file| file.ends_with(".conf")) {
+            if !drop_ins.contains_key(&file) {
+                let text = read(root, &folder, &file)?;
+                drop_ins.insert(file.clone(), (format!("/{place}/{file}"), text));
+            }
+        }
+    }
+    Ok(drop_ins.into_values().filter_map(|(path, text)| Some((path, text?))).collect())
 }
 
 /// A file's text, through one link; none where it is masked or leads nowhere.
-fn read(root: &Folder, folder: &Folder, file: &str) -> Result<Option<String>> {
+pub(super) fn read(root: &Folder, folder: &Folder, file: &str) -> Result<Option<String>> {
     if folder.kind(file)? != Some(FileType::Symlink) {
         return folder.read(file);
     }

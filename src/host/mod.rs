@@ -49,4 +49,6 @@ pub mod systemd;
 pub mod systems;
 pub mod tarball;
 pub mod transaction;
+pub mod unit_files;
+pub mod unit_graph;
 pub mod units;

@@ -190,6 +190,16 @@ impl Manager {
         T::try_from(value).with_context(context)
     }
 
+    /// All properties that every unit has; the unit is loaded if need be.
+    pub(super) fn properties(&self, unit: &str) -> Result<HashMap<String, OwnedVariant>> {
+        let context = || format!("asking systemd about {unit}");
+        let reply = self.call("LoadUnit", &(unit,)).with_context(context)?;
+        let path: OwnedObjectPath = reply.body().deserialize().with_context(context)?;
+        let reply =
+            self.raw(path.as_str(), "org.freedesktop.DBus.Properties", "GetAll", &(UNIT,)).with_context(context)?;
+        reply.body().deserialize().with_context(context)
+    }
+
     /// The number of a service's main process and its control group; none where it does not run.
     pub fn main_process(&self, unit: &str) -> Result<Option<(u32, String)>> {
         let pid = self.property::<u32>(unit, SERVICE, "MainPID")?;

@@ -36,6 +36,8 @@ pub struct Manifest {
     pub requires: Vec<String>,
     /// Containers or units that are started along.
     pub wants: Vec<String>,
+    /// The machine does not boot without it.
+    pub essential: bool,
     /// How the container differs from the defaults.
     pub container: Container,
     /// How to tell that it works.

@@ -1,10 +1,13 @@
 //! What sysctr knows, without effects: names, references, manifests, values, rendered text and plans.
 
+pub mod boot;
 pub mod deployment;
 pub mod devices;
 pub mod diff;
 pub mod digest;
 pub mod directives;
+pub mod early;
+pub mod essential;
 pub mod event;
 pub mod fault;
 pub mod given_mount;

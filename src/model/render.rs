@@ -26,6 +26,7 @@ use super::{
     devices,
     digest::Digest,
     directives::{self, Finding, Verdict},
+    early, essential,
     fault::{Code, Fault},
     health::HealthTest,
     host_files::Ready,
@@ -142,8 +143,10 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
     if let Some(text) = files.get_mut(&inputs.name.service_unit()) {
         let mut service = UnitFile::parse("the service", text)?;
         devices::confine(&spec, &mut service);
+        early::require_mounts(&mut service, &early::places(&spec, state.iter().map(|folder| folder.path.clone())));
         *text = service.to_text();
     }
+    requests.extend(essential::apply(manifest.essential, inputs.name, &mut files).context("/exports")?);
     for folder in &state {
         if let Some(place) = host_lines::forbidden(&folder.path) {
             bail!("state in {}: nothing of an image is written below {place}", folder.path);
@@ -166,6 +169,12 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
         let text = templates.file(Kind::Fields, "sysusers.hbs", text)?;
         requests.extend(host_lines::of_sysusers("/exports/sysusers.hbs", &text, inputs.name)?);
         files.insert(layout::SYSUSERS.to_owned(), text);
+    }
+    let (tmpfiles, sysusers) = (files.contains_key(layout::TMPFILES), files.contains_key(layout::SYSUSERS));
+    for (file, text) in files.iter_mut().filter(|(file, _)| layout::is_unit(file)) {
+        let mut unit = UnitFile::parse(file, text)?;
+        early::complete(&mut unit, tmpfiles, sysusers);
+        *text = unit.to_text();
     }
     let host_files = host_files(inputs, &manifest, &templates)?;
     requests.extend(host_files.iter().map(Ready::request));

@@ -17,8 +17,8 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
-    auto, boot, dependents, directives, engine, etcd, exec, failures, foreign, handover, health, hooks, httpd, legacy,
-    limits, load, many, on_demand, probation, refuse, sockets, together, trace, update, updates, users,
+    auto, boot, boots, dependents, directives, engine, etcd, exec, failures, foreign, handover, health, hooks, httpd,
+    legacy, limits, load, many, on_demand, order, probation, refuse, sockets, together, trace, update, updates, users,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -123,8 +123,20 @@ scenarios! {
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
     a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;
     a_full_disk_changes_nothing: super::refuse::a_full_disk_changes_nothing;
+    names_hold_and_cycles_are_refused: super::order::names_hold_and_cycles_are_refused;
+    unit_files_say_what_systemd_says: super::order::files_say_what_systemd_says;
+    failing_containers_do_not_stop_a_boot: super::boots::failing_containers_do_not_stop_one;
+    only_etc_and_a_late_var_can_be_written_to: super::boots::only_etc_and_a_late_var_can_be_written_to;
     runtimes_agree: super::differential::runtimes_agree;
     a_lost_capability_is_seen: super::differential::a_lost_capability_is_seen;
+}
+
+/// `sysctr --root` makes a tree that has never run.
+#[test]
+fn a_tree_that_was_installed_into_boots_with_its_services() -> Result<()> {
+    let script = boots::prepare(env!("CARGO_BIN_EXE_sysctr"));
+    let machine = nspawn::Nspawn::boot_prepared("tree", &parts().tree, &parts().payload, &script);
+    scenario(machine, |machine| boots::a_tree_has_its_services(machine))
 }
 
 #[test]

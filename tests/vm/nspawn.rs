@@ -28,7 +28,13 @@ pub struct Nspawn {
 impl Nspawn {
     /// Boots a machine and waits until its systemd answers.
     pub fn boot(name: &str, tree: &Tree, payload: &Payload) -> Result<Self> {
+        Self::boot_prepared(name, tree, payload, "")
+    }
+
+    /// The same after a shell script on the host has prepared its `$root`, with `$payload` beside it.
+    pub fn boot_prepared(name: &str, tree: &Tree, payload: &Payload, script: &str) -> Result<Self> {
         let folder = crate::image::run_folder(name)?;
+        std::fs::write(folder.path().join("prepare.sh"), script)?;
         std::fs::write(folder.path().join("nspawn.sh"), include_str!("nspawn.sh"))?;
         let (tree, payload) = (tree.path().to_owned(), payload.path().to_owned());
         let mut machine = Self { name: name.to_owned(), folder, tree, payload, leader: 0, process: None };

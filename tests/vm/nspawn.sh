@@ -24,5 +24,11 @@ mount --bind "$folder/var" "$root/var"
 mount -t overlay overlay \
     -o "lowerdir=$payload,upperdir=$folder/payload-upper,workdir=$folder/payload-work" "$root/srv/payload"
 
+# Once, before its first boot.
+if [ -s "$folder/prepare.sh" ]; then
+    . "$folder/prepare.sh"
+    : >"$folder/prepare.sh"
+fi
+
 exec script -qefc "exec systemd-nspawn --quiet --register=no --keep-unit -D $root -b --machine=vm --private-network \
     --capability=all --system-call-filter='@keyring bpf' --resolv-conf=off --timezone=off --console=interactive" /dev/null

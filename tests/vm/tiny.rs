@@ -78,7 +78,24 @@ pub fn images(folder: &Path) -> Result<()> {
         .replace("\"container\"", "\"state\": {\"folders\": [{\"path\": \"/var/lib/app/data\"}]}, \"container\"");
     let service = "[Service]\nEnvironment=BOOT=%b\nExecStart={{exec_start}}\nRestart=on-failure\n[Install]\nWantedBy=multi-user.target\n";
     old_images(folder)?;
-    image(folder, "tiny-once", &[("exports/manifest.json", &once), ("exports/service.hbs", service)])
+    image(folder, "tiny-once", &[("exports/manifest.json", &once), ("exports/service.hbs", service)])?;
+    ordered(folder)
+}
+
+/// Images that name others in their manifests, or have something to say about the boot.
+fn ordered(folder: &Path) -> Result<()> {
+    let with = |more: &str| MANIFEST.replace("\"container\"", &format!("{more}, \"container\""));
+    let manifest = |text: &str, name: &str| image(folder, name, &[("exports/manifest.json", text)]);
+    manifest(&with(r#""requires": ["front"], "after": ["front"]"#), "order-behind")?;
+    manifest(&with(r#""after": ["behind"], "before": ["front.service"]"#), "order-between")?;
+    let essential = with(r#""essential": true"#).replace("\"/bin/tiny\"]", "\"/bin/tiny\", \"end\"]");
+    manifest(&essential, "order-essential")?;
+    let mounts = r#""mounts": [{"source": "/srv/order", "target": "/mnt"}], "notify""#;
+    manifest(&MANIFEST.replace("\"notify\"", mounts), "order-mount")?;
+    let early = with(r#""state": {"folders": [{"path": "/var/lib/early/data"}]}"#);
+    let service = "[Unit]\nDefaultDependencies=no\nBefore=network-pre.target docker.service\nWants=network-pre.target\n\
+        [Service]\nExecStart={{exec_start}}\n[Install]\nWantedBy=sysinit.target\n";
+    image(folder, "order-early", &[("exports/manifest.json", &early), ("exports/service.hbs", service)])
 }
 
 /// Images in atomic's format: a service, and one that is run once.

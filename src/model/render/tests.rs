@@ -64,6 +64,7 @@ Description=etcd (registry.example/etcd:3.5)
 After=sysctr-recover.service
 Requires=sysctr-recover.service
 RequiresMountsFor=/var/lib/sysctr/containers/etcd/deployments/1
+RequiresMountsFor=/var/lib/etcd/data
 
 [Service]
 Type=notify

@@ -85,8 +85,12 @@ pub(in crate::model) fn requests(inputs: &Inputs, files: &BTreeMap<String, Strin
 
 /// A container's name stands for its service; anything with a unit's ending is a unit.
 pub(super) fn unit_name(text: &str) -> String {
-    const ENDINGS: [&str; 8] = [".service", ".socket", ".target", ".mount", ".timer", ".path", ".slice", ".device"];
-    if ENDINGS.iter().any(|ending| text.ends_with(ending)) { text.to_owned() } else { format!("{text}.service") }
+    const ENDINGS: &str = ".service .socket .target .mount .automount .swap .timer .path .slice .scope .device";
+    if ENDINGS.split_whitespace().any(|ending| text.ends_with(ending)) {
+        text.to_owned()
+    } else {
+        format!("{text}.service")
+    }
 }
 
 /// Adds what each unit of ours has and the template left out.

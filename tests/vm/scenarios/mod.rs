@@ -2,6 +2,7 @@
 
 pub mod auto;
 pub mod boot;
+pub mod boots;
 pub mod dependents;
 pub mod directives;
 pub mod engine;
@@ -18,6 +19,7 @@ pub mod limits;
 pub mod load;
 pub mod many;
 pub mod on_demand;
+pub mod order;
 pub mod probation;
 pub mod refuse;
 pub mod sockets;

@@ -1,0 +1,136 @@
+//! Whether a machine boots without a container: it does, unless its manifest says `"essential": true`, which has to be accepted.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+
+use super::{
+    fault::{Code, Fault},
+    layout,
+    name::ContainerName,
+    request::Requests,
+    unit::UnitFile,
+};
+
+/// What systemd may do to the whole machine when such a unit fails.
+const ACTIONS: [&str; 4] = ["FailureAction", "SuccessAction", "StartLimitAction", "JobTimeoutAction"];
+const DONE: [&str; 6] = ["reboot", "poweroff", "exit", "halt", "kexec", "soft-reboot"];
+/// Where a boot ends that has gone wrong.
+const ENDS: &str = "emergency.target rescue.target reboot.target poweroff.target halt.target kexec.target exit.target \
+    soft-reboot.target emergency.service rescue.service";
+/// A job that runs to its end may take for ever unless somebody says how long (systemd.service(5)).
+const PATIENCE: &str = "90";
+
+/// What the units of a container do to a boot that they fail in. Without `essential` none of them stops it, and none holds it up for
+/// ever unasked; with it the targets that want the service require it.
+pub fn apply(essential: bool, name: &ContainerName, files: &mut BTreeMap<String, String>) -> Result<Requests> {
+    let mut requests = Requests::new();
+    for (file, text) in files.iter_mut().filter(|(file, _)| layout::is_unit(file)) {
+        let mut unit = UnitFile::parse(file, text)?;
+        if !essential {
+            refuse(file, &unit)?;
+            requests.extend(patience(file, &mut unit));
+        } else if *file == name.service_unit() {
+            let wanted: Vec<String> = unit.values("Install", "WantedBy").map(str::to_owned).collect();
+            wanted.iter().for_each(|targets| unit.add("Install", "RequiredBy", targets));
+        }
+        *text = unit.to_text();
+    }
+    if essential {
+        requests.insert("keep the machine from booting while it fails (essential)".to_owned());
+    }
+    Ok(requests)
+}
+
+fn refuse(file: &str, unit: &UnitFile) -> Result<()> {
+    for entry in unit.entries() {
+        let words = || entry.value.split_whitespace();
+        let stops = match entry.key {
+            "RequiredBy" => words().any(|other| other.ends_with(".target")),
+            "OnFailure" | "OnSuccess" => words().any(|other| ENDS.split_whitespace().any(|end| end == other)),
+            key => ACTIONS.contains(&key) && DONE.iter().any(|done| entry.value.starts_with(done)),
+        };
+        if stops {
+            let message = format!(
+                "{file}: {}={}: a container that fails does not keep the machine from booting, nor stop it",
+                entry.key, entry.value
+            );
+            bail!(Fault::new(Code::Failed, message).hint("one that is to says `\"essential\": true` in its manifest"));
+        }
+    }
+    Ok(())
+}
+
+/// What it asks for that would wait without an end; a job without a word on it gets systemd's usual time.
+fn patience(file: &str, unit: &mut UnitFile) -> Option<String> {
+    let starts = unit.values("Install", "WantedBy").next().is_some();
+    let given = unit
+        .entries()
+        .filter(|entry| entry.section == "Service" && matches!(entry.key, "TimeoutStartSec" | "TimeoutSec"));
+    match given.last().map(|entry| (entry.key.to_owned(), entry.value.to_owned())) {
+        Some((key, value)) if starts && matches!(value.as_str(), "infinity" | "0") => {
+            Some(format!("hold up the boot for as long as it takes: {key}={value} ({file})"))
+        }
+        None if starts && unit.values("Service", "Type").last() == Some("oneshot") => {
+            unit.add("Service", "TimeoutStartSec", PATIENCE);
+            None
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(essential: bool, text: &str) -> Result<(String, Vec<String>)> {
+        let mut files = BTreeMap::from([("a.service".to_owned(), text.to_owned())]);
+        let requests = apply(essential, &"a".parse().expect("a name"), &mut files)?;
+        Ok((files.remove("a.service").unwrap_or_default(), requests.into_iter().collect()))
+    }
+
+    #[test]
+    fn what_would_stop_a_boot_takes_essential() {
+        for line in [
+            "[Install]\nRequiredBy=sysinit.target",
+            "[Install]\nRequiredBy=b.service multi-user.target",
+            "[Unit]\nFailureAction=reboot-force",
+            "[Unit]\nOnFailure=emergency.target",
+            "[Unit]\nStartLimitAction=poweroff",
+        ] {
+            let error = of(false, line).expect_err(line).to_string();
+            assert!(
+                error.starts_with("a.service: ") && error.contains(line.rsplit('\n').next().unwrap_or("?")),
+                "{error}"
+            );
+            let (_, requests) = of(true, line).expect(line);
+            assert_eq!(requests, ["keep the machine from booting while it fails (essential)"]);
+        }
+        for line in ["[Install]\nRequiredBy=b.service", "[Unit]\nOnFailure=mail.service", "[Unit]\nFailureAction=none"]
+        {
+            assert_eq!(of(false, line).expect(line).1, Vec::<String>::new(), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_essential_service_is_required_where_it_is_wanted() {
+        let (text, _) = of(true, "[Install]\nWantedBy=multi-user.target").expect("a unit");
+        assert_eq!(text, "[Install]\nWantedBy=multi-user.target\nRequiredBy=multi-user.target\n");
+    }
+
+    #[test]
+    fn a_start_without_an_end_is_asked_for() {
+        let wanted = "[Install]\nWantedBy=multi-user.target";
+        let (text, _) = of(false, &format!("[Service]\nType=oneshot\n{wanted}")).expect("a unit");
+        assert!(text.contains("TimeoutStartSec=90\n"), "{text}");
+        let endless = format!("[Service]\nTimeoutStartSec=infinity\n{wanted}");
+        assert_eq!(
+            of(false, &endless).expect("a unit").1,
+            ["hold up the boot for as long as it takes: TimeoutStartSec=infinity (a.service)"]
+        );
+        assert_eq!(
+            of(false, "[Service]\nType=oneshot\nTimeoutStartSec=0").expect("no boot waits").1,
+            Vec::<String>::new()
+        );
+    }
+}
