@@ -10,7 +10,7 @@ GENERATORS ?= /usr/lib/systemd/system-generators
 # Where the built programs are. `make install` builds the release ones if they are not there.
 PROGRAMS ?= target/release
 
-.PHONY: all bench check deps demo machine test test-long install
+.PHONY: all bench check deps demo fuzz machine test test-long install
 
 # The runtime starts a quarter quicker without shared libraries to load. Where there is no static libc it goes without that.
 STATIC := $(if $(filter /%,$(shell cc -print-file-name=libc.a 2>/dev/null)),-C target-feature=+crt-static)
@@ -43,12 +43,20 @@ demo: deps
 	@$(CARGO) build --bins --test demo
 	@$(CARGO) test --quiet --test demo
 
-# Times sysctr beside its peers, on a machine that should be quiet. No test calls it. BENCH='--rounds 3' makes it shorter.
+# Times sysctr beside its peers, on a machine that should be quiet. No test calls it. BENCH='--rounds 1' makes it shorter.
 bench: deps
 	$(MAKE) --no-print-directory all
 	$(CARGO) bench --profile dev --bench import -- $(BENCH)
+	$(CARGO) bench --profile dev --bench growth -- $(BENCH)
 	$(CARGO) bench --profile dev --bench start -- $(BENCH)
 	$(CARGO) bench --profile dev --bench boot -- $(BENCH)
+
+# Each reader of what images bring, for half an hour; needs cargo-fuzz. FUZZ='layer' chooses, FUZZ_SECONDS shortens. No nightly compiler is needed.
+FUZZ ?= layer manifest reference template
+FUZZ_SECONDS ?= 1800
+fuzz:
+	for target in $(FUZZ); do \
+	    RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 || exit 1; done
 
 # A shell in the machine of the demo.
 machine: deps

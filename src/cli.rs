@@ -9,19 +9,23 @@ use sysctr::model::{
     given_mount::GivenMount,
     name::{ContainerName, ServiceName},
     other_runtime::RuntimePath,
-    reference::ImageSource,
+    overrides::{Capability, Device, Memory, Overrides, Variable},
+    reference::{ImageName, ImageSource},
     spec,
     values::Setting,
 };
 
 /// The heading of the options that every verb has.
 const EVERYWHERE: &str = "With every command";
+/// The heading of what an admin gives a container.
+const GIVEN: &str = "Beyond what the image says (stays over updates)";
 
 /// Install OCI images as systemd services, without a container engine
 #[derive(Parser)]
 #[command(name = "sysctr", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
 #[command(
-    after_help = "IMAGE is REGISTRY/REPOSITORY[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE."
+    after_help = "IMAGE is REGISTRY/REPOSITORY[:TAG][@DIGEST], a short name that registries.conf knows, oci:DIR[:TAG], \
+        oci-archive:FILE, docker-archive:FILE, docker-daemon:NAME or containers-storage:NAME."
 )]
 pub struct Cli {
     /// Work on the system below this folder, without talking to systemd
@@ -70,7 +74,7 @@ pub enum Verb {
     /// Pull an image into the store
     Pull {
         /// Where it comes from, such as registry.example/team/app:1 or oci:DIR
-        image: ImageSource,
+        image: ImageName,
     },
     /// List the images in the store
     Images,
@@ -83,14 +87,30 @@ pub enum Verb {
     /// Show what an image says about itself
     Inspect {
         /// In the store, or where it comes from
+        #[arg(required_unless_present = "schema")]
+        image: Option<ImageName>,
+        /// Print the JSON Schema of /exports/manifest.json
+        #[arg(long, conflicts_with = "image")]
+        schema: bool,
+    },
+    /// Show the files of an image in the store in a folder, read-only
+    Mount {
+        /// A name that `sysctr images` shows
         image: ImageSource,
+        /// A folder that is there
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+    /// End what `mount` began
+    Unmount {
+        /// The folder
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
     },
     /// Check the store and every file that was placed
-    Verify {
-        /// Only these containers
-        #[arg(value_name = "NAME")]
-        names: Vec<ContainerName>,
-    },
+    Verify(VerifyArgs),
+    /// Start the /exports of an image: what it says about itself
+    Init(InitArgs),
     /// Say which units would wait for each other, or for what comes too late
     Check(CheckArgs),
     /// Say what is wrong with an image's /exports, or with the unit of a container
@@ -128,16 +148,17 @@ pub enum Verb {
 pub struct InstallArgs {
     /// Where it comes from, such as registry.example/team/app:1 or oci:DIR
     #[arg(required_unless_present = "quadlet")]
-    pub image: Option<ImageSource>,
+    pub image: Option<ImageName>,
     /// Install what a Quadlet file of Podman describes
     #[arg(long, value_name = "FILE.container", value_hint = ValueHint::FilePath, conflicts_with = "image")]
     pub quadlet: Option<PathBuf>,
     /// Name of the container and of its unit [default: the last part of the repository]
     #[arg(long)]
     pub name: Option<ContainerName>,
-    /// Give a value that the image asks for; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub settings: Vec<Setting>,
+    #[command(flatten)]
+    pub values: ValueArgs,
+    #[command(flatten)]
+    pub container: ContainerArgs,
     /// Let this OCI runtime start it (crun, runc, youki) instead of the bundled one
     #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
     pub runtime: Option<RuntimePath>,
@@ -156,6 +177,81 @@ pub struct InstallArgs {
     /// Say what would be done, and show the files, without doing it
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Args)]
+pub struct VerifyArgs {
+    /// Only these containers
+    #[arg(value_name = "NAME")]
+    pub names: Vec<ContainerName>,
+    /// Put right what is wrong; broken parts of an image are fetched again, while services run on
+    #[arg(long)]
+    pub repair: bool,
+    /// Another place that has the image, to fetch from first
+    #[arg(long, value_name = "IMAGE", requires = "repair")]
+    pub from: Option<ImageSource>,
+}
+
+/// The values that an image asks for.
+#[derive(Args, Clone)]
+pub struct ValueArgs {
+    /// Give a value that the image asks for; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub settings: Vec<Setting>,
+    /// The same from a file: best for a secret, which others may see on a command line
+    #[arg(long = "set-file", value_name = "KEY=FILE", value_hint = ValueHint::FilePath)]
+    pub set_file: Vec<Setting>,
+    /// Many values from a table in TOML or JSON; --set wins over it
+    #[arg(long = "values", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub values_files: Vec<PathBuf>,
+}
+
+/// What a container gets beyond what its image says; it stays over updates.
+#[derive(Args)]
+pub struct ContainerArgs {
+    /// Show it a folder or file of the host, or a new tmpfs: type=bind,source=PATH,target=PATH[,ro]
+    /// or type=tmpfs,target=DIR
+    #[arg(long = "mount", value_name = "MOUNT", help_heading = GIVEN)]
+    pub mounts: Vec<GivenMount>,
+    /// The short form of a bind mount
+    #[arg(long = "volume", value_name = "PATH:PATH[:ro]", value_parser = GivenMount::of_volume, help_heading = GIVEN)]
+    pub volumes: Vec<GivenMount>,
+    /// Set a variable
+    #[arg(long, value_name = "KEY=VALUE", help_heading = GIVEN)]
+    pub env: Vec<Variable>,
+    /// Let it have a capability
+    #[arg(long, value_name = "NAME", help_heading = GIVEN)]
+    pub cap_add: Vec<Capability>,
+    /// Do not let it have a capability
+    #[arg(long, value_name = "NAME", help_heading = GIVEN)]
+    pub cap_drop: Vec<Capability>,
+    /// Let it open a device of the host
+    #[arg(long = "device", value_name = "PATH", help_heading = GIVEN)]
+    pub devices: Vec<Device>,
+    /// Limit its memory, such as 512M (the unit's MemoryMax=)
+    #[arg(long, value_name = "SIZE", help_heading = GIVEN)]
+    pub memory: Option<Memory>,
+}
+
+impl ContainerArgs {
+    /// As one. A path of the host is meant from here, and stays that one.
+    pub fn overrides(&self) -> anyhow::Result<Overrides> {
+        let absolute = |mount: &GivenMount| match mount.source() {
+            None => Ok(mount.clone()),
+            Some(source) => {
+                let source = std::path::absolute(source)?;
+                Ok(mount.clone().with_source(source.to_string_lossy().into_owned()))
+            }
+        };
+        Ok(Overrides {
+            mounts: self.mounts.iter().chain(&self.volumes).map(absolute).collect::<std::io::Result<_>>()?,
+            env: self.env.iter().map(|one| (one.key.clone(), one.value.clone())).collect(),
+            cap_add: self.cap_add.clone(),
+            cap_drop: self.cap_drop.clone(),
+            devices: self.devices.clone(),
+            memory: self.memory.clone(),
+        })
+    }
 }
 
 /// What `exec` and `run` let one choose about the program.
@@ -196,11 +292,11 @@ pub struct ExecArgs {
 
 impl RunArgs {
     /// For an image that is run once.
-    pub fn once(image: ImageSource, name: ContainerName, settings: Vec<Setting>, yes: bool) -> RunArgs {
+    pub fn once(image: ImageName, name: ContainerName, values: ValueArgs, yes: bool) -> RunArgs {
         RunArgs {
             program: ProgramArgs::default(),
             name: Some(name),
-            settings,
+            values,
             yes,
             mounts: Vec::new(),
             volumes: Vec::new(),
@@ -222,9 +318,8 @@ pub struct RunArgs {
     /// Name of the container while it runs [default: after the image]
     #[arg(long)]
     pub name: Option<ContainerName>,
-    /// Give a value that the image asks for; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub settings: Vec<Setting>,
+    #[command(flatten)]
+    pub values: ValueArgs,
     /// Accept what the image requests of the host without asking
     #[arg(short, long)]
     pub yes: bool,
@@ -248,7 +343,7 @@ pub struct RunArgs {
     #[arg(long, hide = true)]
     pub rm: bool,
     /// In the store, or where it comes from
-    pub image: ImageSource,
+    pub image: ImageName,
     /// What takes the place of the image's Cmd; its Entrypoint stays
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,
@@ -278,6 +373,15 @@ fn capability(text: &str) -> Result<String, String> {
 }
 
 #[derive(Args)]
+pub struct InitArgs {
+    /// Folder in which `exports` is made
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Image whose config says what there is to say; nothing is pulled
+    pub image: Option<ImageName>,
+}
+
+#[derive(Args)]
 #[command(after_help = "From the running systemd; with --root from files. The exit code is 1 if it finds an error.")]
 pub struct CheckArgs {
     /// The whole boot: cycles of other units too, and a drawing of the containers in it
@@ -299,9 +403,8 @@ pub struct LintArgs {
     /// Name that the container would have [default: the folder's or the last part of the repository]
     #[arg(long)]
     pub name: Option<ContainerName>,
-    /// Give a value that the image asks for; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub settings: Vec<Setting>,
+    #[command(flatten)]
+    pub values: ValueArgs,
 }
 
 #[derive(Args)]
@@ -310,17 +413,24 @@ pub struct UpdateArgs {
     #[arg(value_name = "NAME", required_unless_present_any = ["all", "auto"])]
     pub names: Vec<ContainerName>,
     /// All that are installed, but those on hold
-    #[arg(long, conflicts_with = "names")]
+    #[arg(long, conflicts_with_all = ["names", "ValueArgs", "unset", "ContainerArgs", "revert"])]
     pub all: bool,
     /// All, each as its policy in sysctr.toml says: what sysctr-update.timer does
-    #[arg(long, conflicts_with_all = ["names", "all", "to", "settings", "yes", "check", "no_restart", "no_rollback"])]
+    #[arg(long, conflicts_with_all = ["names", "all", "to", "ValueArgs", "unset", "ContainerArgs", "revert", "yes", "check", "no_restart", "no_rollback"])]
     pub auto: bool,
     /// Another image than the newest of the same reference
     #[arg(long, value_name = "IMAGE", conflicts_with = "all")]
-    pub to: Option<ImageSource>,
-    /// Give a value that the image asks for; may be repeated. Those given before stay
-    #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "all")]
-    pub settings: Vec<Setting>,
+    pub to: Option<ImageName>,
+    #[command(flatten)]
+    pub values: ValueArgs,
+    /// Let a value that was given before be the image's default again
+    #[arg(long, value_name = "KEY")]
+    pub unset: Vec<String>,
+    #[command(flatten)]
+    pub container: ContainerArgs,
+    /// First drop what --mount, --env and the like gave before
+    #[arg(long)]
+    pub revert: bool,
     /// Accept what the new image requests of the host without asking
     #[arg(short, long)]
     pub yes: bool,
@@ -354,7 +464,7 @@ pub struct DiffArgs {
     pub available: bool,
     /// The same of another image
     #[arg(long = "to", value_name = "IMAGE", conflicts_with_all = ["from", "to"])]
-    pub image: Option<ImageSource>,
+    pub image: Option<ImageName>,
     /// List every file that differs
     #[arg(long)]
     pub files: bool,

@@ -70,10 +70,14 @@ fn run(context: &Context, verb: Verb) -> anyhow::Result<()> {
         Verb::Pull { image } => commands::pull::run(context, &image),
         Verb::Images => commands::images::run(context),
         Verb::Remove { images } => commands::remove::run(context, &images),
-        Verb::Inspect { image } => commands::inspect::run(context, &image),
+        Verb::Inspect { image: Some(image), .. } => commands::inspect::run(context, &image),
+        Verb::Inspect { image: None, .. } => commands::inspect::schema(context),
+        Verb::Init(args) => commands::init::run(context, &args),
         Verb::Check(args) => commands::check::run(context, &args),
         Verb::Lint(args) => commands::lint::run(context, &args),
-        Verb::Verify { names } => commands::verify::run(context, &names),
+        Verb::Mount { image, dir } => commands::mount::run(context, &image, &dir),
+        Verb::Unmount { dir } => commands::unmount::run(context, &dir),
+        Verb::Verify(args) => commands::verify::run(context, &args),
         Verb::Prune { dry_run } => commands::prune::run(context, dry_run),
     }
 }

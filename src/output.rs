@@ -94,6 +94,20 @@ impl Output {
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 
+    /// Lets a person choose one of several, by number; none where nothing fit.
+    pub fn choose(&self, question: &str, choices: &[String]) -> Result<Option<usize>> {
+        eprintln!("{}", one_line(question));
+        for (number, choice) in (1..).zip(choices) {
+            eprintln!("  {number}  {}", one_line(choice));
+        }
+        eprint!("Which one? [1-{}] ", choices.len());
+        io::stderr().flush().context("asking")?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).context("reading the answer")?;
+        let number = answer.trim().parse::<usize>().ok();
+        Ok(number.and_then(|number| number.checked_sub(1)).filter(|number| *number < choices.len()))
+    }
+
     /// Prints the failure on one line, the hint below it, and gives the exit code.
     pub fn failure(&self, error: &anyhow::Error) -> ExitCode {
         self.failure_as(error, error.downcast_ref::<Fault>().map_or(Code::Failed, Fault::code))

@@ -193,8 +193,8 @@ fn each_wrong_value_is_named_with_what_was_expected() {
     let arguments = install(&["port=8080"]);
     host.does(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
     let shown = host.json(&["show", "app"]);
-    assert_eq!(shown["values"]["port"], json!({"value": 8080, "source": "admin"}));
-    assert_eq!(shown["values"]["mode"], json!({"value": "safe", "source": "default"}));
+    assert_eq!(shown["values"]["port"], json!({"value": 8080, "source": "admin", "type": "integer"}));
+    assert_eq!(shown["values"]["mode"], json!({"value": "safe", "source": "default", "type": "enum"}));
     let config = host.read("var/lib/sysctr/containers/app/deployments/1/config.json");
     assert!(config.contains("--port=8080"), "{config}");
 }
@@ -436,7 +436,7 @@ fn many_at_once_wait_for_each_other() {
     std::thread::scope(|scope| {
         for name in ["a", "b", "c", "d", "a"] {
             let (host, image) = (&host, &image);
-            scope.spawn(move || host.does(&["install", "--name", name, image]));
+            scope.spawn(move || host.does(&["install", "--wait", "--name", name, image]));
         }
     });
     assert_eq!(host.json(&["list"]).as_array().unwrap().len(), 4);

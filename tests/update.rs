@@ -28,8 +28,8 @@ fn an_update_takes_the_newest_of_the_same_reference_and_keeps_what_the_admin_set
     assert_eq!(host.json(&["update", "--all"])[0]["result"], "updated");
     let shown = host.json(&["show", "app"]);
     assert_eq!((&shown["deployment"], &shown["previous"]), (&json!(2), &json!(1)));
-    assert_eq!(shown["values"]["port"], json!({"value": 8080, "source": "admin"}));
-    assert_eq!(shown["values"]["mode"], json!({"value": "b", "source": "default"}));
+    assert_eq!(shown["values"]["port"], json!({"value": 8080, "source": "admin", "type": "integer"}));
+    assert_eq!(shown["values"]["mode"], json!({"value": "b", "source": "default", "type": "string"}));
     assert!(host.read("etc/systemd/system.attached/app.service").contains("Description=second"));
     assert_eq!(host.json(&["verify"])["ok"], true);
 

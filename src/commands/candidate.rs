@@ -13,7 +13,7 @@ use sysctr::{
         dir::Folder,
         lock::StoreLock,
         ostree::{Store, StoredImage},
-        owned, settings, state,
+        owned, secrets, settings, state,
         systemd::Manager,
         transaction::{Parts, Staged},
         units,
@@ -25,12 +25,13 @@ use sysctr::{
         host_files, id_range, layout,
         name::ContainerName,
         other_runtime::RuntimePath,
+        overrides::Overrides,
         quadlet,
         reference::ImageSource,
         render::{self, Rendered},
         request::Requests,
-        spec,
-        values::Setting,
+        rules, spec,
+        values::{Setting, Source, Values},
     },
 };
 
@@ -52,6 +53,8 @@ pub struct Candidate {
     pub range: Option<u32>,
     /// What stands in the place of the image's `/exports`.
     pub quadlet: Option<quadlet::Source>,
+    /// What the admin gave it beyond what the image says.
+    pub overrides: Overrides,
 }
 
 /// What a deployment is made of beside its image.
@@ -62,9 +65,13 @@ pub struct Wanted<'a> {
     /// As the image was named.
     pub source: &'a ImageSource,
     pub settings: &'a [Setting],
+    /// Values that are to be the image's default again.
+    pub unset: &'a [String],
     /// The deployment that it is to replace.
     pub before: Option<&'a Deployment>,
     pub runtime: Option<&'a RuntimePath>,
+    /// What the admin gives it beyond what the image says.
+    pub overrides: &'a Overrides,
     /// The first number of a range of the host's for users of its own.
     pub range: Option<u32>,
     /// What stands in the place of the image's `/exports`.
@@ -74,7 +81,7 @@ pub struct Wanted<'a> {
 impl Candidate {
     /// Renders an image of the store as a deployment of a container.
     pub fn render(store: &Store, image: StoredImage, wanted: &Wanted) -> Result<Candidate> {
-        let &Wanted { root, name, id, source, settings, before, runtime, range, quadlet } = wanted;
+        let &Wanted { root, name, id, source, settings, unset, before, runtime, overrides, range, quadlet } = wanted;
         let read = quadlet.map(|source| quadlet::read(source, name)).transpose()?;
         let exports: BTreeMap<String, Vec<u8>> = match &read {
             Some(read) => read.exports(&image.config)?,
@@ -96,6 +103,8 @@ impl Candidate {
             let is_made = made.lines().any(|line| line.split_ascii_whitespace().nth(1) == Some(path));
             !is_made && root.kind(path.trim_start_matches('/')).is_ok_and(|kind| kind.is_some())
         };
+        let mut carried = before.map(|before| secrets::put_back(root, before)).transpose()?;
+        carried.iter_mut().for_each(|values| values.retain(|name, _| !unset.contains(name)));
         let inputs = render::Inputs {
             name,
             id,
@@ -107,9 +116,10 @@ impl Candidate {
             passwd: &account("etc/passwd")?,
             group: &account("etc/group")?,
             settings,
-            before: before.map(|before| &before.values),
+            before: carried.as_ref(),
             runtime,
             range,
+            overrides,
             uuid: &uuid,
             is_there: &is_there,
         };
@@ -122,17 +132,24 @@ impl Candidate {
         let replaces = before.map(|before| before.id);
         // An image's own configuration may have made nothing of it.
         let range = range.filter(|first| id_range::chosen(&rendered.spec) == Some(*first));
-        Ok(Candidate {
-            name: name.clone(),
-            id,
-            replaces,
-            reference,
-            image,
-            rendered,
-            runtime: runtime.cloned(),
-            range,
-            quadlet: quadlet.cloned(),
-        })
+        let (name, runtime, overrides) = (name.clone(), runtime.cloned(), overrides.clone());
+        let quadlet = quadlet.cloned();
+        Ok(Candidate { name, id, replaces, reference, image, rendered, runtime, range, overrides, quadlet })
+    }
+
+    /// Whether it is what this deployment is, but for its number.
+    pub fn is(&self, old: &Deployment, root: &Folder) -> Result<bool> {
+        // Who gave a value does not matter, as long as it is the same.
+        let plain = |values: &Values| {
+            let given = values.iter().filter(|(_, value)| value.source != Source::Made);
+            given.map(|(name, value)| (name.clone(), value.value.clone())).collect::<Vec<_>>()
+        };
+        Ok(self.image.digest == old.digest
+            && plain(&self.rendered.values) == plain(&old.values)
+            && self.runtime == old.runtime
+            && self.overrides == old.overrides
+            && self.quadlet == old.quadlet
+            && self.rendered.secrets == secrets::of(root, old)?)
     }
 
     /// Leaves out, or lets the admin replace, what lies where its files for the host would; refuses what the settings do not allow.
@@ -188,7 +205,7 @@ impl Candidate {
         }
         for folder in rendered.state.iter().map(|folder| &folder.path).chain(&homes) {
             if owned::is_foreign(root, name, folder)? {
-                requests.insert(format!("take over {folder} of the host, which is there already"));
+                requests.insert(rules::FOREIGN.ask(&[folder]));
             }
         }
         Ok(requests)
@@ -227,7 +244,7 @@ impl Candidate {
         manager: Option<&Manager>,
     ) -> Result<(Staged<'a>, Deployment)> {
         let accepted = self.requests(root)?;
-        let Candidate { name, id, replaces, reference, image, rendered, runtime, range, quadlet } = self;
+        let Candidate { name, id, replaces, reference, image, rendered, runtime, range, overrides, quadlet } = self;
         let staging = || format!("staging {name}");
         let is_file = |source: &str| is_file(&context.root.join(source.trim_start_matches('/')));
         let mount_points = spec::mount_points(&name, &rendered.spec, is_file);
@@ -254,7 +271,12 @@ impl Candidate {
             created: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
             values: rendered.values,
             accepted,
-            units: rendered.files.keys().filter(|file| layout::is_unit(file)).cloned().collect(),
+            units: rendered
+                .files
+                .keys()
+                .filter(|file| layout::is_unit(file) && !layout::is_template(file))
+                .cloned()
+                .collect(),
             state: rendered.state,
             epoch: rendered.epoch,
             quadlet,
@@ -263,18 +285,14 @@ impl Candidate {
             mount_points: Vec::new(),
             runtime,
             range,
+            overrides,
             notify: spec::notifies(&rendered.spec),
             health: rendered.health,
         };
         let config_json = spec::to_text(&rendered.spec)?;
-        let parts = Parts {
-            image: &image,
-            record: record.clone(),
-            config_json,
-            files: rendered.files,
-            mount_points,
-            host_files: rendered.host_files,
-        };
+        let Rendered { files, secrets, host_files, .. } = rendered;
+        let parts =
+            Parts { image: &image, record: record.clone(), config_json, files, secrets, mount_points, host_files };
         let staged = Staged::write(root, lock, store, parts).with_context(staging)?;
         if manager.is_some() {
             units::verify(root, &[(&name, id)]).with_context(staging)?;

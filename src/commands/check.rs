@@ -6,7 +6,12 @@ use serde_json::json;
 use super::{Context, image::count};
 use crate::{cli::CheckArgs, output::table};
 use sysctr::{
-    host::{dir::Folder, state, unit_files::UnitFiles, unit_graph, units},
+    host::{
+        dir::Folder,
+        state::{self, Container},
+        unit_files::UnitFiles,
+        unit_graph, units,
+    },
     model::{
         boot::{
             Names, draw,
@@ -46,12 +51,14 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<()> {
     }
 }
 
-/// The units of the deployments in force.
+/// The units of the deployments in force. One whose records nobody can read is `verify`'s to tell of.
 pub fn own(root: &Folder) -> Result<Names> {
+    let folder = root.open(layout::CONTAINERS)?;
+    let names = folder.map_or(Ok(Vec::new()), |folder| folder.names())?;
     let mut own = Names::new();
-    for container in state::containers(root)? {
-        if let Some(id) = container.active {
-            own.extend(units::set_files(root, &container.name, id)?.into_iter().filter(|file| layout::is_unit(file)));
+    for name in names.iter().filter_map(|name| name.parse().ok()) {
+        if let Ok(Some(Container { active: Some(id), .. })) = state::container(root, &name) {
+            own.extend(units::set_files(root, &name, id)?.into_iter().filter(|file| layout::is_unit(file)));
         }
     }
     Ok(own)

@@ -38,7 +38,7 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<()> {
     let comparing = || format!("comparing deployments of {name}");
     let (store, old, new) = if args.available || args.image.is_some() {
         let source = match &args.image {
-            Some(source) => source.clone(),
+            Some(name) => context.named(name)?,
             None => now.image.parse().map_err(|error| anyhow!("the image of {name}: {error}"))?,
         };
         let (store, new) = available(context, &now, &source)?;
@@ -85,7 +85,20 @@ fn available(context: &Context, now: &Deployment, source: &ImageSource) -> Resul
     let runtime = now.runtime.as_ref();
     let range = id_ranges::of(&root, name, &[])?;
     let quadlet = now.quadlet.as_ref();
-    let wanted = Wanted { root: &root, name, id, source, settings: &[], before: Some(now), runtime, range, quadlet };
+    let overrides = &now.overrides;
+    let wanted = Wanted {
+        root: &root,
+        name,
+        id,
+        source,
+        settings: &[],
+        unset: &[],
+        before: Some(now),
+        runtime,
+        overrides,
+        range,
+        quadlet,
+    };
     let candidate = Candidate::render(&store, image, &wanted).with_context(looking)?;
     let labels = candidate.image.config.config().as_ref().and_then(|config| config.labels().clone());
     let identity = Identity {

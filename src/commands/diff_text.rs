@@ -80,8 +80,9 @@ fn names(all: &[String]) -> Vec<String> {
 fn value(value: Option<&Value>) -> String {
     match value {
         None => "none".to_owned(),
-        Some(Value { value, source: Source::Default | Source::Made }) => json(Some(value)),
-        Some(Value { value, source: Source::Admin }) => format!("{} (given)", json(Some(value))),
+        Some(Value { secret: true, .. }) => "a secret".to_owned(),
+        Some(Value { value, source: Source::Default | Source::Made, .. }) => json(Some(value)),
+        Some(Value { value, source: Source::Admin, .. }) => format!("{} (given)", json(Some(value))),
     }
 }
 

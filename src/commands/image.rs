@@ -10,6 +10,7 @@ use crate::output::Output;
 use sysctr::{
     host::{
         dir::Folder,
+        fsck::Report,
         lock::StoreLock,
         ostree::{Store, StoredImage},
         pull::{self, Progress},
@@ -35,6 +36,21 @@ pub fn pull(
     let pulled = pull::pull(lock, store, source, settings, &mut progress);
     progress.bar.finish_and_clear();
     pulled
+}
+
+/// Fetches broken objects again; gives why a source could not help, where none could.
+pub fn repair(
+    context: &Context,
+    lock: &StoreLock,
+    store: &Store,
+    found: &Report,
+    from: Option<&ImageSource>,
+    settings: &Settings,
+) -> Result<Vec<String>> {
+    let mut progress = Bar { output: context.output, bar: ProgressBar::hidden() };
+    let failures = store.repair(lock, found, from, settings, &mut progress);
+    progress.bar.finish_and_clear();
+    failures
 }
 
 /// A progress bar on a terminal, nothing elsewhere; warnings always.

@@ -8,11 +8,12 @@ use serde_json::Value;
 use super::Context;
 use sysctr::{
     host::{ostree::Store, settings, source},
-    model::reference::ImageSource,
+    model::{reference::ImageName, schema},
 };
 
 /// Prints it; nothing is pulled.
-pub fn run(context: &Context, image: &ImageSource) -> Result<()> {
+pub fn run(context: &Context, name: &ImageName) -> Result<()> {
+    let image = &context.named(name)?;
     let store = Store::open(&context.root)?;
     let stored = store.as_ref().map(|store| store.find(image)).transpose()?.flatten();
     let (digest, config, config_json, exports) = match (&store, stored) {
@@ -21,8 +22,9 @@ pub fn run(context: &Context, image: &ImageSource) -> Result<()> {
             (stored.digest, stored.config, stored.config_json, Some(shown(exports)))
         }
         _ => {
-            let settings = settings::load(&context.folder()?)?;
-            let found = source::resolve(image, &settings).with_context(|| format!("inspecting {image}"))?;
+            let root = context.folder()?;
+            let found = source::resolve(image, &root, &settings::load(&root)?)
+                .with_context(|| format!("inspecting {image}"))?;
             // its files are in layers that nobody fetched
             (found.digest, found.config, found.config_json, None)
         }
@@ -35,6 +37,13 @@ pub fn run(context: &Context, image: &ImageSource) -> Result<()> {
         "config": raw.get("config"), "exports": exports,
     });
     context.output.result(&document, || serde_json::to_string_pretty(&document).unwrap_or_default())
+}
+
+/// Prints the schema of what an image says about itself.
+pub fn schema(context: &Context) -> Result<()> {
+    let text = schema::text()?;
+    let document: Value = serde_json::from_str(&text).context("reading the schema")?;
+    context.output.result(&document, || text)
 }
 
 /// Text as it is, JSON as JSON; what is neither only by its length.

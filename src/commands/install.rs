@@ -15,7 +15,7 @@ use crate::cli::{InstallArgs, RunArgs};
 use sysctr::{
     host::{
         apply, dir::Folder, health, id_ranges, lock::StoreLock, ostree::Store, other_runtime, owned, policy,
-        quadlet_files, recovery, settings, state, systemd::Manager, transaction, units,
+        quadlet_files, recovery, settings, state, systemd::Manager, transaction, units, value_files,
     },
     model::{
         deployment::Deployment,
@@ -25,9 +25,8 @@ use sysctr::{
         name::ContainerName,
         other_runtime::hints,
         quadlet,
-        reference::ImageSource,
+        reference::{ImageName, ImageSource},
         request::Requests,
-        values::{Source, Values},
     },
 };
 
@@ -39,17 +38,20 @@ struct What {
 }
 
 impl What {
-    fn of(args: &InstallArgs) -> Result<What> {
+    fn of(context: &Context, args: &InstallArgs) -> Result<What> {
         match (&args.quadlet, &args.image) {
             (Some(path), _) => {
                 let source = quadlet_files::load(path)?;
                 let name = args.name.clone().map_or_else(|| quadlet::name(&source.file), Ok)?;
                 let image = quadlet::read(&source, &name)?.image;
-                let image = image.parse().map_err(|error| anyhow!("{}: Image={image}: {error}", path.display()))?;
+                let image: ImageName =
+                    image.parse().map_err(|error| anyhow!("{}: Image={image}: {error}", path.display()))?;
+                let image = context.named(&image)?;
                 Ok(What { name, image, quadlet: Some(source) })
             }
             (None, Some(image)) => {
-                Ok(What { name: name(args.name.as_ref(), image)?, image: image.clone(), quadlet: None })
+                let image = context.named(image)?;
+                Ok(What { name: name(args.name.as_ref(), &image)?, image, quadlet: None })
             }
             (None, None) => bail!(Fault::new(Code::Usage, "an image or --quadlet has to be given")),
         }
@@ -66,7 +68,7 @@ enum Plan {
 
 /// Installs an image.
 pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
-    let what = What::of(args)?;
+    let what = What::of(context, args)?;
     let name = what.name.clone();
     let (root, lock) = context.begin_now("install")?;
     let manager = context.manager()?;
@@ -157,31 +159,27 @@ fn plan(
         name,
         id,
         source,
-        settings: &args.settings,
+        settings: &value_files::gather(&args.values.settings, &args.values.set_file, &args.values.values_files)?,
+        unset: &[],
         before: None,
         runtime: args.runtime.as_ref(),
+        overrides: &args.container.overrides()?,
         range: id_ranges::of(root, name, &[])?,
         quadlet: quadlet.as_ref(),
     };
     let mut candidate = Candidate::render(store, image, &wanted)?;
-    let (image, rendered) = (&candidate.image, &candidate.rendered);
     if installed.is_none()
-        && let Some(file) = units::conflict(root, name, &rendered.files)?
+        && let Some(file) = units::conflict(root, name, &candidate.rendered.files)?
     {
         bail!(taken(name, &file));
     }
     if let Some(id) = installed {
         let current = state::deployment(root, name, id)?;
-        // Who gave a value does not matter, as long as it is the same.
-        let plain = |values: &Values| {
-            let given = values.values().filter(|value| value.source != Source::Made);
-            given.map(|value| value.value.clone()).collect::<Vec<_>>()
-        };
-        let same_runtime = current.runtime == args.runtime && current.quadlet == *quadlet;
-        if same_runtime && current.digest == image.digest && plain(&current.values) == plain(&rendered.values) {
+        if candidate.is(&current, root)? {
             return Ok(Plan::NothingToDo);
         }
-        let message = format!("{name} is installed already, with another image, other values or another runtime");
+        let message =
+            format!("{name} is installed already, with another image, other values, another runtime or other options");
         bail!(Fault::new(Code::Failed, message).hint(format!(
             "uninstall it first, or choose another name with --name; `sysctr show {name}` tells what is there"
         )));
@@ -201,8 +199,14 @@ fn run_once(context: &Context, args: &InstallArgs, what: What) -> Result<()> {
     if args.runtime.is_some() {
         bail!("installing {name}: the image is run once (its label atomic.run), which only the bundled runtime does");
     }
+    if !args.container.overrides()?.is_empty() {
+        bail!(
+            "installing {name}: the image is run once (its label atomic.run); `sysctr run` takes --mount and its like"
+        );
+    }
     context.output.note(format!("{image} is run once, and nothing of it stays (its label atomic.run)"));
-    run::run(context, &RunArgs::once(image, name, args.settings.clone(), args.yes))
+    let given = args.image.clone().context("no image")?;
+    run::run(context, &RunArgs::once(given, name, args.values.clone(), args.yes))
 }
 
 /// The failure that says who has the name.

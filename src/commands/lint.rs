@@ -11,7 +11,7 @@ use oci_spec::image::ImageConfiguration;
 use super::{Context, image};
 use crate::cli::LintArgs;
 use sysctr::{
-    host::{dropins, ostree::Store, policy, settings, state},
+    host::{dropins, ostree::Store, policy, settings, state, value_files},
     model::{
         digest::Digest,
         fault::{Code, Fault},
@@ -19,8 +19,10 @@ use sysctr::{
         lint::{self, Level, Problem},
         manifest::Manifest,
         name::ContainerName,
+        overrides::Overrides,
         reference::ImageSource,
         render::Inputs,
+        values::Setting,
     },
 };
 
@@ -50,12 +52,13 @@ struct Parts {
 
 /// Prints every problem.
 pub fn run(context: &Context, args: &LintArgs) -> Result<()> {
+    let settings = value_files::gather(&args.values.settings, &args.values.set_file, &args.values.values_files)?;
     let problems = match subject(context, &args.subject)? {
         Subject::Container(name) => lint::installed(
             &dropins::of_service(&context.folder()?, &name).with_context(|| format!("reading the unit of {name}"))?,
         ),
-        Subject::Folder(path) => of_parts(&folder(&path, args.name.as_ref())?, args),
-        Subject::Image(source) => of_parts(&stored(context, &source, args.name.as_ref())?, args),
+        Subject::Folder(path) => of_parts(&folder(&path, args.name.as_ref())?, &settings),
+        Subject::Image(source) => of_parts(&stored(context, &source, args.name.as_ref())?, &settings),
     };
     let errors = problems.iter().filter(|problem| problem.level == Level::Error).count();
     let document = serde_json::json!({"ok": errors == 0, "problems": problems});
@@ -66,7 +69,7 @@ pub fn run(context: &Context, args: &LintArgs) -> Result<()> {
     }
 }
 
-fn of_parts(parts: &Parts, args: &LintArgs) -> Vec<Problem> {
+fn of_parts(parts: &Parts, settings: &[Setting]) -> Vec<Problem> {
     lint::image(&Inputs {
         name: &parts.name,
         id: 1,
@@ -77,7 +80,8 @@ fn of_parts(parts: &Parts, args: &LintArgs) -> Vec<Problem> {
         modes: &BTreeMap::new(),
         passwd: &parts.passwd,
         group: &parts.group,
-        settings: &args.settings,
+        settings,
+        overrides: &Overrides::default(),
         before: None,
         runtime: None,
         range: id_range::free(&[]),

@@ -1,7 +1,7 @@
 //! What every update begins with: the image is pulled, the deployment to come rendered, and its requests are accepted. Nothing changes
 //! but the store.
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::{
     candidate::{Candidate, Wanted},
@@ -17,8 +17,8 @@ use sysctr::{
         policy, quarantine, recovery, state, transaction, units,
     },
     model::{
-        deployment::Deployment, digest::Digest, event::Version, name::ContainerName, reference::ImageSource,
-        values::Values,
+        deployment::Deployment, digest::Digest, event::Version, name::ContainerName, overrides::Overrides,
+        reference::ImageSource, values::Source,
     },
 };
 
@@ -70,13 +70,13 @@ impl Updater<'_> {
             );
         }
         candidate.settle_host_files(&self.root, false).with_context(updating)?;
+        candidate.tell(self.context);
         // Of several as one, all are looked at together.
         if !self.args.together {
             let enabled = units::is_enabled(&self.root, name, old.id)?;
             let coming = Coming { candidate: &candidate, enabled, before: &old.units };
             order::check(self.context, &self.root, "updating", &[coming])?;
         }
-        candidate.tell(self.context);
         candidate.accept(self.context, &self.root, &old.accepted, self.args.yes, "updating")?;
         Ok(Prepared::Ready(Box::new(Next { old, candidate })))
     }
@@ -90,31 +90,35 @@ impl Updater<'_> {
         store: &Store,
     ) -> Result<Option<Candidate>> {
         let id = transaction::next_id(&self.root, &old.name)?;
+        for name in &self.args.unset {
+            let given = old.values.get(name).is_some_and(|value| value.source == Source::Admin);
+            ensure!(given, "--unset {name}: no such value was given");
+            ensure!(!self.given.iter().any(|one| one.key == *name), "--unset {name}: it is given, too");
+        }
+        let before = if self.args.revert { Overrides::default() } else { old.overrides.clone() };
         let wanted = Wanted {
             root: &self.root,
             name: &old.name,
             id,
             source,
-            settings: &self.args.settings,
+            settings: &self.given,
+            unset: &self.args.unset,
             before: Some(old),
             runtime: old.runtime.as_ref(),
+            overrides: &before.and(&self.args.container.overrides()?),
             range: id_ranges::of(&self.root, &old.name, &self.ranges.borrow())?,
             quadlet: old.quadlet.as_ref(),
         };
         let candidate = Candidate::render(store, image, &wanted)?;
         self.ranges.borrow_mut().extend(candidate.range);
-        let plain =
-            |values: &Values| values.iter().map(|(key, value)| (key.clone(), value.value.clone())).collect::<Vec<_>>();
-        let same = candidate.image.digest == old.digest
-            && candidate.reference == old.image
-            && plain(&candidate.rendered.values) == plain(&old.values);
+        let same = candidate.reference == old.image && candidate.is(old, &self.root)?;
         Ok((!same).then_some(candidate))
     }
 
     /// The image that was asked for, or the reference that is installed.
     pub fn source(&self, old: &Deployment) -> Result<ImageSource> {
         match &self.args.to {
-            Some(source) => Ok(source.clone()),
+            Some(name) => self.context.named(name),
             None => old.image.parse().map_err(|error| anyhow!("the image of {}: {error}", old.name)),
         }
     }

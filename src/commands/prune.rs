@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::{Context, image, replace};
 use sysctr::{
     host::{
+        mounted,
         ostree::{Pruned, Store},
         runs, settings, state,
     },
@@ -32,6 +33,7 @@ pub fn run(context: &Context, dry_run: bool) -> Result<()> {
     }
     if !dry_run {
         runs::sweep(&root, &lock)?;
+        mounted::sweep(&root, &lock)?;
     }
     let needed: BTreeSet<String> = image::users(&root)?.into_keys().collect();
     let pruned = match Store::open(&context.root)? {

@@ -11,10 +11,11 @@ use super::{
 };
 use crate::cli::RunArgs;
 use sysctr::{
-    host::{apply, id_ranges, ostree::Store, policy, runs, settings},
+    host::{apply, id_ranges, ostree::Store, policy, runs, settings, value_files},
     model::{
         given_mount::GivenMount,
         host_lines, layout, legacy,
+        overrides::Overrides,
         request::{self, Requests},
         spec,
         throwaway::{self, Given},
@@ -32,14 +33,15 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
     }
     let wishes = exec::wishes(&args.program, &args.command)?;
     let given = given(args)?;
-    let name = install::name(args.name.as_ref(), &args.image)?;
+    let source = context.named(&args.image)?;
+    let name = install::name(args.name.as_ref(), &source)?;
     let (root, lock) = context.begin("run")?;
     runs::sweep(&root, &lock)?;
     let store = Store::open_or_create(&lock)?;
-    policy::check(&context.root, &args.image)?;
-    let image = match store.find(&args.image)? {
+    policy::check(&context.root, &source)?;
+    let image = match store.find(&source)? {
         Some(image) => image,
-        None => image::pull(context, &lock, &store, &args.image, &settings::load(&root)?)?,
+        None => image::pull(context, &lock, &store, &source, &settings::load(&root)?)?,
     };
     let account = |path| -> Result<String> {
         let bytes = store.read_file(&image, Path::new(path), ACCOUNTS_LIMIT)?.unwrap_or_default();
@@ -53,14 +55,19 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
         root: &root,
         name: &name,
         id: 1,
-        source: &args.image,
-        settings: &args.settings,
+        source: &source,
+        settings: &value_files::gather(&args.values.settings, &args.values.set_file, &args.values.values_files)?,
+        unset: &[],
         before: None,
         runtime: None,
+        overrides: &Overrides::default(),
         range: id_ranges::another(&root)?,
         quadlet: None,
     };
     let mut candidate = Candidate::render(&store, image, &wanted)?;
+    if let Some(secret) = candidate.rendered.secrets.keys().next() {
+        bail!("running {}: the value {secret} is a secret, which only a service is handed", args.image);
+    }
     let rendered = &mut candidate.rendered;
     let (config, entrypoint) = (&candidate.image.config, given.entrypoint.as_ref());
     throwaway::throw_away(&mut rendered.spec, config, &rendered.state, &wishes, user.as_ref(), entrypoint)?;
@@ -77,7 +84,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
     candidate.accept(context, &root, &Requests::new(), args.yes, "running")?;
     throwaway::give(&mut candidate.rendered.spec, &given)?;
 
-    let staging = || format!("running {}", args.image);
+    let staging = || format!("running {source}");
     let is_file = |source: &str| candidate::is_file(Path::new(source));
     let mount_points = spec::mount_points(&candidate.name, &candidate.rendered.spec, is_file);
     let config_json = spec::to_text(&candidate.rendered.spec)?;
@@ -86,7 +93,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
     staged.fill(&lock, &store, &candidate.image, &config_json, &mount_points).with_context(staging)?;
     if let Some(manager) = context.manager()? {
         let unit = format!("sysctr-run-{}.scope", staged.id());
-        manager.start_scope(&unit, &format!("sysctr run {}", args.image)).with_context(staging)?;
+        manager.start_scope(&unit, &format!("sysctr run {source}")).with_context(staging)?;
     }
     drop(lock);
     let mut command = Command::new(layout::RUNTIME);

@@ -17,6 +17,7 @@ use sysctr::{
         layout,
         name::ContainerName,
         other_runtime::RuntimePath,
+        overrides::Overrides,
         probation::Probation,
         settings::Policy,
         values::Values,
@@ -36,6 +37,8 @@ struct Shown<'a> {
     state_folders: &'a [OwnedFolder],
     #[serde(skip_serializing_if = "Option::is_none")]
     runtime: Option<&'a RuntimePath>,
+    /// What the admin gave it beyond what the image says.
+    given: &'a Overrides,
     accepted: Vec<&'a String>,
     probation: Option<OnProbation>,
     deployments: Vec<Version>,
@@ -82,6 +85,7 @@ pub fn run(context: &Context, name: &ContainerName) -> Result<()> {
         host_files: host_files(&root, &deployment)?,
         state_folders: &deployment.state,
         runtime: deployment.runtime.as_ref(),
+        given: &deployment.overrides,
         accepted: deployment.accepted.iter().collect(),
         probation: probation::load(&root, name)?.filter(|it| !it.is_over(&clock::now())).map(OnProbation::of),
         deployments: deployments.into_iter().map(Version::of).collect(),
@@ -154,7 +158,13 @@ impl Shown<'_> {
         }
         for (name, value) in self.values {
             let given = if value.source == sysctr::model::values::Source::Admin { " (given)" } else { "" };
-            line("Value", &format!("{name} = {}{given}", value.value));
+            match value.secret {
+                true => line("Value", &format!("{name} is secret{given}")),
+                false => line("Value", &format!("{name} = {}{given}", value.value)),
+            }
+        }
+        for (label, given) in self.given.lines() {
+            line(label, &format!("{given} (given)"));
         }
         for unit in self.units {
             line("Unit", unit);

@@ -16,7 +16,7 @@ use crate::cli::UpdateArgs;
 use sysctr::{
     host::{
         self, dir::Folder, lock::StoreLock, ostree::Store, quarantine, settings, source, state, systemd::Manager,
-        transaction,
+        transaction, value_files,
     },
     model::{
         deployment::Deployment,
@@ -26,6 +26,7 @@ use sysctr::{
         name::ContainerName,
         retention,
         settings::{Policy, Settings},
+        values::Setting,
     },
 };
 
@@ -63,6 +64,8 @@ pub struct Updater<'a> {
     pub args: &'a UpdateArgs,
     pub root: Folder,
     pub settings: Settings,
+    /// Values for the containers that are updated.
+    pub given: Vec<Setting>,
     /// Users' ranges of those that are prepared, which no record on disk tells yet.
     pub ranges: RefCell<Vec<u32>>,
     /// What was tried last, for whoever tells of a failure.
@@ -72,7 +75,9 @@ pub struct Updater<'a> {
 impl<'a> Updater<'a> {
     pub fn new(context: &'a Context, args: &'a UpdateArgs, root: Folder) -> Result<Updater<'a>> {
         let settings = settings::load(&root)?;
-        Ok(Updater { context, args, root, settings, ranges: RefCell::default(), tried: RefCell::default() })
+        let values = &args.values;
+        let given = value_files::gather(&values.settings, &values.set_file, &values.values_files)?;
+        Ok(Updater { context, args, root, settings, given, ranges: RefCell::default(), tried: RefCell::default() })
     }
 }
 
@@ -163,7 +168,7 @@ impl Updater<'_> {
     pub fn check(&self, name: &ContainerName) -> Result<Outcome> {
         let (_, old) = state::installed(&self.root, name)?;
         let source = self.source(&old)?;
-        let found = source::resolve(&source, &self.settings).with_context(|| format!("checking {name}"))?;
+        let found = source::resolve(&source, &self.root, &self.settings).with_context(|| format!("checking {name}"))?;
         let outcome = |result| self.outcome(name, result, &found.digest, old.id);
         if found.digest == old.digest {
             self.say(format!("{name} is up to date ({})", short(&old.digest)));

@@ -1,14 +1,19 @@
 //! `sysctr verify [NAME...]`: is what lies on disk what was installed?
 
+use std::os::fd::AsFd;
+
 use anyhow::{Context as _, Result, bail};
 
-use super::Context;
+use super::{Context, image};
+use crate::cli::VerifyArgs;
 use sysctr::{
     host::{
         dir::Folder,
         fsck::Report,
         host_files,
+        lock::StoreLock,
         ostree::Store,
+        settings,
         state::{self, Container},
         units,
     },
@@ -19,13 +24,58 @@ use sysctr::{
     },
 };
 
+/// What a repair came to.
+#[derive(Default)]
+struct Repaired {
+    /// problems that there were
+    total: usize,
+    /// why something could not be put right
+    failures: Vec<String>,
+}
+
 /// Checks the store and every container, or the named containers only.
-pub fn run(context: &Context, names: &[ContainerName]) -> Result<()> {
-    let root = context.folder()?;
-    let containers = match names {
-        [] => state::containers(&root)?,
-        names => names.iter().map(|name| Ok(state::installed(&root, name)?.0)).collect::<Result<_>>()?,
-    };
+pub fn run(context: &Context, args: &VerifyArgs) -> Result<()> {
+    let mut repaired = Repaired::default();
+    if args.repair {
+        let (root, lock) = context.begin("verify")?;
+        let before = check(context, &root, &args.names)?;
+        if !before.problems.is_empty() {
+            repaired = repair(context, &root, &lock, args, &before)?;
+        }
+    }
+    let report = check(context, &context.folder()?, &args.names)?;
+    for failure in &repaired.failures {
+        context.output.warn(failure);
+    }
+    let ok = report.problems.is_empty();
+    let mut document = serde_json::json!({"ok": ok, "checked": report.checked, "problems": report.problems});
+    if args.repair {
+        document["repaired"] = repaired.total.into();
+    }
+    context.output.result(&document, || {
+        let problems = report.problems.iter();
+        let mut text: String = problems.map(|it| format!("{}: {}: {}\n", it.kind, it.subject, it.detail)).collect();
+        if ok && !context.output.quiet {
+            let mended = if args.repair { format!(", {} put right", repaired.total) } else { String::new() };
+            text = format!("{} objects and files checked{mended}, all as installed", report.checked);
+        }
+        text
+    })?;
+    if ok {
+        return Ok(());
+    }
+    bail!(Fault::new(Code::Failed, format!("verify found {}", image::count(report.problems.len(), "problem"))))
+}
+
+fn containers(root: &Folder, names: &[ContainerName]) -> Result<Vec<Container>> {
+    match names {
+        [] => state::containers(root),
+        names => names.iter().map(|name| Ok(state::installed(root, name)?.0)).collect(),
+    }
+}
+
+fn check(context: &Context, root: &Folder, names: &[ContainerName]) -> Result<Report> {
+    let containers = containers(root, names)?;
     let mut report = Report::default();
     let store = Store::open(&context.root)?;
     if let Some(store) = &store
@@ -34,23 +84,40 @@ pub fn run(context: &Context, names: &[ContainerName]) -> Result<()> {
         store.verify(&mut report)?;
     }
     for container in &containers {
-        verify_container(&root, store.as_ref(), container, &mut report)
+        verify_container(root, store.as_ref(), container, &mut report)
             .with_context(|| format!("verifying {}", container.name))?;
     }
-    let ok = report.problems.is_empty();
-    let document = serde_json::json!({"ok": ok, "checked": report.checked, "problems": report.problems});
-    context.output.result(&document, || {
-        let problems = report.problems.iter();
-        let mut text: String = problems.map(|it| format!("{}: {}: {}\n", it.kind, it.subject, it.detail)).collect();
-        if ok && !context.output.quiet {
-            text = format!("{} objects and files checked, all as installed", report.checked);
-        }
-        text
-    })?;
-    if ok {
-        return Ok(());
+    Ok(report)
+}
+
+/// The objects first: what a checkout has is put back from them.
+fn repair(context: &Context, root: &Folder, lock: &StoreLock, args: &VerifyArgs, found: &Report) -> Result<Repaired> {
+    let mut repaired = Repaired { total: found.problems.len(), ..Repaired::default() };
+    let Some(store) = Store::open(&context.root)? else { return Ok(repaired) };
+    if !found.broken.is_empty() {
+        let settings = settings::load(root)?;
+        repaired.failures = image::repair(context, lock, &store, found, args.from.as_ref(), &settings)?;
     }
-    bail!(Fault::new(Code::Failed, format!("verify found {}", super::image::count(report.problems.len(), "problem"))))
+    for container in containers(root, &args.names)? {
+        let Some(active) = container.active.filter(|_| container.journal.is_none()) else { continue };
+        let name = &container.name;
+        for deployment in state::deployments(root, name)? {
+            let rootfs = format!("{}/rootfs", layout::deployment(name, deployment.id));
+            let Some(rootfs) = root.open(&rootfs)? else { continue };
+            let (commit, added) = (&deployment.commit, &deployment.mount_points);
+            let mended = store.mend_checkout(lock, commit, rootfs.as_fd(), added, rootfs.path());
+            repaired.failures.extend(mended.err().map(|error| format!("{error:#}")));
+        }
+        let mut misplaced = Report::default();
+        units::verify_placed(root, name, active, &mut misplaced)?;
+        if !misplaced.problems.is_empty() {
+            units::place(root, name, active)?;
+            if let Some(manager) = context.manager()? {
+                manager.reload()?;
+            }
+        }
+    }
+    Ok(repaired)
 }
 
 /// Each deployment that is in force or was; one that is being staged has no record yet. What is pending is no fault: a container that is
@@ -69,7 +136,6 @@ fn verify_container(root: &Folder, store: Option<&Store>, container: &Container,
         let path = format!("{}/rootfs", layout::deployment(name, deployment.id));
         match (root.open(&path)?, store) {
             (Some(rootfs), Some(store)) => {
-                use std::os::fd::AsFd;
                 let added = &deployment.mount_points;
                 store.verify_checkout(&deployment.commit, rootfs.as_fd(), added, rootfs.path(), report)?;
             }

@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, BufReader, Read},
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     thread,
 };
 
@@ -11,9 +11,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::model::digest::Digest;
 
-const CHUNK: usize = 256 * 1024;
+const CHUNK: usize = 128 * 1024;
 /// Chunks waiting for the importer.
 const AHEAD: usize = 8;
+/// A layer that unpacks to more than both is there to fill the disk.
+const SUSPICIOUS_RATIO: u64 = 100;
+const SUSPICIOUS_SIZE: u64 = 8 << 30;
 /// zstd frames may ask for a window of up to 2 GiB; what real encoders use fits 128 MiB.
 const ZSTD_WINDOW_LOG: u32 = 27;
 
@@ -84,6 +87,8 @@ impl<R: Read> Read for Checked<R> {
 /// The tar archive of a layer, both digests of which are checked by the time its end is read.
 pub struct LayerReader {
     chunks: Receiver<io::Result<Vec<u8>>>,
+    /// those that were read, to be filled again: new memory for each would cost more than what is done with it
+    spent: Sender<Vec<u8>>,
     chunk: Vec<u8>,
     at: usize,
 }
@@ -92,13 +97,15 @@ impl LayerReader {
     /// Starts reading `content`, the stored form of a layer whose tar has `diff_id` and at most `limit` bytes.
     pub fn start(content: Box<dyn Read + Send>, blob: Blob, diff_id: Digest, limit: u64) -> LayerReader {
         let (sender, chunks) = sync_channel(AHEAD);
+        let (spent, empty) = channel();
         thread::spawn(move || {
-            if let Err(error) = pump(content, blob, &diff_id, limit, &sender) {
+            let to = Chunks { sender, empty };
+            if let Err(error) = pump(content, blob, &diff_id, limit, &to) {
                 // nobody listens any more where the import failed
-                let _ = sender.send(Err(error));
+                let _ = to.sender.send(Err(error));
             }
         });
-        LayerReader { chunks, chunk: Vec::new(), at: 0 }
+        LayerReader { chunks, spent, chunk: Vec::new(), at: 0 }
     }
 
     /// Reads to the end, where the digests are known. A wrong digest explains every other error, so this one wins.
@@ -113,10 +120,9 @@ impl LayerReader {
 impl Read for LayerReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.chunk.len() {
-            match self.chunks.recv() {
-                Ok(chunk) => self.chunk = chunk?,
-                Err(_) => return Ok(0),
-            }
+            let Ok(chunk) = self.chunks.recv() else { return Ok(0) };
+            // the other side may be done
+            let _ = self.spent.send(std::mem::replace(&mut self.chunk, chunk?));
             self.at = 0;
         }
         let count = buffer.len().min(self.chunk.len() - self.at);
@@ -126,15 +132,16 @@ impl Read for LayerReader {
     }
 }
 
-fn pump(
-    content: Box<dyn Read + Send>,
-    blob: Blob,
-    diff_id: &Digest,
-    limit: u64,
-    to: &SyncSender<io::Result<Vec<u8>>>,
-) -> io::Result<()> {
+/// Where a layer's bytes go.
+struct Chunks {
+    sender: SyncSender<io::Result<Vec<u8>>>,
+    empty: Receiver<Vec<u8>>,
+}
+
+fn pump(content: Box<dyn Read + Send>, blob: Blob, diff_id: &Digest, limit: u64, to: &Chunks) -> io::Result<()> {
+    let suspicious = blob.size.saturating_mul(SUSPICIOUS_RATIO).max(SUSPICIOUS_SIZE);
     let mut stored = BufReader::with_capacity(CHUNK, Checked::new(content, blob));
-    let result = inflate(&mut stored, diff_id, limit, to);
+    let result = inflate(&mut stored, diff_id, (limit, suspicious), to);
     // a wrong digest explains a broken archive, not the other way round; and what the archive does not need is hashed too
     match io::copy(&mut stored, &mut io::sink()) {
         Err(error) => Err(error),
@@ -145,14 +152,16 @@ fn pump(
 fn inflate(
     stored: &mut impl io::BufRead,
     diff_id: &Digest,
-    limit: u64,
-    to: &SyncSender<io::Result<Vec<u8>>>,
+    (limit, suspicious): (u64, u64),
+    to: &Chunks,
 ) -> io::Result<()> {
     let mut plain = decompressed(stored)?;
     let mut hash = Sha256::new();
     let mut length = 0;
     loop {
-        let mut chunk = Vec::with_capacity(CHUNK);
+        let mut chunk = to.empty.try_recv().unwrap_or_default();
+        chunk.clear();
+        chunk.reserve(CHUNK);
         (&mut plain).take(CHUNK as u64).read_to_end(&mut chunk)?;
         if chunk.is_empty() {
             break;
@@ -161,8 +170,12 @@ fn inflate(
         if length > limit {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "a layer unpacks to more than the free space"));
         }
+        if length > suspicious {
+            let text = format!("a layer unpacks to more than {suspicious} bytes and {SUSPICIOUS_RATIO} times its size");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
         hash.update(&chunk);
-        if to.send(Ok(chunk)).is_err() {
+        if to.sender.send(Ok(chunk)).is_err() {
             return Ok(());
         }
     }
@@ -209,6 +222,16 @@ mod tests {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(data).expect("in memory");
         encoder.finish().expect("in memory")
+    }
+
+    #[test]
+    fn what_unpacks_out_of_all_proportion_is_refused() {
+        let stored = gzip(&vec![0; 3_000_000]);
+        let (sender, chunks) = sync_channel(100);
+        let (_, empty) = channel();
+        let result = inflate(&mut &stored[..], &digest(b""), (u64::MAX, 2_000_000), &Chunks { sender, empty });
+        assert!(result.expect_err("a bomb").to_string().contains("100 times its size"));
+        assert!(chunks.try_iter().count() < 17);
     }
 
     #[test]

@@ -1,40 +1,64 @@
 //! Logins for registries, from the files that
-//! [containers-auth.json(5)](https://github.com/containers/image/blob/main/docs/containers-auth.json.5.md) names.
+//! [containers-auth.json(5)](https://github.com/containers/image/blob/main/docs/containers-auth.json.5.md) names and from the programs
+//! that those name, which speak
+//! [docker-credential-helpers](https://github.com/docker/docker-credential-helpers#development)' protocol.
 
 use std::{
-    collections::BTreeMap,
+    fmt,
+    io::{Read, Write},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result};
-use base64::{Engine, engine::general_purpose::STANDARD};
+use anyhow::{Context, Result, bail};
 use oci_spec::distribution::Reference;
-use serde::Deserialize;
 
-/// A user's name and password, and the file that they are from.
+use super::registries::Registries;
+use crate::model::auth_file::{AuthFile, Entry, Helper, Secret};
+
+/// What registries.conf calls the files, among its helpers.
+const FILES: &str = "containers-auth.json";
+/// Bytes of a file or an answer that are still believed.
+const LIMIT: u64 = 1 << 20;
+
+/// A login and where it is from.
 pub struct Credentials {
-    /// the name
-    pub user: String,
-    /// the password
-    pub password: String,
-    /// for messages
-    pub origin: PathBuf,
+    /// What the registry is shown.
+    pub secret: Secret,
+    /// For messages.
+    pub origin: Origin,
 }
 
-#[derive(Deserialize)]
-struct AuthFile {
-    #[serde(default)]
-    auths: BTreeMap<String, Auth>,
+/// A file or a program.
+pub enum Origin {
+    /// the file
+    File(PathBuf),
+    /// what follows `docker-credential-`
+    Helper(String),
 }
 
-#[derive(Deserialize)]
-struct Auth {
-    auth: Option<String>,
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::File(path) => write!(f, "{}", path.display()),
+            Origin::Helper(name) => write!(f, "docker-credential-{name}"),
+        }
+    }
 }
 
-/// The login for this repository, if any file has one.
-pub fn find(reference: &Reference) -> Result<Option<Credentials>> {
-    find_in(&places(|name| std::env::var_os(name).map(PathBuf::from)), reference)
+/// The login for this repository, if any file or helper has one.
+pub fn find(reference: &Reference, registries: &Registries) -> Result<Option<Credentials>> {
+    let places = places(|name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from));
+    for source in registries.credential_helpers() {
+        let found = match source.as_str() {
+            FILES => find_in(&places, reference)?,
+            name => ask(&Helper { name: name.to_owned(), server: reference.registry().to_owned() })?,
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 fn places(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
@@ -44,99 +68,84 @@ fn places(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
     let home = variable("HOME").unwrap_or_else(|| "/root".into());
     let runtime = variable("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json"));
     let config = variable("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
-    runtime
-        .into_iter()
-        .chain([
-            // where podman keeps root's when there is no session
-            PathBuf::from("/run/containers/0/auth.json"),
-            config.join("containers/auth.json"),
-            home.join(".docker/config.json"),
-        ])
-        .collect()
+    let docker = variable("DOCKER_CONFIG").unwrap_or_else(|| home.join(".docker"));
+    // where podman keeps root's when there is no session
+    let root = PathBuf::from("/run/containers/0/auth.json");
+    let others = [root, config.join("containers/auth.json"), docker.join("config.json"), home.join(".dockercfg")];
+    runtime.into_iter().chain(others).collect()
 }
 
 fn find_in(places: &[PathBuf], reference: &Reference) -> Result<Option<Credentials>> {
     for place in places {
-        let text = match std::fs::read(place) {
-            Ok(text) => text,
+        let text = match std::fs::File::open(place) {
+            Ok(file) => read(file),
             Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
                 continue;
             }
-            Err(error) => return Err(error).with_context(|| format!("reading {}", place.display())),
+            Err(error) => Err(error.into()),
         };
-        let file: AuthFile = serde_json::from_slice(&text).with_context(|| format!("reading {}", place.display()))?;
-        if let Some(encoded) = choose(&file, reference) {
-            return decode(&encoded, place).map(Some);
+        let old = place.ends_with(".dockercfg");
+        let parse = if old { AuthFile::parse_old } else { AuthFile::parse };
+        let entry = text.and_then(|text| parse(&text)?.find(reference));
+        let found = match entry.with_context(|| format!("reading {}", place.display()))? {
+            Some(Entry::Login(secret)) => Some(Credentials { secret, origin: Origin::File(place.clone()) }),
+            Some(Entry::Helper(helper)) => ask(&helper).with_context(|| format!("as {} says", place.display()))?,
+            None => None,
+        };
+        if found.is_some() {
+            return Ok(found);
         }
     }
     Ok(None)
 }
 
-/// The entry with the longest prefix of `registry/repository`, then the registry as old files write it.
-fn choose(file: &AuthFile, reference: &Reference) -> Option<String> {
-    let whole = format!("{}/{}", reference.registry(), reference.repository());
-    let mut keys = vec![whole.as_str()];
-    while let Some((shorter, _)) = keys.last().and_then(|key| key.rsplit_once('/')) {
-        keys.push(shorter);
-    }
-    let registry = reference.registry();
-    let old = ["http://", "https://"].map(|scheme| format!("{scheme}{registry}"));
-    let old = old.iter().flat_map(|url| ["", "/", "/v1/", "/v2/"].map(|end| format!("{url}{end}")));
-    let hub = (registry == "docker.io").then(|| "https://index.docker.io/v1/".to_owned());
-    let keys = keys.into_iter().map(str::to_owned).chain(old).chain(hub);
-    // an entry without a password is left there by credential helpers
-    keys.into_iter().find_map(|key| file.auths.get(&key)?.auth.clone().filter(|auth| !auth.is_empty()))
+fn read(file: std::fs::File) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    file.take(LIMIT).read_to_end(&mut text)?;
+    Ok(text)
 }
 
-fn decode(encoded: &str, origin: &Path) -> Result<Credentials> {
-    let text = STANDARD.decode(encoded).ok().and_then(|text| String::from_utf8(text).ok());
-    let (user, password) = text
-        .as_deref()
-        .and_then(|text| text.split_once(':'))
-        .with_context(|| format!("{}: a login is not the base64 of USER:PASSWORD", origin.display()))?;
-    Ok(Credentials { user: user.to_owned(), password: password.to_owned(), origin: origin.to_owned() })
+/// Asks a helper; none where it knows of no login.
+fn ask(helper: &Helper) -> Result<Option<Credentials>> {
+    let program = format!("docker-credential-{}", helper.name);
+    let asking = || format!("asking {program} for {}", helper.server);
+    let mut command = Command::new(Path::new(&program));
+    let child = command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.with_context(asking)?;
+    if let Some(mut input) = child.stdin.take() {
+        // one that does not read answers all the same
+        let _ = input.write_all(helper.server.as_bytes());
+    }
+    let output = child.wait_with_output().with_context(asking)?;
+    if output.status.success() {
+        let secret = Secret::from_helper(&output.stdout).with_context(asking)?;
+        return Ok(Some(Credentials { secret, origin: Origin::Helper(helper.name.clone()) }));
+    }
+    let said = String::from_utf8_lossy(&output.stdout).trim().chars().take(200).collect::<String>();
+    if said.contains("credentials not found") {
+        return Ok(None);
+    }
+    bail!("{}: {}, it said {said:?}", asking(), output.status)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn reference(text: &str) -> Reference {
-        text.parse().expect(text)
-    }
-
     #[test]
-    fn the_most_specific_login_is_taken_and_broken_files_are_named() {
+    fn a_broken_file_is_named_and_a_missing_one_passed_over() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("auth.json");
-        let write = |text: &str| std::fs::write(&file, text).expect("written");
-        let encode = |text: &str| STANDARD.encode(text);
-        write(&format!(
-            r#"{{"auths": {{"reg.io": {{"auth": "{}"}}, "reg.io/a/b": {{"auth": "{}"}}, "https://old.io/v1/": {{"auth": "{}"}}, "empty.io": {{}}}},
-                "credHelpers": {{"x.io": "y"}}}}"#,
-            encode("u:registry"),
-            encode("u:repository"),
-            encode("u:old"),
-        ));
         let places = [folder.path().join("missing.json"), file.clone()];
-        for (image, password) in [
-            ("reg.io/x", Some("registry")),
-            ("reg.io/a/b", Some("repository")),
-            ("reg.io/a/b/c", Some("repository")),
-            ("reg.io/a/bc", Some("registry")),
-            ("old.io/x", Some("old")),
-            ("empty.io/x", None),
-            ("other.io/x", None),
-        ] {
-            let found = find_in(&places, &reference(image)).expect("sound files");
-            let found = found.map(|found| (found.user, found.password));
-            assert_eq!(found, password.map(|password| ("u".to_owned(), password.to_owned())), "{image}");
-        }
+        let reference = "reg.io/x".parse().expect("a reference");
         for broken in ["{", r#"{"auths": {"reg.io": {"auth": "no base64!"}}}"#] {
-            write(broken);
-            let error = format!("{:#}", find_in(&places, &reference("reg.io/x")).err().expect(broken));
+            std::fs::write(&file, broken).expect("written");
+            let error = format!("{:#}", find_in(&places, &reference).err().expect(broken));
             assert!(error.contains("auth.json"), "{error}");
         }
+        std::fs::write(&file, r#"{"auths": {"reg.io": {"auth": "dTpw"}}}"#).expect("written");
+        let found = find_in(&places, &reference).expect("sound").expect("a login");
+        assert_eq!(found.origin.to_string(), file.display().to_string());
     }
 
     #[test]
@@ -148,9 +157,13 @@ mod tests {
             "HOME" => Some("/home/me".into()),
             _ => None,
         });
-        assert!(
-            all.contains(&"/run/user/0/containers/auth.json".into())
-                && all.contains(&"/home/me/.docker/config.json".into())
-        );
+        let expected = [
+            "/run/user/0/containers/auth.json",
+            "/run/containers/0/auth.json",
+            "/home/me/.config/containers/auth.json",
+            "/home/me/.docker/config.json",
+            "/home/me/.dockercfg",
+        ];
+        assert_eq!(all, expected.map(PathBuf::from));
     }
 }

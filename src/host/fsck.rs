@@ -17,7 +17,10 @@ use serde::Serialize;
 use super::{
     import::folder_meta,
     layer::Attributes,
+    lock::StoreLock,
+    mend,
     ostree::{NO_CANCEL, Store, sha256},
+    repair::Broken,
 };
 use crate::model::digest::Digest;
 
@@ -42,6 +45,8 @@ pub struct Report {
     pub checked: u64,
     /// what is wrong
     pub problems: Vec<Problem>,
+    /// the objects among it
+    pub broken: BTreeSet<Broken>,
 }
 
 impl Report {
@@ -61,6 +66,7 @@ impl Store {
             objects.insert(object.to_string(), object.object_type());
         }
         for (name, commit) in self.refs()? {
+            let before = report.problems.len();
             match self.repo.traverse_commit(&commit, 0, NO_CANCEL) {
                 Ok(reached) => {
                     objects.extend(reached.into_iter().map(|object| (object.to_string(), object.object_type())))
@@ -70,15 +76,39 @@ impl Store {
             if let Err(error) = self.check_ref(&name, &commit) {
                 report.add("image", &name, format!("{error:#}"));
             }
+            // what is there and broken is found below among the objects
+            if report.problems.len() > before {
+                self.missing_below(&commit, &mut report.broken);
+            }
         }
         for (name, kind) in objects {
             report.checked += 1;
             let checksum = name.split('.').next().unwrap_or_default();
             if let Err(error) = self.repo.fsck_object(kind, checksum, NO_CANCEL) {
                 report.add("object", &name, error.to_string());
+                report.broken.extend(Broken::named(&name));
             }
         }
         Ok(())
+    }
+
+    /// Folders of a commit, and the commit, that are not there or cannot be read.
+    fn missing_below(&self, commit: &str, broken: &mut BTreeSet<Broken>) {
+        let lacks = |checksum: &str, suffix: &str| Broken { checksum: checksum.to_owned(), suffix: suffix.to_owned() };
+        let Ok((root, meta)) = self.root_tree(commit) else {
+            broken.insert(lacks(commit, "commit"));
+            return;
+        };
+        let mut todo = vec![(root, meta)];
+        while let Some((tree, meta)) = todo.pop() {
+            if self.repo.fsck_object(ObjectType::DirMeta, &meta, NO_CANCEL).is_err() {
+                broken.insert(lacks(&meta, "dirmeta"));
+            }
+            match self.folder(&tree) {
+                Ok(folder) => todo.extend(folder.folders.into_values()),
+                Err(_) => drop(broken.insert(lacks(&tree, "dirtree"))),
+            }
+        }
     }
 
     fn check_ref(&self, name: &str, commit: &str) -> Result<()> {
@@ -89,6 +119,22 @@ impl Store {
         let config = image.manifest.config().digest().to_string();
         anyhow::ensure!(sha256(&image.config_json).to_string() == config, "its config is not the one of its manifest");
         Ok(())
+    }
+
+    /// Puts what a checkout lacks or has otherwise back in its place, from the store, while others use it; says what it could not. What
+    /// it can, [`Store::verify_checkout`] does not find any more.
+    pub fn mend_checkout(
+        &self,
+        _lock: &StoreLock,
+        commit: &str,
+        rootfs: BorrowedFd<'_>,
+        added: &[String],
+        shown: &Path,
+    ) -> Result<()> {
+        let (tree, meta) = self.root_tree(commit)?;
+        let added = added.iter().map(|path| path.trim_matches('/').to_owned()).collect();
+        let mut check = Check { store: self, added, shown, report: &mut Report::default(), mends: Some(commit) };
+        check.folder(rootfs, "", &tree, &meta)
     }
 
     /// Compares the folder `rootfs` with the commit that it was checked out from. `added` names what may be there besides, as
@@ -113,7 +159,7 @@ impl Store {
             }
         };
         let added = added.iter().map(|path| path.trim_matches('/').to_owned()).collect();
-        let mut check = Check { store: self, added, shown, report };
+        let mut check = Check { store: self, added, shown, report, mends: None };
         check.folder(rootfs, "", &tree, &meta)
     }
 }
@@ -123,6 +169,8 @@ struct Check<'a> {
     added: BTreeSet<String>,
     shown: &'a Path,
     report: &'a mut Report,
+    /// the commit that what is wrong is mended from
+    mends: Option<&'a str>,
 }
 
 impl Check<'_> {
@@ -131,6 +179,10 @@ impl Check<'_> {
         let found = folder_meta(&attributes(at).with_context(|| self.shown.join(path).display().to_string())?);
         if sha256(found.data()).hex() != meta {
             self.bad(path, "its owner, mode or attributes have changed");
+            if self.mends.is_some() {
+                mend::describe_folder(self.store, at, meta)
+                    .with_context(|| self.shown.join(path).display().to_string())?;
+            }
         }
         let folder = match self.store.folder(tree) {
             Ok(folder) => folder,
@@ -151,28 +203,30 @@ impl Check<'_> {
         let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
         for (name, object) in &folder.files {
             match there.remove(name) {
-                None => self.bad(&below(name), "it is missing"),
+                None => self.bad_entry(at, &below(name), name, Some(object), "it is missing")?,
                 // A link of the image made way for a file to mount upon.
                 Some(FileType::RegularFile) if self.added.contains(&below(name)) => {}
-                Some(FileType::Directory) => self.bad(&below(name), "it is a folder now"),
+                Some(FileType::Directory) => {
+                    self.bad_entry(at, &below(name), name, Some(object), "it is a folder now")?;
+                }
                 Some(_) => self.file(at, name, &below(name), object)?,
             }
         }
         for (name, (tree, meta)) in &folder.folders {
             match there.remove(name) {
-                None => self.bad(&below(name), "it is missing"),
+                None => self.bad_folder(at, &below(name), name, "it is missing")?,
                 Some(FileType::Directory) => {
                     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                     let fd = rustix::fs::openat(at, name.as_str(), flags, Mode::empty())?;
                     self.folder(fd.as_fd(), &below(name), tree, meta)?;
                 }
-                Some(_) => self.bad(&below(name), "it is no folder any more"),
+                Some(_) => self.bad_folder(at, &below(name), name, "it is no folder any more")?,
             }
         }
         for name in there.into_keys() {
             let path = below(&name);
             if !self.added.contains(&path) {
-                self.bad(&path, "the image does not have it");
+                self.bad_entry(at, &path, &name, None, "the image does not have it")?;
             }
         }
         Ok(())
@@ -192,8 +246,37 @@ impl Check<'_> {
         let kind = ObjectType::File;
         match ostree::checksum_file_at(at.as_raw_fd(), Path::new(name), None, kind, ChecksumFlags::NONE, NO_CANCEL) {
             Ok(found) if found == object => {}
-            Ok(_) => self.bad(path, "its content, owner, mode or attributes have changed"),
-            Err(error) => self.bad(path, error.to_string()),
+            Ok(_) => {
+                self.bad_entry(at, path, name, Some(object), "its content, owner, mode or attributes have changed")?;
+            }
+            Err(error) => self.bad_entry(at, path, name, Some(object), error.to_string())?,
+        }
+        Ok(())
+    }
+
+    /// Mended, it is `object`, or gone where the image has none.
+    fn bad_entry(
+        &mut self,
+        at: BorrowedFd<'_>,
+        path: &str,
+        name: &str,
+        object: Option<&str>,
+        detail: impl Into<String>,
+    ) -> Result<()> {
+        self.bad(path, detail);
+        if self.mends.is_some() {
+            let mending = || format!("mending {}", self.shown.join(path).display());
+            mend::replace(self.store, at, name, object).with_context(mending)?;
+        }
+        Ok(())
+    }
+
+    fn bad_folder(&mut self, at: BorrowedFd<'_>, path: &str, name: &str, detail: &str) -> Result<()> {
+        self.bad(path, detail);
+        if let Some(commit) = self.mends {
+            let mending = || format!("mending {}", self.shown.join(path).display());
+            mend::replace(self.store, at, name, None).with_context(mending)?;
+            mend::check_out(self.store, at, name, commit, path).with_context(mending)?;
         }
         Ok(())
     }

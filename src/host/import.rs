@@ -1,36 +1,35 @@
 //! A merged tree becomes an OSTree commit.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use ostree::{
-    MutableTree, ObjectType, Repo,
-    glib::{Variant, prelude::*, variant::DictEntry},
+    ObjectType, Repo,
+    glib::{Variant, VariantTy, prelude::*, variant::DictEntry},
 };
 
 use super::{
-    layer::{Attributes, Node, NodeId, ObjectId, Tree},
+    layer::{Attributes, ObjectId},
     ostree::{FORMAT, META_CONFIG, META_FORMAT, META_MANIFEST, META_SIZE, NO_CANCEL},
+    tree::{Node, NodeId, Tree},
 };
 
 const S_IFDIR: u32 = 0o040_000;
 
 /// A content object's header, `(uuuusa(ayay))` in big endian, behind its length.
 pub(super) fn header(attributes: &Attributes, kind: u32, target: &str) -> Vec<u8> {
-    let mode = kind | attributes.mode;
-    let fields = (attributes.uid.to_be(), attributes.gid.to_be(), mode.to_be(), 0u32, target, xattrs(attributes));
-    let (uid, gid, mode, device, target, xattrs) = fields;
-    let variant = Variant::tuple_from_iter([
-        uid.to_variant(),
-        gid.to_variant(),
-        mode.to_variant(),
-        device.to_variant(),
-        target.to_variant(),
-        xattrs,
-    ]);
-    let data = variant.data();
-    let mut object = Vec::with_capacity(data.len() + 8);
-    object.extend_from_slice(&(data.len() as u32).to_be_bytes());
-    object.extend_from_slice(&[0; 4]);
-    object.extend_from_slice(data);
+    let mut object = vec![0; 8];
+    for number in [attributes.uid, attributes.gid, kind | attributes.mode, 0] {
+        object.extend_from_slice(&number.to_be_bytes());
+    }
+    object.extend_from_slice(target.as_bytes());
+    object.push(0);
+    let end = object.len() - 8;
+    if !attributes.xattrs.is_empty() {
+        object.extend_from_slice(xattrs(attributes).data());
+    }
+    let size = offset_size(object.len() - 8, 1);
+    push_offset(&mut object, end, size);
+    let length = (object.len() - 8) as u32;
+    object[..4].copy_from_slice(&length.to_be_bytes());
     object
 }
 
@@ -51,10 +50,7 @@ pub struct Metadata<'a> {
 
 /// Writes folders and the commit; its checksum depends on nothing but the image.
 pub fn commit(repo: &Repo, tree: &Tree, metadata: &Metadata<'_>) -> Result<String> {
-    let root = MutableTree::new();
-    fill(repo, tree, Tree::ROOT, &root)?;
-    let root = repo.write_mtree(&root, NO_CANCEL).context("writing the image's folders")?;
-    let root = root.downcast::<ostree::RepoFile>().ok().context("libostree gave no tree")?;
+    let (contents, meta) = write_folder(repo, tree, Tree::ROOT).context("writing the image's folders")?;
     let entries = [
         DictEntry::new(META_FORMAT, FORMAT.to_variant()),
         DictEntry::new(META_SIZE, tree.size().to_variant()),
@@ -62,8 +58,19 @@ pub fn commit(repo: &Repo, tree: &Tree, metadata: &Metadata<'_>) -> Result<Strin
         DictEntry::new(META_CONFIG, metadata.config.to_variant()),
     ];
     let entries = Variant::array_from_iter::<DictEntry<&str, Variant>>(entries.iter().map(|entry| entry.to_variant()));
-    let checksum = repo.write_commit_with_time(None, Some("image"), None, Some(&entries), &root, 0, NO_CANCEL)?;
-    Ok(checksum.into())
+    let (no_parent, no_related) = (Vec::<u8>::new(), Vec::<(String, Vec<u8>)>::new());
+    // (a{sv}aya(say)sstayay): what it is about, parent, related ones, subject, body, time, root
+    let commit = Variant::tuple_from_iter([
+        entries,
+        no_parent.to_variant(),
+        no_related.to_variant(),
+        "image".to_variant(),
+        "".to_variant(),
+        0u64.to_variant(),
+        contents.to_vec().to_variant(),
+        meta.to_vec().to_variant(),
+    ]);
+    Ok(repo.write_metadata(ObjectType::Commit, None, &commit, NO_CANCEL)?.to_hex())
 }
 
 /// A folder's own object, `(uuua(ayay))` in big endian.
@@ -73,21 +80,152 @@ pub(super) fn folder_meta(attributes: &Attributes) -> Variant {
     Variant::tuple_from_iter(fields.into_iter().chain([xattrs(attributes)]))
 }
 
-/// As deep as [`Tree`] lets folders be.
-fn fill(repo: &Repo, tree: &Tree, id: NodeId, into: &MutableTree) -> Result<()> {
-    let Node::Dir(attributes, children) = tree.node(id) else { return Ok(()) };
-    let meta = folder_meta(attributes);
-    let meta = repo.write_metadata(ObjectType::DirMeta, None, &meta, NO_CANCEL)?;
-    into.set_metadata_checksum(&meta.to_hex());
-    for (name, child) in children {
-        match tree.node(*child) {
-            Node::Dir(..) => fill(repo, tree, *child, &into.ensure_dir(name)?)?,
-            Node::File(object, _) | Node::Symlink(object, _) => into.replace_file(name, &hex(object))?,
+/// A folder and all below it, as deep as [`Tree`] lets folders be: the checksums of what it holds and of its attributes.
+fn write_folder(repo: &Repo, tree: &Tree, id: NodeId) -> Result<(ObjectId, ObjectId)> {
+    let mut listed = FolderObject::default();
+    for (name, child) in tree.children(id) {
+        match tree.node(child) {
+            Node::Dir(_) => {
+                let (contents, meta) = write_folder(repo, tree, child)?;
+                listed.folders.add(name, &[&contents, &meta]);
+            }
+            Node::File(object, _) | Node::Symlink(object, _) => listed.files.add(name, &[object]),
         }
     }
-    Ok(())
+    let Node::Dir(attributes) = tree.node(id) else { bail!("a file where a folder is expected") };
+    let meta = repo.write_metadata(ObjectType::DirMeta, None, &folder_meta(attributes), NO_CANCEL)?;
+    let listed = Variant::from_data_with_type(listed.serialise(), VariantTy::new("(a(say)a(sayay))")?);
+    let contents = repo.write_metadata(ObjectType::DirTree, None, &listed, NO_CANCEL)?;
+    Ok((unhex(&contents.to_hex())?, unhex(&meta.to_hex())?))
+}
+
+/// What a folder holds, `(a(say)a(sayay))`, written by ourselves: as values of GLib, each of its names would take some 500 bytes.
+///
+/// The [format](https://people.gnome.org/~desrt/gvariant-serialisation.pdf) puts behind the parts of each container where they end.
+#[derive(Default)]
+struct FolderObject {
+    files: Listing,
+    folders: Listing,
+}
+
+#[derive(Default)]
+struct Listing {
+    data: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Listing {
+    /// In the order of names.
+    fn add(&mut self, name: &str, checksums: &[&ObjectId]) {
+        let begin = self.data.len();
+        self.data.extend_from_slice(name.as_bytes());
+        self.data.push(0);
+        let mut ends = Vec::with_capacity(checksums.len());
+        for checksum in checksums {
+            ends.push(self.data.len() - begin);
+            self.data.extend_from_slice(*checksum);
+        }
+        // those of a tuple stand in reverse, its last part has none
+        let size = offset_size(self.data.len() - begin, ends.len());
+        ends.iter().rev().for_each(|end| push_offset(&mut self.data, *end, size));
+        self.ends.push(self.data.len());
+    }
+
+    fn serialise(mut self) -> Vec<u8> {
+        let size = offset_size(self.data.len(), self.ends.len());
+        self.ends.iter().for_each(|end| push_offset(&mut self.data, *end, size));
+        self.data
+    }
+}
+
+impl FolderObject {
+    fn serialise(self) -> Vec<u8> {
+        let mut data = self.files.serialise();
+        let end = data.len();
+        data.extend_from_slice(&self.folders.serialise());
+        let size = offset_size(data.len(), 1);
+        push_offset(&mut data, end, size);
+        data
+    }
+}
+
+/// Bytes that each of so many offsets takes, behind so many bytes: what reaches over all of it.
+fn offset_size(bytes: usize, offsets: usize) -> usize {
+    [1, 2, 4].into_iter().find(|size| bytes + size * offsets < 1 << (8 * size)).unwrap_or(8)
+}
+
+fn push_offset(data: &mut Vec<u8>, offset: usize, size: usize) {
+    data.extend_from_slice(&offset.to_le_bytes()[..size]);
 }
 
 pub(super) fn hex(id: &ObjectId) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    id.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}
+
+pub(super) fn unhex(hex: &str) -> Result<ObjectId> {
+    let mut id = ObjectId::default();
+    ensure!(hex.len() == 2 * id.len() && hex.is_ascii(), "{hex:?} is no checksum");
+    for (at, byte) in id.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&hex[2 * at..2 * at + 2], 16)?;
+    }
+    Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_written_as_glib_writes_them() {
+        let with = |xattrs: &[(&str, usize)]| Attributes {
+            uid: 33,
+            gid: 70_000,
+            mode: 0o4755,
+            xattrs: xattrs.iter().map(|(name, length)| (name.as_bytes().to_vec(), vec![7; *length])).collect(),
+        };
+        let sets = [with(&[]), with(&[("user.a", 0)]), with(&[("security.capability", 20), ("user.b", 70_000)])];
+        for attributes in sets {
+            for target in ["", "a", &"t".repeat(236), &"t".repeat(237), &"t".repeat(238), &"t".repeat(4000)] {
+                let mode = S_IFDIR | attributes.mode;
+                let fields = (attributes.uid.to_be(), attributes.gid.to_be(), mode.to_be(), 0u32, target);
+                let list = xattrs(&attributes);
+                let glib = Variant::tuple_from_iter([
+                    fields.0.to_variant(),
+                    fields.1.to_variant(),
+                    fields.2.to_variant(),
+                    fields.3.to_variant(),
+                    fields.4.to_variant(),
+                    list,
+                ]);
+                let ours = header(&attributes, S_IFDIR, target);
+                assert!(ours[8..] == *glib.data(), "{} and {:?}", target.len(), attributes.xattrs.keys());
+                assert_eq!(ours[..8], [&(glib.size() as u32).to_be_bytes()[..], &[0; 4]].concat());
+            }
+        }
+    }
+
+    #[test]
+    fn folders_are_written_as_glib_writes_them() {
+        let long = "n".repeat(255);
+        // around each length at which offsets grow
+        for count in [0, 1, 2, 5, 6, 7, 8, 40, 200, 1500, 1900, 3000] {
+            for names in [vec!["a".to_owned()], vec!["name".to_owned(), long.clone()]] {
+                let name =
+                    |at: usize| format!("{at:05}{}", names[at % names.len()]).chars().take(255).collect::<String>();
+                let mut ours = FolderObject::default();
+                let (mut files, mut folders) = (Vec::new(), Vec::new());
+                for at in 0..count {
+                    let id: ObjectId = [at as u8; 32];
+                    ours.files.add(&name(at), &[&id]);
+                    files.push((name(at), id.to_vec()));
+                    if at % 3 == 0 {
+                        ours.folders.add(&name(at), &[&id, &[1; 32]]);
+                        folders.push((name(at), id.to_vec(), vec![1u8; 32]));
+                    }
+                }
+                assert!(ours.serialise() == (files, folders).to_variant().data(), "{count} of {} bytes", names.len());
+            }
+        }
+    }
 }

@@ -1,125 +1,194 @@
 //! An image's layers, fetched and stored side by side and merged in their order.
 //!
-//! Each worker takes the next layer: fetches, checks, inflates and stores it, and sends what is left of its entries. The caller's
-//! thread takes them layer by layer. A worker that is ahead waits once its queue is full, so that memory stays bounded.
+//! Each worker takes the next layer: fetches, checks, inflates and stores it, and sends what is left of its entries; of a layer that the
+//! store knows it only sends the entries. The caller's thread merges them layer by layer.
 
 use std::{
+    collections::HashSet,
     io::{self, Read},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
-    time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, ensure};
 
 use super::{
     blob::LayerReader,
-    layer::{self, Piece, Room, Tree},
+    entries::{Entries, Finished},
+    layer::{self, ObjectId, Piece, Room},
     objects::Objects,
+    pieces::{Queue, Sender},
     source::{Layer, Resolved},
+    tree::Tree,
 };
 
-/// Two keep two processors busy, as each has a thread that inflates beside it; more would only fill the memory.
-const WORKERS: usize = 2;
-/// Entries that a worker may be ahead of the merging.
-const AHEAD: usize = 8192;
-/// How often a caller that waits hears how much was fetched.
-const TELL: Duration = Duration::from_millis(100);
+/// Two keep two processors busy, as each has a thread that inflates beside it; more than four would only fill the memory.
+fn workers() -> usize {
+    thread::available_parallelism().map_or(2, |processors| processors.get().clamp(2, 4))
+}
 
-/// What a worker sends of its layer; none at its end.
-type Sent = Result<Option<Piece>>;
+/// The layers of one image, and what is to be done with each.
+pub struct Layers<'a> {
+    resolved: &'a Resolved,
+    entries: &'a Entries,
+    todo: Vec<Todo>,
+}
 
-/// Stores all layers in `objects` and merges them into `tree`; `tell` hears of bytes that came meanwhile.
-pub fn import(
-    resolved: &Resolved,
-    objects: &Objects,
-    tree: &mut Tree,
-    free: u64,
-    tell: &mut dyn FnMut(u64),
-) -> Result<()> {
-    let mut queues = Vec::new();
-    let mut work = Vec::new();
-    for layer in &resolved.layers {
-        let (sender, receiver) = sync_channel(AHEAD);
-        queues.push((layer, receiver));
-        work.push((layer, sender));
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Todo {
+    Fetch,
+    /// its entries are known, and its objects were in the store
+    Replay,
+    Nothing,
+}
+
+impl<'a> Layers<'a> {
+    /// Looks for layers that need not be fetched.
+    pub fn new(resolved: &'a Resolved, entries: &'a Entries) -> Layers<'a> {
+        let todo = |layer: &Layer| if entries.open(&layer.diff_id).is_some() { Todo::Replay } else { Todo::Fetch };
+        Layers { resolved, entries, todo: resolved.layers.iter().map(todo).collect() }
     }
-    let workers = WORKERS.min(work.len());
-    let (work, fetched) = (Mutex::new(work.into_iter()), Arc::new(Fetched::default()));
-    let worker = Worker { resolved, objects, room: Room::of(free), fetched: fetched.clone() };
-    thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
-                while let Some((layer, to)) = next() {
-                    let end = worker.store(layer, &to);
-                    // Nobody listens any more where the merging failed.
-                    if to.send(end.map(|()| None)).is_err() {
-                        break;
+
+    /// Bytes to fetch.
+    pub fn download_size(&self) -> u64 {
+        let layers = self.resolved.layers.iter().zip(&self.todo);
+        layers.filter(|(_, todo)| **todo == Todo::Fetch).fold(0, |sum, (layer, _)| sum.saturating_add(layer.blob.size))
+    }
+
+    /// Stores all layers in `objects`, in at most `free` bytes, and merges them into `tree`; `tell` hears of bytes that came meanwhile.
+    /// The records of the layers that were fetched are to be kept once their objects are the store's.
+    pub fn import(
+        mut self,
+        objects: &Objects,
+        tree: &mut Tree,
+        free: u64,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<Vec<Finished>> {
+        let room = Room::of(free);
+        let mut records = self.run(objects, &room, tell, |layer, pieces| {
+            tree.apply(pieces).with_context(|| format!("layer {}", layer.blob.digest.short()))
+        })?;
+        // What an upper layer hides of a known one went with the last prune; this image may need it again.
+        let mut missing = HashSet::new();
+        for object in tree.objects().filter(|_| self.todo.contains(&Todo::Replay)) {
+            if !objects.have(object)? {
+                missing.insert(*object);
+            }
+        }
+        if !missing.is_empty() {
+            self.fetch_those_with(&missing)?;
+            records.extend(self.run(objects, &Room::of(free), tell, |_, pieces| {
+                for piece in pieces {
+                    piece?;
+                }
+                Ok(())
+            })?);
+        }
+        Ok(records)
+    }
+
+    /// The layers that bring these objects have to be fetched after all, and the others are done.
+    fn fetch_those_with(&mut self, missing: &HashSet<ObjectId>) -> Result<()> {
+        let mut left = missing.clone();
+        for (layer, todo) in self.resolved.layers.iter().zip(&mut self.todo) {
+            let before = left.len();
+            if let Some(stored) = self.entries.open(&layer.diff_id).filter(|_| *todo == Todo::Replay) {
+                for piece in stored {
+                    if let Some(object) = piece?.object {
+                        left.remove(&object);
                     }
                 }
-            });
+            }
+            *todo = if left.len() == before { Todo::Nothing } else { Todo::Fetch };
         }
-        let mut tell = || match fetched.bytes.swap(0, Ordering::Relaxed) {
-            0 => {}
-            bytes => tell(bytes),
-        };
-        let merged = queues.into_iter().try_for_each(|(layer, pieces)| {
-            let pieces = Pieces { pieces, tell: &mut tell };
-            tree.apply(pieces).with_context(|| format!("layer {}", layer.blob.digest.short()))
-        });
-        fetched.stopped.store(true, Ordering::Relaxed);
-        merged
-    })
+        ensure!(left.is_empty(), "the store lacks {} objects that no layer of the image has", left.len());
+        Ok(())
+    }
+
+    fn run(
+        &self,
+        objects: &Objects,
+        room: &Room,
+        tell: &mut dyn FnMut(u64),
+        mut merge: impl FnMut(&Layer, &mut dyn Iterator<Item = Result<Piece>>) -> Result<()>,
+    ) -> Result<Vec<Finished>> {
+        let queue = Queue::new(self.resolved.layers.len());
+        let work = Mutex::new(self.resolved.layers.iter().zip(&self.todo).enumerate());
+        let fetched = Arc::new(Fetched::default());
+        let records = Mutex::new(Vec::new());
+        let worker = Worker { layers: self, objects, room, fetched: fetched.clone() };
+        thread::scope(|scope| {
+            for _ in 0..workers().min(self.resolved.layers.len()) {
+                scope.spawn(|| {
+                    let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    while let Some((at, (layer, todo))) = next() {
+                        let mut to = queue.sender(at);
+                        let stored = match todo {
+                            Todo::Fetch => worker.store(layer, &mut to).map(Some),
+                            Todo::Replay => worker.replay(layer, &mut to).map(|()| None),
+                            Todo::Nothing => Ok(None),
+                        };
+                        let end = stored.map(|record| {
+                            records.lock().unwrap_or_else(PoisonError::into_inner).extend(record);
+                        });
+                        // Nobody listens any more where the merging failed.
+                        if to.end(end).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            let mut tick = || match fetched.bytes.swap(0, Ordering::Relaxed) {
+                0 => {}
+                bytes => tell(bytes),
+            };
+            let merged = self
+                .resolved
+                .layers
+                .iter()
+                .enumerate()
+                .try_for_each(|(at, layer)| merge(layer, &mut queue.receive(at, &mut tick)));
+            tick();
+            fetched.stopped.store(true, Ordering::Relaxed);
+            queue.stop();
+            merged
+        })?;
+        Ok(records.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// What all workers share.
 struct Worker<'a> {
-    resolved: &'a Resolved,
+    layers: &'a Layers<'a>,
     objects: &'a Objects,
-    room: Room,
+    room: &'a Room,
     fetched: Arc<Fetched>,
 }
 
 impl Worker<'_> {
-    fn store(&self, layer: &Layer, to: &SyncSender<Sent>) -> Result<()> {
-        let content = Box::new(Counted { inner: self.resolved.open(layer)?, fetched: self.fetched.clone() });
+    fn store(&self, layer: &Layer, to: &mut Sender<'_>) -> Result<Finished> {
+        let content = Box::new(Counted { inner: self.layers.resolved.open(layer)?, fetched: self.fetched.clone() });
         // headers and padding are not stored: a layer may be a little longer than its files
         let limit = self.room.limit().saturating_mul(2);
         let mut reader = LayerReader::start(content, layer.blob.clone(), layer.diff_id.clone(), limit);
-        let read = layer::read(&mut reader, &mut self.objects.writer(), &self.room, &mut |piece| {
-            to.send(Ok(Some(piece))).map_err(|_| anyhow!("the import was stopped"))
+        let mut record = self.layers.entries.create(&layer.diff_id)?;
+        let read = layer::read(&mut reader, &mut self.objects.writer(), self.room, &mut |piece| {
+            record.add(&piece)?;
+            to.send(piece)
         });
-        reader.finish(read)
+        reader.finish(read)?;
+        record.finish()
     }
-}
 
-/// The entries of one layer as they come.
-struct Pieces<'a> {
-    pieces: Receiver<Sent>,
-    tell: &'a mut dyn FnMut(),
-}
-
-impl Iterator for Pieces<'_> {
-    type Item = Result<Piece>;
-
-    fn next(&mut self) -> Option<Result<Piece>> {
-        loop {
-            match self.pieces.recv_timeout(TELL) {
-                Ok(Ok(Some(piece))) => return Some(Ok(piece)),
-                Ok(Ok(None)) => {
-                    (self.tell)();
-                    return None;
-                }
-                Ok(Err(error)) => return Some(Err(error)),
-                Err(RecvTimeoutError::Timeout) => (self.tell)(),
-                Err(RecvTimeoutError::Disconnected) => return Some(Err(anyhow!("the import broke off"))),
-            }
+    fn replay(&self, layer: &Layer, to: &mut Sender<'_>) -> Result<()> {
+        let stored = self.layers.entries.open(&layer.diff_id).context("its entries are not in the store any more")?;
+        for piece in stored {
+            to.send(piece?)?;
         }
+        Ok(())
     }
 }
 

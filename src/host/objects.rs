@@ -11,17 +11,14 @@ use std::{
     io::{Read, Write},
     os::fd::{AsFd, OwnedFd},
     path::Path,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use anyhow::{Context, Result};
 use rustix::{
     fs::{
-        AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, accessat, fchmod, fchown,
-        fsetxattr, futimens, mkdirat, openat, renameat, symlinkat, syncfs, unlinkat,
+        AtFlags, CWD, Dir, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, accessat, fchmod,
+        fchown, fsetxattr, fstat, futimens, mkdirat, openat, renameat, symlinkat, syncfs, unlinkat,
     },
     io::Errno,
 };
@@ -36,6 +33,7 @@ use super::{
 const BUFFERED: u64 = 1024 * 1024;
 const CHUNK: usize = 256 * 1024;
 const STAGING: &str = "sysctr-objects";
+const PUBLISHED_AT_ONCE: usize = 4096;
 const S_IFREG: u32 = 0o100_000;
 const S_IFLNK: u32 = 0o120_000;
 
@@ -44,27 +42,31 @@ pub struct Objects {
     tmp: OwnedFd,
     staging: OwnedFd,
     objects: OwnedFd,
-    known: Mutex<Known>,
     unnamed: AtomicU64,
-}
-
-#[derive(Default)]
-struct Known {
-    /// staged, or there before
-    all: HashSet<ObjectId>,
-    staged: Vec<ObjectId>,
+    /// owner and group that a new file has by itself
+    own: (u32, u32),
+    /// there, but not to be believed
+    broken: HashSet<ObjectId>,
 }
 
 impl Objects {
     /// Begins in a repository of mode bare whose `tmp` has nothing unfinished.
     pub fn begin(repo: &Path) -> Result<Objects> {
+        Objects::replacing(repo, HashSet::new())
+    }
+
+    /// Begins, and writes these again though the repository has something by their names.
+    pub fn replacing(repo: &Path, broken: HashSet<ObjectId>) -> Result<Objects> {
         let folder = OFlags::DIRECTORY | OFlags::CLOEXEC;
         let repo = openat(CWD, repo, folder, Mode::empty())?;
         let open = |parent: &OwnedFd, name: &str| openat(parent, name, folder | OFlags::NOFOLLOW, Mode::empty());
         let (tmp, objects) = (open(&repo, "tmp")?, open(&repo, "objects")?);
         mkdirat(&tmp, STAGING, Mode::RWXU).context("making a folder for new objects")?;
         let staging = open(&tmp, STAGING)?;
-        Ok(Objects { tmp, staging, objects, known: Mutex::default(), unnamed: AtomicU64::new(0) })
+        // the group may be that of the folder above (setgid)
+        let stat = fstat(&staging)?;
+        let own = (stat.st_uid, stat.st_gid);
+        Ok(Objects { tmp, staging, objects, own, unnamed: AtomicU64::new(0), broken })
     }
 
     /// Stores contents here; each thread has its own.
@@ -75,48 +77,79 @@ impl Objects {
     /// Makes all of them objects of the repository.
     pub fn publish(self) -> Result<()> {
         syncfs(&self.staging).context("writing the image's files to the disk")?;
-        let mut staged = std::mem::take(&mut self.known().staged);
-        staged.sort_unstable();
-        for id in staged {
-            let name = hex(&id);
-            let place = place(&name);
-            let renamed = match renameat(&self.staging, &name, &self.objects, &place) {
-                Err(Errno::NOENT) => {
-                    mkdirat(&self.objects, &name[..2], Mode::from_raw_mode(0o755))?;
-                    renameat(&self.staging, &name, &self.objects, &place)
+        // Some at a time: a million names need not be in memory at once.
+        loop {
+            let mut staged = Vec::with_capacity(PUBLISHED_AT_ONCE);
+            for entry in Dir::read_from(&self.staging)?.take(PUBLISHED_AT_ONCE) {
+                let name = entry?.file_name().to_str()?.to_owned();
+                if !name.starts_with('.') {
+                    staged.push(name);
                 }
-                done => done,
-            };
-            renamed.with_context(|| format!("naming the object {name}"))?;
+            }
+            if staged.is_empty() {
+                return Ok(unlinkat(&self.tmp, STAGING, AtFlags::REMOVEDIR)?);
+            }
+            staged.sort_unstable();
+            staged
+                .iter()
+                .try_for_each(|name| self.rename(name).with_context(|| format!("naming the object {name}")))?;
         }
-        Ok(unlinkat(&self.tmp, STAGING, AtFlags::REMOVEDIR)?)
     }
 
-    /// True for the first that asks for an object which is not there: that one writes it.
-    fn claim(&self, id: ObjectId, name: &str) -> Result<bool> {
-        if self.known().all.contains(&id) {
-            return Ok(false);
-        }
-        let there = match accessat(&self.objects, place(name), rustix::fs::Access::EXISTS, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(()) => true,
-            Err(Errno::NOENT) => false,
-            Err(error) => return Err(error.into()),
-        };
-        let mut known = self.known();
-        if !known.all.insert(id) || there {
-            return Ok(false);
-        }
-        known.staged.push(id);
-        Ok(true)
+    fn rename(&self, name: &str) -> Result<()> {
+        let place = place(name);
+        Ok(match renameat(&self.staging, name, &self.objects, &place) {
+            Err(Errno::NOENT) => {
+                mkdirat(&self.objects, &name[..2], Mode::from_raw_mode(0o755))?;
+                renameat(&self.staging, name, &self.objects, &place)
+            }
+            done => done,
+        }?)
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether the store has this object, or will have it once these are published.
+    pub fn have(&self, id: &ObjectId) -> Result<bool> {
+        let name = hex(id);
+        Ok(self.published(id, &name)? || exists(&self.staging, &name)?)
     }
 
-    fn create(&self, name: &str) -> Result<File> {
+    /// A new file; none where another thread writes the same, or has.
+    fn create(&self, name: &str) -> Result<Option<File>> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        Ok(openat(&self.staging, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+        match openat(&self.staging, name, flags, Mode::RUSR | Mode::WUSR) {
+            Ok(file) => Ok(Some(file.into())),
+            Err(Errno::EXIST) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The owner first: a new one costs a file its capabilities and its set-user-ID bit.
+    fn describe(&self, file: &File, attributes: &Attributes, mtime: i64) -> Result<()> {
+        if self.own != (attributes.uid, attributes.gid) {
+            let (uid, gid) = owner(attributes);
+            fchown(file, uid, gid)?;
+        }
+        for (name, value) in &attributes.xattrs {
+            let shown = || format!("setting the attribute {}", String::from_utf8_lossy(name));
+            fsetxattr(file.as_fd(), CString::new(name.as_slice())?, value, XattrFlags::empty()).with_context(shown)?;
+        }
+        fchmod(file, Mode::from_raw_mode(attributes.mode))?;
+        // libostree's would all be 0, and with that every compiled file of Python is out of date, and no web server sees a change.
+        let omitted = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let times = Timestamps { last_access: omitted, last_modification: Timespec { tv_sec: mtime, tv_nsec: 0 } };
+        Ok(futimens(file, &times)?)
+    }
+
+    fn published(&self, id: &ObjectId, name: &str) -> Result<bool> {
+        Ok(!self.broken.contains(id) && exists(&self.objects, &place(name))?)
+    }
+}
+
+fn exists(folder: &OwnedFd, path: &str) -> Result<bool> {
+    match accessat(folder, path, rustix::fs::Access::EXISTS, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -133,13 +166,14 @@ pub struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn write_small(&mut self, attributes: &Attributes, content_at: usize) -> Result<ObjectId> {
+    fn write_small(&mut self, attributes: &Attributes, mtime: i64, content_at: usize) -> Result<ObjectId> {
         let id: ObjectId = Sha256::digest(&self.object).into();
         let name = hex(&id);
-        if self.objects.claim(id, &name)? {
-            let mut file = self.objects.create(&name)?;
+        if !self.objects.published(&id, &name)?
+            && let Some(mut file) = self.objects.create(&name)?
+        {
             file.write_all(&self.object[content_at..])?;
-            describe(&file, attributes)?;
+            self.objects.describe(&file, attributes, mtime)?;
         }
         Ok(id)
     }
@@ -148,11 +182,12 @@ impl Writer<'_> {
         &self,
         header: &[u8],
         attributes: &Attributes,
+        mtime: i64,
         size: u64,
         content: &mut dyn Read,
     ) -> Result<ObjectId> {
         let unnamed = format!("unnamed-{}", self.objects.unnamed.fetch_add(1, Ordering::Relaxed));
-        let mut file = self.objects.create(&unnamed)?;
+        let mut file = self.objects.create(&unnamed)?.context("another import is at work")?;
         let mut hash = Sha256::new_with_prefix(header);
         let mut buffer = vec![0; CHUNK];
         let mut left = size;
@@ -166,56 +201,47 @@ impl Writer<'_> {
         let id: ObjectId = hash.finalize().into();
         let name = hex(&id);
         let staging = &self.objects.staging;
-        if self.objects.claim(id, &name)? {
-            describe(&file, attributes)?;
-            renameat(staging, &unnamed, staging, &name)?;
-        } else {
+        if self.objects.published(&id, &name)? {
             unlinkat(staging, &unnamed, AtFlags::empty())?;
+        } else {
+            self.objects.describe(&file, attributes, mtime)?;
+            renameat(staging, &unnamed, staging, &name)?;
         }
         Ok(id)
     }
 }
 
 impl Importer for Writer<'_> {
-    fn file(&mut self, attributes: &Attributes, size: u64, content: &mut dyn Read) -> Result<ObjectId> {
+    fn file(&mut self, attributes: &Attributes, mtime: i64, size: u64, content: &mut dyn Read) -> Result<ObjectId> {
         let storing = || "writing its content to the store";
         let header = header(attributes, S_IFREG, "");
         if size > BUFFERED {
-            return self.write_large(&header, attributes, size, content).with_context(storing);
+            return self.write_large(&header, attributes, mtime, size, content).with_context(storing);
         }
         self.object.clear();
         self.object.extend_from_slice(&header);
         self.object.resize(header.len() + size as usize, 0);
         content.read_exact(&mut self.object[header.len()..])?;
-        self.write_small(attributes, header.len()).with_context(storing)
+        self.write_small(attributes, mtime, header.len()).with_context(storing)
     }
 
     fn symlink(&mut self, attributes: &Attributes, target: &str) -> Result<ObjectId> {
         let id: ObjectId = Sha256::digest(header(attributes, S_IFLNK, target)).into();
         let name = hex(&id);
         let staging = &self.objects.staging;
-        if self.objects.claim(id, &name)? {
-            symlinkat(target, staging, &name).context("writing the link to the store")?;
+        if self.objects.published(&id, &name)? {
+            return Ok(id);
+        }
+        match symlinkat(target, staging, &name) {
+            Err(Errno::EXIST) => return Ok(id),
+            made => made.context("writing the link to the store")?,
+        }
+        if self.objects.own != (attributes.uid, attributes.gid) {
             let (uid, gid) = owner(attributes);
             rustix::fs::chownat(staging, &name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         }
         Ok(id)
     }
-}
-
-/// The owner first: a new one costs a file its capabilities and its set-user-ID bit.
-fn describe(file: &File, attributes: &Attributes) -> Result<()> {
-    let (uid, gid) = owner(attributes);
-    fchown(file, uid, gid)?;
-    for (name, value) in &attributes.xattrs {
-        let shown = || format!("setting the attribute {}", String::from_utf8_lossy(name));
-        fsetxattr(file.as_fd(), CString::new(name.as_slice())?, value, XattrFlags::empty()).with_context(shown)?;
-    }
-    fchmod(file, Mode::from_raw_mode(attributes.mode))?;
-    // As libostree: one object has one time, whichever image it came with.
-    let omitted = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-    let times = Timestamps { last_access: omitted, last_modification: Timespec { tv_sec: 0, tv_nsec: 0 } };
-    Ok(futimens(file, &times)?)
 }
 
 fn owner(attributes: &Attributes) -> (Option<Uid>, Option<Gid>) {

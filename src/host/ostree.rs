@@ -28,6 +28,7 @@ use ostree::{
 };
 
 use super::controls;
+use super::entries::Entries;
 use super::lock::{StoreLock, state_dir};
 use crate::model::{digest::Digest, reference::ImageSource};
 
@@ -119,6 +120,11 @@ impl Store {
         ensure!(repo.mode() == RepoMode::Bare, "{} is not a store of sysctr (its mode is not bare)", path.display());
         repo.set_disable_fsync(controls::without_sync("libostree's"));
         Ok(Store { repo, path })
+    }
+
+    /// What is known of the layers.
+    pub(super) fn entries(&self) -> Entries {
+        Entries::of(self.path.parent().unwrap_or(&self.path))
     }
 
     /// Where the repository lies.
@@ -239,6 +245,9 @@ impl Store {
             }
         }
         self.untag_imageless(needed)?;
+        let images = self.images()?;
+        let diff_ids = images.iter().flat_map(|image| image.config.rootfs().diff_ids());
+        self.entries().retain(&diff_ids.filter_map(|id| id.strip_prefix("sha256:")).map(str::to_owned).collect())?;
         let (_, objects, bytes) =
             self.repo.prune(RepoPruneFlags::REFS_ONLY, 0, NO_CANCEL).context("pruning the store")?;
         pruned.objects = u64::try_from(objects).unwrap_or_default();
@@ -261,6 +270,7 @@ impl Store {
                 if is_folder { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) };
             removed.with_context(clearing)?;
         }
+        self.entries().clear_unfinished()?;
         self.clear_unfinished_refs()
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use anyhow::{Context, Result, ensure};
 
-use super::layer::{Node, NodeId, Tree};
+use super::tree::{Node, NodeId, Tree};
 
 pub(super) const MAX_PATH: usize = 4096;
 const MAX_NAME: usize = 255;

@@ -68,6 +68,13 @@ fn refused(source: &ImageSource, why: String) -> Fault {
 
 fn judge(policy: &Policy, source: &ImageSource) -> Result<(), String> {
     let scopes = policy.transports.get(source.transport());
+    let of_engine = matches!(source, ImageSource::DockerDaemon(_) | ImageSource::ContainersStorage(_));
+    if of_engine && let Some(scope) = scopes.into_iter().flatten().map(|(scope, _)| scope).find(|one| !one.is_empty()) {
+        return Err(format!(
+            "transport {} has the scope {scope:?}, which this version cannot check",
+            source.transport()
+        ));
+    }
     let found = scopes.and_then(|scopes| {
         scopes_of(source).into_iter().find_map(|scope| scopes.get(&scope).map(|rules| (scope, rules)))
     });
@@ -128,6 +135,8 @@ fn scopes_of(source: &ImageSource) -> Vec<String> {
         }
         // the manual gives this transport no scope but the empty one
         ImageSource::DockerArchive(_) => {}
+        // their names are the engine's, and only the empty one is sure
+        ImageSource::DockerDaemon(_) | ImageSource::ContainersStorage(_) => {}
     }
     scopes.push(String::new());
     scopes
@@ -194,6 +203,15 @@ mod tests {
             let error = verdict(policy, "reg.io/x").expect_err(policy);
             assert!(error.contains(why), "{policy}: {error}");
         }
+    }
+
+    #[test]
+    fn an_engines_images_fall_under_their_transport_alone() {
+        let whole = r#"{"default": [{"type": "reject"}], "transports": {"docker-daemon": {"": [{"type": "insecureAcceptAnything"}]}}}"#;
+        assert!(verdict(whole, "docker-daemon:x:1").is_ok());
+        assert!(verdict(whole, "containers-storage:x:1").is_err());
+        let scoped = whole.replace(r#"{"": "#, r#"{"x": [{"type": "reject"}], "": "#);
+        assert!(verdict(&scoped, "docker-daemon:y:1").expect_err("unknown").contains("scope \"x\""));
     }
 
     #[test]

@@ -6,14 +6,16 @@
 use anyhow::{Context, Result, ensure};
 
 use super::{
+    dir::Folder,
+    entries::Finished,
     import::{Metadata, commit},
-    layer::Tree,
-    layers,
+    layers::Layers,
     lock::StoreLock,
     objects::Objects,
     ostree::{NO_CANCEL, Store, StoredImage},
     policy,
     source::{Resolved, resolve},
+    tree::Tree,
 };
 use crate::model::{reference::ImageSource, settings::Settings};
 
@@ -44,7 +46,7 @@ pub fn pull(
 ) -> Result<StoredImage> {
     policy::check(lock.root(), source)?;
     let pulling = || format!("pulling {source}");
-    let resolved = resolve(source, settings).with_context(pulling)?;
+    let resolved = resolve(source, &Folder::root(lock.root())?, settings).with_context(pulling)?;
     if let Some(image) = store.by_digest(&resolved.digest)? {
         if !image.references.contains(source) {
             store.tag(lock, &image, source)?;
@@ -52,7 +54,10 @@ pub fn pull(
         return store.image(&image.commit);
     }
     store.clear_unfinished(lock).with_context(pulling)?;
-    let imported = import(store, source, &resolved, progress).with_context(pulling);
+    let names = [resolved.digest.commit_ref(), source.tag_ref()];
+    let imported = Objects::begin(store.path()).context("writing to the store");
+    let imported = imported.and_then(|objects| import(store, source, &resolved, objects, &names, progress));
+    let imported = imported.with_context(pulling);
     if imported.is_err() {
         // the failure that counts is the import's; what is left now goes before the next one
         let _ = store.clear_unfinished(lock);
@@ -60,9 +65,19 @@ pub fn pull(
     store.image(&imported?)
 }
 
-fn import(store: &Store, source: &ImageSource, resolved: &Resolved, progress: &mut dyn Progress) -> Result<String> {
+/// Fetches what `objects` and the store lack, and commits it under these names.
+pub(super) fn import(
+    store: &Store,
+    source: &ImageSource,
+    resolved: &Resolved,
+    objects: Objects,
+    names: &[String],
+    progress: &mut dyn Progress,
+) -> Result<String> {
     let free = free_space(store)?;
-    let download = resolved.download_size();
+    let entries = store.entries();
+    let layers = Layers::new(resolved, &entries);
+    let download = layers.download_size();
     ensure!(
         download <= free,
         "{download} bytes of layers do not fit into {free} bytes of free space in {}",
@@ -71,14 +86,13 @@ fn import(store: &Store, source: &ImageSource, resolved: &Resolved, progress: &m
     progress.begin(source, download);
     let transaction = store.repo.auto_transaction(NO_CANCEL).context("writing to the store")?;
     let mut tree = Tree::new(MAX_ENTRIES);
-    let objects = Objects::begin(store.path()).context("writing to the store")?;
-    layers::import(resolved, &objects, &mut tree, free, &mut |bytes| progress.fetched(bytes))?;
+    let records = layers.import(&objects, &mut tree, free, &mut |bytes| progress.fetched(bytes))?;
     objects.publish().context("writing to the store")?;
     let metadata = Metadata { manifest: &resolved.manifest_json, config: &resolved.config_json };
     let checksum = commit(&store.repo, &tree, &metadata)?;
-    store.repo.transaction_set_ref(None, &resolved.digest.commit_ref(), Some(&checksum));
-    store.repo.transaction_set_ref(None, &source.tag_ref(), Some(&checksum));
+    names.iter().for_each(|name| store.repo.transaction_set_ref(None, name, Some(&checksum)));
     transaction.commit(NO_CANCEL).context("writing to the store")?;
+    records.into_iter().try_for_each(Finished::keep)?;
     for warning in tree.warnings() {
         progress.warning(&warning);
     }

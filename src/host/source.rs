@@ -3,10 +3,19 @@
 use std::io::Read;
 
 use anyhow::{Context, Result, bail, ensure};
-use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
+use oci_spec::image::{ImageConfiguration, ImageManifest};
 
-use super::{archive, blob::Blob, ostree::sha256, registry};
-use crate::model::{digest::Digest, reference::ImageSource, settings::Settings};
+pub use super::machine::this_architecture;
+use super::{
+    archive, blob::Blob, dir::Folder, machine::this_platform, ostree::sha256, registries::Registries,
+    registry::Registry, skopeo,
+};
+use crate::model::{
+    digest::Digest,
+    image_manifest::{Document, foreign_urls},
+    reference::ImageSource,
+    settings::Settings,
+};
 
 /// A manifest or a config is never larger.
 pub const MAX_JSON: u64 = 4 * 1024 * 1024;
@@ -21,6 +30,10 @@ pub trait BlobSource: Sync {
     fn manifest(&self, digest: &Digest) -> Result<Vec<u8>>;
     /// A blob's bytes; the caller checks them.
     fn blob(&self, blob: &Blob) -> Result<Box<dyn Read + Send>>;
+    /// The same from another place, where a layer that may not be given on is kept.
+    fn foreign(&self, blob: &Blob, _url: &str) -> Result<Box<dyn Read + Send>> {
+        bail!("{} is not there, and kept elsewhere only", blob.digest)
+    }
 }
 
 /// One image for this machine, not yet fetched.
@@ -47,15 +60,18 @@ pub struct Layer {
     pub blob: Blob,
     /// of the tar in it
     pub diff_id: Digest,
+    /// where it is kept besides
+    pub urls: Vec<String>,
 }
 
 /// Finds the image for this machine that the reference names now.
-pub fn resolve(source: &ImageSource, settings: &Settings) -> Result<Resolved> {
+pub fn resolve(source: &ImageSource, root: &Folder, settings: &Settings) -> Result<Resolved> {
     let place: Box<dyn BlobSource> = match source {
-        ImageSource::Registry(reference) => Box::new(registry::Registry::connect(reference, settings)?),
+        ImageSource::Registry(reference) => Box::new(Registry::find(reference, &Registries::load(root)?, settings)?),
         ImageSource::OciDir(at) => Box::new(archive::Layout::folder(at)?),
         ImageSource::OciArchive(at) => Box::new(archive::Layout::file(at)?),
         ImageSource::DockerArchive(at) => Box::new(archive::DockerArchive::open(at)?),
+        ImageSource::DockerDaemon(_) | ImageSource::ContainersStorage(_) => Box::new(skopeo::fetch(source)?),
     };
     let top = place.top()?;
     if let Some(wanted) = source.wanted_digest() {
@@ -67,35 +83,34 @@ pub fn resolve(source: &ImageSource, settings: &Settings) -> Result<Resolved> {
 impl Resolved {
     /// The stored bytes of a layer, unchecked.
     pub fn open(&self, layer: &Layer) -> Result<Box<dyn Read + Send>> {
-        self.source.blob(&layer.blob)
-    }
-
-    /// Bytes to fetch.
-    pub fn download_size(&self) -> u64 {
-        self.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.blob.size))
+        let here = self.source.blob(&layer.blob);
+        if here.is_ok() || layer.urls.is_empty() {
+            return here;
+        }
+        let mut elsewhere = layer.urls.iter().map(|url| self.source.foreign(&layer.blob, url));
+        elsewhere.find(Result::is_ok).unwrap_or(here)
     }
 }
 
 fn resolve_in(source: Box<dyn BlobSource>, top: Vec<u8>) -> Result<Resolved> {
     let mut manifest_json = top;
+    let mut promised = None;
     let mut depth = 0;
-    let manifest: ImageManifest = loop {
+    let manifest = loop {
         ensure!(manifest_json.len() as u64 <= MAX_JSON, "the manifest is larger than {MAX_JSON} bytes");
-        let value: serde_json::Value = serde_json::from_slice(&manifest_json).context("the manifest is not JSON")?;
-        if value.get("manifests").is_none() {
-            ensure!(
-                value.get("schemaVersion").and_then(|v| v.as_u64()) == Some(2),
-                "the manifest's schemaVersion is not 2"
-            );
-            ensure!(value.get("layers").is_some(), "the manifest is not one of a container image");
-            break serde_json::from_value(value).context("reading the manifest")?;
-        }
+        let index = match Document::parse(&manifest_json, promised.as_ref())? {
+            Document::Image(manifest) => break *manifest,
+            Document::Index(index) => index,
+        };
         depth += 1;
         ensure!(depth <= MAX_NESTING, "image indexes are nested too deep");
-        let index: ImageIndex = serde_json::from_value(value).context("reading the image index")?;
-        let digest = for_this_machine(&index)?;
+        let entry = this_platform().choose(&index)?;
+        let Blob { digest, size } = descriptor(entry)?;
         manifest_json = source.manifest(&digest).with_context(|| format!("fetching the manifest {digest}"))?;
         same(&digest, &manifest_json)?;
+        let found = manifest_json.len() as u64;
+        ensure!(found == size, "the manifest {digest} has {found} bytes, its index promises {size}");
+        promised = Some(entry.media_type().clone());
     };
     let digest = sha256(&manifest_json);
 
@@ -104,7 +119,9 @@ fn resolve_in(source: Box<dyn BlobSource>, top: Vec<u8>) -> Result<Resolved> {
     let mut config_json = Vec::new();
     let content = source.blob(&blob).context("fetching the image's config")?;
     super::blob::Checked::new(content, blob).read_to_end(&mut config_json).context("fetching the image's config")?;
-    let config: ImageConfiguration = serde_json::from_slice(&config_json).context("reading the image's config")?;
+    // as a whole first: what this type passes over is read elsewhere, and may be as deep as nothing can hold
+    let config = serde_json::from_slice::<serde_json::Value>(&config_json).context("reading the image's config")?;
+    let config: ImageConfiguration = serde_json::from_value(config).context("reading the image's config")?;
     let (os, architecture) = (config.os().to_string(), config.architecture().to_string());
     if os != "linux" || architecture != this_architecture() {
         bail!("no image for {}: it is for {os}/{architecture}", this_architecture());
@@ -118,7 +135,9 @@ fn resolve_in(source: Box<dyn BlobSource>, top: Vec<u8>) -> Result<Resolved> {
         diff_ids.len()
     );
     let layers = manifest.layers().iter().zip(diff_ids);
-    let layers = layers.map(|(layer, diff_id)| Ok(Layer { blob: descriptor(layer)?, diff_id: diff_id.parse()? }));
+    let layers = layers.map(|(layer, diff_id)| {
+        Ok(Layer { blob: descriptor(layer)?, diff_id: diff_id.parse()?, urls: foreign_urls(layer) })
+    });
     let layers = layers.collect::<Result<_>>()?;
     Ok(Resolved { digest, manifest, manifest_json, config, config_json, layers, source })
 }
@@ -131,49 +150,4 @@ fn same(wanted: &Digest, data: &[u8]) -> Result<()> {
 
 fn descriptor(descriptor: &oci_spec::image::Descriptor) -> Result<Blob> {
     Ok(Blob { digest: descriptor.digest().to_string().parse()?, size: descriptor.size() })
-}
-
-/// This machine's architecture in the image specification's words (Go's).
-pub fn this_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
-        "loongarch64" => "loong64",
-        other => other,
-    }
-}
-
-fn for_this_machine(index: &ImageIndex) -> Result<Digest> {
-    let mut others: Vec<String> = Vec::new();
-    let mut fallback = None;
-    for entry in index.manifests() {
-        let Some(platform) = entry.platform() else {
-            // a single entry needs no platform: an index may simply wrap one image
-            if index.manifests().len() == 1 {
-                return Ok(entry.digest().to_string().parse()?);
-            }
-            continue;
-        };
-        let (os, architecture) = (platform.os().to_string(), platform.architecture().to_string());
-        if os == "linux" && architecture == this_architecture() {
-            // a variant is for newer processors than every one of its family
-            if platform.variant().is_none() || architecture == "arm64" {
-                return Ok(entry.digest().to_string().parse()?);
-            }
-            fallback = fallback.or(Some(entry));
-        } else if os != "unknown" {
-            others.push(if os == "linux" { architecture } else { format!("{os}/{architecture}") });
-        }
-    }
-    if let Some(entry) = fallback {
-        return Ok(entry.digest().to_string().parse()?);
-    }
-    others.sort();
-    others.dedup();
-    match others.as_slice() {
-        [] => bail!("no image for {}: the index names no platform", this_architecture()),
-        others => bail!("no image for {}: it has {}", this_architecture(), others.join(", ")),
-    }
 }

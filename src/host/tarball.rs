@@ -11,6 +11,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use tar::{EntryType, Header};
 
+use super::layer::shortened;
+
 const BLOCK: u64 = 512;
 /// A long name or a set of extended attributes; the kernel takes at most 64 KiB for one attribute.
 const MAX_EXTENSION: u64 = 1024 * 1024;
@@ -46,6 +48,8 @@ pub struct Entry {
     pub gid: u32,
     /// length of the content; 0 for all but files
     pub size: u64,
+    /// when the content was last changed, in whole seconds since 1970
+    pub mtime: i64,
     /// where a link leads
     pub link: Vec<u8>,
     /// extended attributes
@@ -112,21 +116,22 @@ impl<R: Read> TarReader<R> {
     fn entry(&mut self, header: &Header, size: u64, extensions: Extensions) -> Result<Entry> {
         let Extensions { path, link, mut pax } = extensions;
         let path = pax.remove(&b"path"[..]).or(path).unwrap_or_else(|| header.path_bytes().into_owned());
-        let named = String::from_utf8_lossy(&path).into_owned();
+        let named = || shortened(&path);
         let number = |key: &str| -> Result<Option<u64>> {
             let Some(value) = pax.get(key.as_bytes()) else { return Ok(None) };
             let text = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-            Ok(Some(text.with_context(|| format!("tar entry {named:?}: {key} is no number"))?))
+            Ok(Some(text.with_context(|| format!("tar entry {}: {key} is no number", named()))?))
         };
         let owner = |key: &str, plain: io::Result<u64>| -> Result<u32> {
-            let id = number(key)?.map_or(plain, Ok).with_context(|| format!("tar entry {named:?}: bad {key}"))?;
+            let id = number(key)?.map_or(plain, Ok).with_context(|| format!("tar entry {}: bad {key}", named()))?;
             // the last number means "nobody in particular" to chown(2)
-            ensure!(id < u64::from(u32::MAX), "tar entry {named:?}: {key} {id} is too large");
+            ensure!(id < u64::from(u32::MAX), "tar entry {}: {key} {id} is too large", named());
             Ok(id as u32)
         };
         ensure!(
             !pax.keys().any(|key| key.starts_with(b"GNU.sparse.")),
-            "tar entry {named:?}: sparse files are not supported"
+            "tar entry {}: sparse files are not supported",
+            named()
         );
 
         let kind = match header.entry_type() {
@@ -138,18 +143,19 @@ impl<R: Read> TarReader<R> {
             EntryType::Symlink => Kind::Symlink,
             EntryType::Link => Kind::Hardlink,
             EntryType::Char | EntryType::Block | EntryType::Fifo => Kind::Special,
-            EntryType::GNUSparse => bail!("tar entry {named:?}: sparse files are not supported"),
-            other => bail!("tar entry {named:?}: unknown type {:?}", char::from(other.as_byte())),
+            EntryType::GNUSparse => bail!("tar entry {}: sparse files are not supported", named()),
+            other => bail!("tar entry {}: unknown type {:?}", named(), char::from(other.as_byte())),
         };
         let size = if kind == Kind::File { number("size")?.unwrap_or(size) } else { 0 };
         self.content = size;
         self.padding = padding(size)?;
         Ok(Entry {
             kind,
-            mode: header.mode().with_context(|| format!("tar entry {named:?}: bad mode"))? & 0o7777,
+            mode: header.mode().with_context(|| format!("tar entry {}: bad mode", named()))? & 0o7777,
             uid: owner("uid", header.uid())?,
             gid: owner("gid", header.gid())?,
             size,
+            mtime: mtime(header, pax.get(&b"mtime"[..])),
             link: pax
                 .remove(&b"linkpath"[..])
                 .or(link)
@@ -223,6 +229,16 @@ impl<R: Read> Read for TarReader<R> {
         self.offset += count as u64;
         Ok(count)
     }
+}
+
+/// As the header says, or the extension, which may be negative and have a fraction. Nothing rests on it: what cannot be read is 1970.
+fn mtime(header: &Header, extended: Option<&Vec<u8>>) -> i64 {
+    let extended = extended.map(|value| {
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        text.split('.').next().unwrap_or_default().parse().unwrap_or_default()
+    });
+    let plain = || header.mtime().ok().and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or_default();
+    extended.unwrap_or_else(plain).clamp(0, i64::from(u32::MAX))
 }
 
 fn padding(size: u64) -> Result<u64> {

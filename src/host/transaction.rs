@@ -12,7 +12,7 @@ use super::{
     lock::StoreLock,
     mount_points,
     ostree::{Store, StoredImage},
-    owned, probation, quarantine,
+    owned, probation, quarantine, secrets,
     state::{self, Container},
     units,
 };
@@ -40,6 +40,7 @@ pub struct Parts<'a> {
     pub record: Deployment,
     pub config_json: String,
     pub files: BTreeMap<String, String>,
+    pub secrets: BTreeMap<String, String>,
     pub mount_points: Vec<MountPoint>,
     pub host_files: Vec<Ready>,
 }
@@ -54,7 +55,7 @@ pub fn next_id(root: &Folder, name: &ContainerName) -> Result<u32> {
 impl<'a> Staged<'a> {
     /// Writes the whole deployment, synced; nothing of it is in force.
     pub fn write(root: &'a Folder, lock: &StoreLock, store: &Store, parts: Parts) -> Result<Staged<'a>> {
-        let Parts { image, mut record, config_json, files, mount_points, host_files } = parts;
+        let Parts { image, mut record, config_json, files, secrets, mount_points, host_files } = parts;
         let staged = Staged { root, name: record.name.clone(), id: record.id, armed: true };
         root.create(layout::STATE, 0o700)?;
         let folder = root.create(&layout::deployment(&staged.name, staged.id), 0o755)?;
@@ -66,6 +67,7 @@ impl<'a> Staged<'a> {
             }
         }
         folder.write_new("config.json", &config_json, 0o600)?;
+        secrets::write(root, &staged.name, staged.id, &secrets)?;
         apply::prepare(&folder, record.runtime.as_ref())?;
         host_files::keep(&folder, &host_files)?;
         // Whole or not there: readers go by it while the rest is being staged.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    digest::Digest, health::HealthTest, host_files::Placed, name::ContainerName, other_runtime::RuntimePath, quadlet,
-    values::Values,
+    digest::Digest, health::HealthTest, host_files::Placed, name::ContainerName, other_runtime::RuntimePath,
+    overrides::Overrides, quadlet, values::Values,
 };
 pub use super::{
     journal::{Group, Journal, Operation},
@@ -40,7 +40,7 @@ pub struct Deployment {
     pub values: Values,
     /// Requests of the image that were accepted.
     pub accepted: BTreeSet<String>,
-    /// Units, in the order of their names.
+    /// Units that can be started, in the order of their names: those of instances are not among them.
     pub units: Vec<String>,
     /// Host folders of state that it declared, and who they belong to.
     pub state: Vec<OwnedFolder>,
@@ -64,6 +64,9 @@ pub struct Deployment {
     /// The first of the host's numbers for users of its own: the same over all updates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<u32>,
+    /// What the admin gave it beyond what the image says.
+    #[serde(default, skip_serializing_if = "Overrides::is_empty")]
+    pub overrides: Overrides,
     /// Its program says itself when it is ready.
     #[serde(default)]
     pub notify: bool,

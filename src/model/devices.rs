@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{LinuxDeviceType, Spec};
 
-use super::{template, unit::UnitFile};
+use super::{syntax, unit::UnitFile};
 
 /// Without CAP_MKNOD a container has the nodes that it was given. With it, the unit's device policy
 /// ([systemd.resource-control(5)](https://www.freedesktop.org/software/systemd/man/latest/systemd.resource-control.html)) holds it to those:
@@ -27,7 +27,15 @@ pub fn confine(spec: &Spec, service: &mut UnitFile) {
         service.add("Service", "DeviceAllow", &format!("/dev/{kind}/{}:{} rwm", device.major(), device.minor()));
     }
     for source in sources {
-        service.add("Service", "DeviceAllow", &format!("{} rwm", template::unit_argument(source)));
+        service.add("Service", "DeviceAllow", &format!("{} rwm", quoted(source)));
+    }
+}
+
+/// A path as DeviceAllow= reads it: quotes and backslashes, and no C escapes.
+fn quoted(path: &str) -> String {
+    match syntax::value("DeviceAllow", path) {
+        Some(plain) => plain,
+        None => format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%")),
     }
 }
 

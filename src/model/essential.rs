@@ -9,6 +9,7 @@ use super::{
     layout,
     name::ContainerName,
     request::Requests,
+    rules,
     unit::UnitFile,
 };
 
@@ -37,7 +38,7 @@ pub fn apply(essential: bool, name: &ContainerName, files: &mut BTreeMap<String,
         *text = unit.to_text();
     }
     if essential {
-        requests.insert("keep the machine from booting while it fails (essential)".to_owned());
+        requests.insert(rules::ESSENTIAL.ask(&[]));
     }
     Ok(requests)
 }
@@ -69,7 +70,7 @@ fn patience(file: &str, unit: &mut UnitFile) -> Option<String> {
         .filter(|entry| entry.section == "Service" && matches!(entry.key, "TimeoutStartSec" | "TimeoutSec"));
     match given.last().map(|entry| (entry.key.to_owned(), entry.value.to_owned())) {
         Some((key, value)) if starts && matches!(value.as_str(), "infinity" | "0") => {
-            Some(format!("hold up the boot for as long as it takes: {key}={value} ({file})"))
+            Some(rules::HOLD_UP.ask(&[&key, &value, &file]))
         }
         None if starts && unit.values("Service", "Type").last() == Some("oneshot") => {
             unit.add("Service", "TimeoutStartSec", PATIENCE);

@@ -6,6 +6,7 @@ use std::{
 };
 
 use oci_spec::runtime::Mount as SpecMount;
+use serde::{Deserialize, Serialize};
 
 use super::request;
 
@@ -14,8 +15,9 @@ const PLAIN: [&str; 6] = ["noexec", "exec", "nosuid", "suid", "nodev", "dev"];
 const PROPAGATION: [&str; 6] = ["private", "rprivate", "slave", "rslave", "shared", "rshared"];
 
 /// A folder or file of the host, or a new tmpfs, and where it goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GivenMount {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<String>,
     target: String,
     options: Vec<String>,
@@ -73,7 +75,9 @@ impl GivenMount {
             return Err(format!("{source:?} is no path, and there are no named volumes"));
         }
         // As podman: no devices and no set-user-ID programs, unless they are asked for.
-        let mut options = vec!["rbind", "rnosuid", "rnodev"];
+        let mut options = vec!["rbind"];
+        let usual = [("suid", "rnosuid"), ("dev", "rnodev")];
+        options.extend(usual.iter().filter(|(other, _)| !given.contains(other)).map(|(_, option)| option));
         for &option in given {
             match option {
                 "rbind" => {}
@@ -105,6 +109,17 @@ impl GivenMount {
     /// What it shows of the host, as it was given.
     pub fn source(&self) -> Option<&Path> {
         self.source.as_deref().map(Path::new)
+    }
+
+    /// Where it goes.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// As one reads it: `SOURCE at TARGET (OPTIONS)`.
+    pub fn words(&self) -> String {
+        let source = self.source.as_deref().unwrap_or("tmpfs");
+        format!("{source} at {} ({})", self.target, self.options.join(","))
     }
 
     /// The same with another name for its source.
@@ -164,6 +179,7 @@ mod tests {
             ("type=bind,source=/a,target=/b", "/a:/b", "/a /b rbind,rnosuid,rnodev"),
             ("src=./a,dst=/b/,ro", "./a:/b/:ro", "./a /b rbind,rnosuid,rnodev,rro"),
             ("source=/a,destination=/b,readonly=false,exec", "/a:/b:rw,exec", "/a /b rbind,rnosuid,rnodev,rw,exec"),
+            ("src=/dev/x,dst=/b,dev", "/dev/x:/b:dev", "/dev/x /b rbind,rnosuid,dev"),
             (
                 "type=bind,src=/a,dst=/b,bind-propagation=rslave,bind-nonrecursive",
                 "/a:/b:rslave,bind",

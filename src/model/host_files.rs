@@ -1,6 +1,7 @@
 //! Files of an image (`/exports/hostfs`) that lie on the host: what they are, and where they may be.
 
 use anyhow::{Context, Result, bail, ensure};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{host_lines, manifest::absolute, request::is_below};
@@ -9,7 +10,7 @@ use super::{host_lines, manifest::absolute, request::is_below};
 pub const PLACES: [&str; 4] = ["/etc", "/usr/local", "/var/lib", "/opt"];
 
 /// An entry of `hostFiles` in the manifest.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostFile {
     /// Where it goes: absolute, a template.

@@ -6,11 +6,12 @@ use super::{
     manifest::absolute,
     name::ContainerName,
     request::{Requests, is_below},
+    rules,
     unit::one_line_each,
 };
 
 /// Below these nothing that comes from an image is ever written, whoever accepts it.
-const NEVER: [&str; 28] = [
+pub(super) const NEVER: [&str; 28] = [
     "/etc/systemd",
     "/run/systemd",
     "/usr/lib/systemd",
@@ -71,7 +72,7 @@ pub fn of_tmpfiles(file: &str, text: &str, name: &ContainerName) -> Result<Reque
                 .is_some_and(|rest| rest.is_empty() || (rest.starts_with('/') && !rest[1..].contains('/')))
         };
         if !plain || !own.iter().any(direct) {
-            requests.insert(format!("make or change on the host: {line} ({file})"));
+            requests.insert(rules::TMPFILES.ask(&[&line, &file]));
         }
     }
     Ok(requests)
@@ -100,7 +101,7 @@ pub fn of_sysusers(file: &str, text: &str, name: &ContainerName) -> Result<Reque
             bail!("{file}: {line:?}: uid or gid 0, a path or a group of the host are never given to an image");
         }
         if !(matches!(kind, "u" | "g") && id == "-" && fields.get(1) == Some(&name.as_str())) {
-            requests.insert(format!("make the system user or group: {line} ({file})"));
+            requests.insert(rules::SYSUSERS.ask(&[&line, &file]));
         }
     }
     Ok(requests)

@@ -44,6 +44,8 @@ pub const PRESET: &str = "50-sysctr.preset";
 pub const STATE: &str = "var/lib/sysctr";
 /// A folder for each container that `sysctr run` throws away.
 pub const RUNS: &str = "var/lib/sysctr/run";
+/// What `sysctr mount` shows: a checkout each.
+pub const MOUNTS: &str = "var/lib/sysctr/mounts";
 
 /// The configuration folder of a container.
 pub fn settings(name: &ContainerName) -> String {
@@ -70,6 +72,21 @@ pub fn deployment(name: &ContainerName, id: u32) -> String {
     format!("{}/{id}", deployments(name))
 }
 
+/// The secret settings of a deployment, a file each.
+pub fn secrets(name: &ContainerName, id: u32) -> String {
+    format!("{}/secrets", deployment(name, id))
+}
+
+/// A secret as LoadCredential= names it.
+pub fn credential(name: &ContainerName, id: u32, secret: &str) -> String {
+    format!("{secret}:/{}/{secret}", secrets(name, id))
+}
+
+/// Where the program finds a secret.
+pub fn handed_over(name: &ContainerName, secret: &str) -> String {
+    format!("/run/credentials/{}/{secret}", name.service_unit())
+}
+
 /// The bundled runtime.
 pub const RUNTIME: &str = "/usr/libexec/sysctr/sysctr-runtime";
 
@@ -79,6 +96,14 @@ pub fn launch(name: &ContainerName, id: u32, other: Option<&RuntimePath>) -> Str
         None => format!("{RUNTIME} run /{}", deployment(name, id)),
         Some(other) => format!("{RUNTIME} run-with {other} /{}", deployment(name, id)),
     }
+}
+
+/// What is added to the launcher's command in a template unit.
+pub const INSTANCE: &str = " --instance %i";
+
+/// Whether a unit is one of which only instances can be started: `NAME@.service`.
+pub fn is_template(unit: &str) -> bool {
+    unit.contains("@.")
 }
 
 /// What the unit runs after a stop: another runtime keeps files of its own, and does not see systemd end its container.

@@ -2,6 +2,9 @@
 //!
 //! It renders as an install does. Where that fails, the file at fault is reported and left out, and the rest is rendered again.
 
+mod containment;
+mod units;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -50,12 +53,17 @@ impl Level {
 }
 
 /// The files of `/exports` that have a meaning.
-const KNOWN: [&str; 8] = [
+const KNOWN: [&str; 13] = [
     "manifest.json",
     "service.hbs",
     "socket.hbs",
     "timer.hbs",
     "path.hbs",
+    "target.hbs",
+    "service@.hbs",
+    "socket@.hbs",
+    "timer@.hbs",
+    "path@.hbs",
     "tmpfiles.hbs",
     "sysusers.hbs",
     "config.json.hbs",
@@ -101,8 +109,10 @@ pub fn image(inputs: &Inputs) -> Vec<Problem> {
     let inputs = Inputs { settings: &settings, ..*inputs };
     let rendered = whatever_renders(&inputs, &mut problems);
     problems.extend(rendered.iter().flat_map(|rendered| service(rendered, &inputs)));
+    problems.extend(rendered.iter().flat_map(|rendered| units::judge(&rendered.files, inputs.exports, inputs.name)));
     // What cannot be installed asks for nothing.
     if let Some(rendered) = rendered.filter(|_| problems.iter().all(|problem| problem.level != Level::Error)) {
+        problems.extend(containment::judge(&manifest, inputs.exports));
         problems.extend(awkward_values(&manifest, &inputs));
         problems.extend(rendered.requests.iter().map(|words| request(words, &inputs)));
     }
@@ -160,7 +170,8 @@ fn error_in(file: impl Into<String>, detail: impl Into<String>) -> Problem {
 }
 
 fn unknown_file(file: &str) -> Option<Problem> {
-    let known = KNOWN.contains(&file) || file.starts_with("hostfs/") || file.ends_with(".template");
+    let known =
+        KNOWN.contains(&file) || file.starts_with("hostfs/") || file == "README.md" || file.ends_with(".template");
     let detail = format!("sysctr reads no such file; it reads {}", KNOWN.join(", "));
     (!known).then(|| Problem { level: Level::Warning, file: format!("/exports/{file}"), detail })
 }
@@ -185,7 +196,10 @@ fn whatever_renders(inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Rend
 /// The file that an error names, the line where it does, and the rest of the message.
 fn at_fault(error: &str, exports: &BTreeMap<String, Vec<u8>>, name: &str) -> (String, String, String) {
     let own = |file: &&String| {
-        let unit = file.strip_suffix(".hbs").map(|kind| format!("{name}.{kind}"));
+        let unit = file.strip_suffix(".hbs").map(|kind| match kind.strip_suffix('@') {
+            Some(kind) => format!("{name}@.{kind}"),
+            None => format!("{name}.{kind}"),
+        });
         [Some(format!("/exports/{file}")), unit].into_iter().flatten().find_map(|start| error.strip_prefix(&start))
     };
     // "config.json: ..." is what all checks of a finished one begin with.
@@ -270,4 +284,6 @@ fn stand_in(value: &ValueSpec, texts: &Texts) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+mod planted;
+#[cfg(test)]
+pub(super) mod tests;

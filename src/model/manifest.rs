@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
-use regex::{Regex, RegexBuilder};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -19,14 +19,17 @@ use super::health;
 pub use super::host_files::HostFile;
 
 /// The whole file. Keys that we do not know are refused: a mistyped one must not silently do nothing.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["version"]))]
 pub struct Manifest {
     /// Format version, "2.0".
+    #[schemars(extend("const" = "2.0"))]
     pub version: String,
     /// One line for people; becomes the unit's Description=.
     pub description: Option<String>,
     /// The settings that the image asks for.
+    #[schemars(extend("propertyNames" = { "pattern": "^[A-Za-z0-9_]+$" }))]
     pub values: BTreeMap<String, ValueSpec>,
     /// Containers or units that this one is ordered after.
     pub after: Vec<String>,
@@ -49,7 +52,7 @@ pub struct Manifest {
 }
 
 /// A setting: its type, and what a person needs to know to give it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ValueSpec {
     /// What it holds.
@@ -67,13 +70,18 @@ pub struct ValueSpec {
     pub required: bool,
     /// Regular expression that the whole text matches.
     pub pattern: Option<String>,
-    /// Kept out of units and records.
+    /// The smallest `integer`, or the shortest `duration`.
+    pub minimum: Option<Json>,
+    /// The largest `integer`, or the longest `duration`.
+    pub maximum: Option<Json>,
+    /// A password or a key (`string`): kept out of units and records, and handed over as a credential; templates see the path of
+    /// the file that holds it.
     #[serde(default)]
     pub secret: bool,
 }
 
 /// The types of a setting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum ValueKind {
@@ -87,7 +95,7 @@ pub enum ValueKind {
 }
 
 /// The `container` section.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Container {
     /// The host's network, or a private one with loopback alone.
@@ -119,7 +127,7 @@ pub struct Container {
 }
 
 /// Which network the container sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Network {
@@ -129,7 +137,7 @@ pub enum Network {
 }
 
 /// Whose numbers the container's users have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Users {
     /// The host's.
@@ -140,7 +148,7 @@ pub enum Users {
 }
 
 /// Capabilities by name, with or without `CAP_`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)]
 pub struct Capabilities {
@@ -149,7 +157,7 @@ pub struct Capabilities {
 }
 
 /// A bind mount from the host.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
     /// On the host, absolute.
@@ -162,7 +170,7 @@ pub struct Mount {
 }
 
 /// What the container keeps on the host.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct State {
     /// Version of the data's format.
@@ -172,7 +180,7 @@ pub struct State {
 }
 
 /// One folder of state.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StateFolder {
     /// On the host, absolute; also in the container, unless `target` says otherwise.
@@ -196,6 +204,7 @@ impl Manifest {
             Some(Json::String(_)) | None => bail!("it does not say \"version\": \"2.0\""),
             Some(other) => bail!("version is {other}, expected the string \"2.0\""),
         }
+        only_objects(&value)?;
         // A second time from the text: only so do errors carry a line.
         let manifest: Manifest = serde_json::from_str(text)?;
         manifest.check()?;
@@ -209,12 +218,7 @@ impl Manifest {
         for (name, value) in &self.values {
             let good = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.is_empty();
             ensure!(good, "values: {name:?} is no name: use letters, digits and '_'");
-            ensure!(!value.secret, "values.{name}: secret values are not supported yet");
-            value.pattern().with_context(|| format!("values.{name}"))?;
-            ensure!(
-                (value.kind == ValueKind::Enum) != value.choices.is_empty(),
-                "values.{name}: \"enum\" lists the choices of type enum, and of no other"
-            );
+            value.check().with_context(|| format!("values.{name}"))?;
         }
         for path in container.mounts.iter().flat_map(|mount| [&mount.source, &mount.target]) {
             absolute(path).context("container.mounts")?;
@@ -248,17 +252,6 @@ impl Manifest {
     }
 }
 
-impl ValueSpec {
-    /// The pattern, tied to the whole text. Matching takes linear time whatever the image wrote.
-    pub fn pattern(&self) -> Result<Option<Regex>> {
-        let compile = |pattern: &String| {
-            let bounded = RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(1 << 20).build();
-            bounded.with_context(|| format!("the pattern {pattern:?}"))
-        };
-        self.pattern.as_ref().map(compile).transpose()
-    }
-}
-
 impl StateFolder {
     /// The permission bits.
     pub fn mode(&self) -> Result<u32> {
@@ -268,6 +261,25 @@ impl StateFolder {
             _ => bail!("mode {text:?} is not octal, up to \"1777\""),
         }
     }
+}
+
+/// A list in the place of an object would be read as its fields one after the other.
+pub(super) fn only_objects(manifest: &Json) -> Result<()> {
+    let object = |key: &str, json: &Json| {
+        ensure!(!json.is_array(), "{key}: an object in braces was expected, and it is a list");
+        Ok(())
+    };
+    let one = ["/container", "/container/capabilities", "/health", "/state"];
+    one.iter()
+        .filter_map(|key| Some((key, manifest.pointer(key)?)))
+        .try_for_each(|(key, json)| object(&key[1..], json))?;
+    let values = manifest["values"].as_object().into_iter().flatten();
+    values.into_iter().try_for_each(|(name, json)| object(&format!("values.{name}"), json))?;
+    for key in ["/container/mounts", "/state/folders", "/hostFiles"] {
+        let items = manifest.pointer(key).and_then(Json::as_array).into_iter().flatten();
+        items.into_iter().try_for_each(|json| object(&key[1..], json))?;
+    }
+    Ok(())
 }
 
 /// An absolute path in its shortest form: what is compared and placed must be what is read.

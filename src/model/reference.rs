@@ -10,7 +10,7 @@ use std::{
 use oci_spec::distribution::Reference;
 use serde::{Deserialize, Serialize};
 
-use super::digest::Digest;
+use super::{digest::Digest, registries_conf::is_short};
 
 /// A place that an image can be had from. `Display` writes text that parses to the same value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -24,6 +24,19 @@ pub enum ImageSource {
     OciArchive(Archived),
     /// `docker-archive:FILE[:REPOSITORY:TAG]`, what `docker save` writes
     DockerArchive(Archived),
+    /// `docker-daemon:REPOSITORY:TAG`, an image that a Docker daemon has
+    DockerDaemon(String),
+    /// `containers-storage:NAME`, an image that podman, buildah or CRI-O have
+    ContainersStorage(String),
+}
+
+/// An image as a person names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageName {
+    /// In full.
+    Full(ImageSource),
+    /// Without its registry: what it stands for is in registries.conf.
+    Short(String),
 }
 
 /// A file or folder, and which of the images in it.
@@ -43,6 +56,9 @@ pub struct BadSource {
     why: String,
 }
 
+/// For who writes another one.
+const TRANSPORTS: &str = "use docker://, oci:, oci-archive:, docker-archive:, docker-daemon: or containers-storage:";
+const SHORT: &str = "it does not name its registry, write REGISTRY/REPOSITORY[:TAG]";
 const TAG_PREFIX: &str = "sysctr/tag/";
 /// A ref is a file in the repository, so a part of it may not be longer than a file's name.
 const REF_PART: usize = 200;
@@ -55,6 +71,8 @@ impl ImageSource {
             ImageSource::OciDir(_) => "oci",
             ImageSource::OciArchive(_) => "oci-archive",
             ImageSource::DockerArchive(_) => "docker-archive",
+            ImageSource::DockerDaemon(_) => "docker-daemon",
+            ImageSource::ContainersStorage(_) => "containers-storage",
         }
     }
 
@@ -67,6 +85,10 @@ impl ImageSource {
                 let name = at.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 name.split_once('.').map_or(name, |(stem, _)| stem)
             }),
+            ImageSource::DockerDaemon(name) | ImageSource::ContainersStorage(name) => {
+                let last = name.rsplit(['/', ']']).next().unwrap_or_default();
+                last.split([':', '@']).next().unwrap_or_default()
+            }
         }
     }
 
@@ -75,6 +97,14 @@ impl ImageSource {
         match self {
             ImageSource::Registry(reference) => reference.digest().and_then(|digest| digest.parse().ok()),
             _ => None,
+        }
+    }
+
+    /// The same place, asked for this image whatever its tag names now; where it knows no digests, the place as it is.
+    pub fn pinned(&self, digest: &Digest) -> ImageSource {
+        match self {
+            ImageSource::Registry(reference) => ImageSource::Registry(reference.clone_with_digest(digest.to_string())),
+            other => other.clone(),
         }
     }
 
@@ -128,17 +158,16 @@ impl ImageSource {
             Some(("oci", rest)) => Archived::parse(rest).map(ImageSource::OciDir),
             Some(("oci-archive", rest)) => Archived::parse(rest).map(ImageSource::OciArchive),
             Some(("docker-archive", rest)) => Archived::parse(rest).map(ImageSource::DockerArchive),
-            Some((transport @ ("docker-daemon" | "containers-storage"), _)) => {
-                Err(format!("the transport {transport}: is not supported yet"))
-            }
+            Some(("docker-daemon", rest)) => engines_name(rest).map(ImageSource::DockerDaemon),
+            Some(("containers-storage", rest)) => engines_name(rest).map(ImageSource::ContainersStorage),
             Some((transport @ ("dir" | "tarball" | "sif" | "ostree" | "atomic" | "docker-registry"), _)) => {
                 Err(format!("the transport {transport}: is not supported"))
             }
             Some((scheme, rest)) if rest.starts_with("//") => {
-                Err(format!("unknown transport {scheme}: (use docker://, oci:, oci-archive: or docker-archive:)"))
+                Err(format!("unknown transport {scheme}: ({TRANSPORTS})"))
             }
             Some((transport, rest)) if rest.starts_with('/') => {
-                Err(format!("unknown transport {transport}: (use docker://, oci:, oci-archive: or docker-archive:)"))
+                Err(format!("unknown transport {transport}: ({TRANSPORTS})"))
             }
             _ => parse_registry(text).map(ImageSource::Registry),
         }
@@ -146,17 +175,20 @@ impl ImageSource {
 }
 
 /// Takes only what names its registry: guessing one would let whoever owns the guess choose what runs.
-fn parse_registry(text: &str) -> Result<Reference, String> {
-    let host = text.split_once('/').map(|(first, _)| first);
-    let named = host.is_some_and(|host| host == "localhost" || host.contains(['.', ':']));
-    if !named {
-        return Err("it does not name its registry, write REGISTRY/REPOSITORY[:TAG]".into());
+pub(super) fn parse_registry(text: &str) -> Result<Reference, String> {
+    if is_short(text) {
+        return Err(SHORT.into());
     }
     let reference = Reference::from_str(text).map_err(|error| error.to_string())?;
     if let Some(digest) = reference.digest() {
         digest.parse::<Digest>().map_err(|error| error.to_string())?;
     }
     Ok(reference)
+}
+
+/// What an engine calls an image is the engine's to read.
+fn engines_name(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("it names no image".into()) } else { Ok(text.to_owned()) }
 }
 
 impl Archived {
@@ -211,6 +243,31 @@ impl fmt::Display for ImageSource {
             ImageSource::OciDir(at) => write!(f, "oci:{at}"),
             ImageSource::OciArchive(at) => write!(f, "oci-archive:{at}"),
             ImageSource::DockerArchive(at) => write!(f, "docker-archive:{at}"),
+            ImageSource::DockerDaemon(name) => write!(f, "docker-daemon:{name}"),
+            ImageSource::ContainersStorage(name) => write!(f, "containers-storage:{name}"),
+        }
+    }
+}
+
+impl FromStr for ImageName {
+    type Err = BadSource;
+
+    fn from_str(text: &str) -> Result<ImageName, BadSource> {
+        match text.parse::<ImageSource>() {
+            // any registry will do to see whether the rest is sound
+            Err(error) if error.why == SHORT && parse_registry(&format!("localhost/{text}")).is_ok() => {
+                Ok(ImageName::Short(text.to_owned()))
+            }
+            other => other.map(ImageName::Full),
+        }
+    }
+}
+
+impl fmt::Display for ImageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ImageName::Full(source) => source.fmt(f),
+            ImageName::Short(name) => f.write_str(name),
         }
     }
 }
@@ -257,6 +314,9 @@ mod tests {
             ("oci:/srv/./a/../img/:3.5", "oci:/srv/img:3.5", "img"),
             ("oci-archive:/srv/etcd.tar", "oci-archive:/srv/etcd.tar", "etcd"),
             ("docker-archive:/x/y.tar.gz:reg.io/lib/web:1", "docker-archive:/x/y.tar.gz:reg.io/lib/web:1", "web"),
+            ("docker-daemon:reg.io:5000/lib/web:1", "docker-daemon:reg.io:5000/lib/web:1", "web"),
+            ("containers-storage:localhost/app", "containers-storage:localhost/app", "app"),
+            ("containers-storage:[vfs@/var/x+/run/x]app:1", "containers-storage:[vfs@/var/x+/run/x]app:1", "app"),
         ];
         for (text, written, name) in table {
             let source = parsed(text);
@@ -274,8 +334,8 @@ mod tests {
             ("etcd", "does not name its registry"),
             ("library/etcd:3", "does not name its registry"),
             ("", "does not name its registry"),
-            ("containers-storage:x/y", "not supported yet"),
-            ("docker-daemon:x:1", "not supported yet"),
+            ("containers-storage:", "names no image"),
+            ("docker-daemon:", "names no image"),
             ("dir:/x", "not supported"),
             ("http://reg.io/x", "unknown transport http:"),
             ("foo:/x", "unknown transport foo:"),
@@ -292,6 +352,19 @@ mod tests {
             let error = text.parse::<ImageSource>().expect_err(text).to_string();
             assert!(error.contains(why), "{text}: {error}");
             assert!(!error.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn a_short_name_is_kept_as_it_is() {
+        for short in ["etcd", "library/etcd:3", &format!("team/app@sha256:{}", "a".repeat(64))] {
+            assert_eq!(short.parse::<ImageName>().expect(short), ImageName::Short(short.into()));
+        }
+        for full in ["localhost/x", "reg.io/x:1", "oci:img", "oci:/img", "docker-daemon:x:1", "oci-archive:x.tar"] {
+            assert_eq!(full.parse::<ImageName>().expect(full), ImageName::Full(parsed(full)), "{full}");
+        }
+        for bad in ["", "UPPER", "x y", "foo:/x", "http://reg.io/x", "dir:x", "x@sha256:12"] {
+            assert!(bad.parse::<ImageName>().is_err(), "{bad}");
         }
     }
 

@@ -34,12 +34,13 @@ use super::{
     manifest::Manifest,
     name::ContainerName,
     other_runtime::RuntimePath,
+    overrides::Overrides,
     request::{self, Requests},
-    spec,
+    rules, spec,
     template::{self, Kind},
     unit::UnitFile,
     user::User,
-    values::{self, Setting, Values},
+    values::{self, Carried, Setting, Values},
 };
 
 /// What is rendered.
@@ -65,6 +66,8 @@ pub struct Inputs<'a> {
     pub runtime: Option<&'a RuntimePath>,
     /// The first number of a range of the host's for users of its own; none where none is free.
     pub range: Option<u32>,
+    /// What the admin gives it beyond what the image says.
+    pub overrides: &'a Overrides,
     /// A random UUID, for an image that asks for one.
     pub uuid: &'a str,
     /// Whether the host has something at this path that this container did not make.
@@ -78,8 +81,10 @@ pub struct Rendered {
     pub values: Values,
     /// Settings of an admin that the image does not ask for any more.
     pub gone: Vec<String>,
-    /// What was changed to bring an old image up to date, for people.
+    /// What was changed to bring an old image up to date, or is different from the deployment before, for people.
     pub notes: Vec<String>,
+    /// Settings that are no one's to read but the container's and root's.
+    pub secrets: BTreeMap<String, String>,
     pub spec: Spec,
     /// By the names that they have in the set: units, [`layout::TMPFILES`], [`layout::SYSUSERS`].
     pub files: BTreeMap<String, String>,
@@ -121,29 +126,42 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
     }
     let manifest = manifest(inputs)?;
     let before = inputs.before.map(|before| values::carry(&manifest, before, inputs.settings)).transpose()?;
-    let (mut settings, gone) = before.unwrap_or_default();
+    let Carried { kept: mut settings, gone, notes } = before.unwrap_or_default();
     settings.extend(inputs.settings.iter().cloned());
     let values = values::resolve(&manifest, &settings)?;
-    let filter = filter(inputs, &manifest.container)?;
+    let secrets = values::secrets(&manifest, &settings);
+    let filter = filter(inputs, &inputs.overrides.capabilities_of(&manifest.container))?;
     let templates = Templates {
         data: data(inputs, &manifest, &values, filter.as_ref()),
-        raw: [("exec_start", layout::launch(inputs.name, inputs.id, inputs.runtime))],
+        exec_start: layout::launch(inputs.name, inputs.id, inputs.runtime),
     };
     let user = user(inputs, &manifest)?;
     let state = state(inputs, &manifest, &user)?;
-    let spec = config(inputs, &manifest, &templates, &user, &state, filter.as_ref())?;
+    let make = |manifest: &Manifest| config(inputs, manifest, &templates, &user, &state, filter.as_ref());
+    let by_image = make(&manifest)?;
+    let spec = match inputs.overrides.is_empty() {
+        true => by_image.clone(),
+        false => {
+            let container = inputs.overrides.capabilities_of(&manifest.container);
+            inputs.overrides.apply(&make(&Manifest { container, ..manifest.clone() })?)?
+        }
+    };
     let state: Vec<OwnedFolder> = state.into_iter().map(|(folder, _)| folder).collect();
     let mut files = unit::set(inputs, &manifest, &templates, &spec)?;
 
     let mut requests = Requests::new();
     let places: Vec<String> = state.iter().map(|folder| folder.path.clone()).collect();
-    requests.extend(request::of_spec(&spec, &own, &places).context("config.json")?);
+    requests.extend(request::of_both(&by_image, &spec, &own, &places)?);
     requests.extend(unit::requests(inputs, &files)?);
     // Ours, so after the requests.
-    if let Some(text) = files.get_mut(&inputs.name.service_unit()) {
+    for (_, text) in files.iter_mut().filter(|(file, _)| file.ends_with(".service")) {
         let mut service = UnitFile::parse("the service", text)?;
         devices::confine(&spec, &mut service);
         early::require_mounts(&mut service, &early::places(&spec, state.iter().map(|folder| folder.path.clone())));
+        inputs.overrides.limit(&mut service);
+        for secret in secrets.keys() {
+            service.add("Service", "LoadCredential", &layout::credential(inputs.name, inputs.id, secret));
+        }
         *text = service.to_text();
     }
     requests.extend(essential::apply(manifest.essential, inputs.name, &mut files).context("/exports")?);
@@ -153,12 +171,12 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
         }
     }
     for folder in state.iter().filter(|folder| !own.iter().any(|own| request::is_below(&folder.path, own))) {
-        requests.insert(format!("keep state in {} of the host", folder.path));
+        requests.insert(rules::STATE.ask(&[&folder.path]));
     }
 
     let mut tmpfiles: String = state.iter().map(tmpfiles_line).collect();
     if let Some(text) = text(inputs, "tmpfiles.hbs")? {
-        let text = templates.file(Kind::Fields, "tmpfiles.hbs", text)?;
+        let text = templates.file(Kind::Tmpfiles, "tmpfiles.hbs", text)?;
         requests.extend(host_lines::of_tmpfiles("/exports/tmpfiles.hbs", &text, inputs.name)?);
         tmpfiles.push_str(&text);
     }
@@ -166,7 +184,7 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
         files.insert(layout::TMPFILES.to_owned(), tmpfiles);
     }
     if let Some(text) = text(inputs, "sysusers.hbs")? {
-        let text = templates.file(Kind::Fields, "sysusers.hbs", text)?;
+        let text = templates.file(Kind::Sysusers, "sysusers.hbs", text)?;
         requests.extend(host_lines::of_sysusers("/exports/sysusers.hbs", &text, inputs.name)?);
         files.insert(layout::SYSUSERS.to_owned(), text);
     }
@@ -184,7 +202,8 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
     Ok(Rendered {
         values,
         gone,
-        notes: Vec::new(),
+        notes,
+        secrets,
         spec,
         files,
         host_files,
@@ -264,36 +283,44 @@ fn host_files(inputs: &Inputs, manifest: &Manifest, templates: &Templates) -> Re
 /// What is filled into templates.
 struct Templates {
     data: Json,
-    /// Names that stand for text of ours.
-    raw: [(&'static str, String); 1],
+    /// The command that starts the container.
+    exec_start: String,
 }
 
 impl Templates {
     /// A file of `/exports`.
     fn file(&self, kind: Kind, file: &str, text: &str) -> Result<String> {
-        template::render(kind, &format!("/exports/{file}"), text, &self.data, &self.raw)
+        // systemd fills in which instance it is.
+        let instance = if file.contains("@.") { layout::INSTANCE } else { "" };
+        let ours = [("exec_start", format!("{}{instance}", self.exec_start))];
+        template::render(kind, &format!("/exports/{file}"), text, &self.data, &ours)
     }
 
     /// A text of the manifest's.
     fn plain(&self, what: &str, text: &str) -> Result<String> {
-        template::render(Kind::Plain, what, text, &self.data, &self.raw)
+        template::render(Kind::Plain, what, text, &self.data, &[("exec_start", self.exec_start.clone())])
     }
 }
 
 impl Rendered {
-    /// What is to be said about the directives of its service, each with the place in the image's template.
+    /// What is to be said about the directives of its services, each with the place in the image's template.
     pub fn findings(&self, inputs: &Inputs) -> Result<Vec<(String, Finding)>> {
-        let file = inputs.name.service_unit();
-        let unit = UnitFile::parse(&file, self.files.get(&file).map_or("", String::as_str))?;
-        let template = text(inputs, "service.hbs")?.unwrap_or(DEFAULT_SERVICE);
-        // Filled in, it may have other lines; where the key itself is a value there is none to name.
-        let line = |key: &str| {
-            let is =
-                |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
-            template.lines().position(is).map_or(String::new(), |number| format!(", line {}", number + 1))
-        };
-        let place = |finding: Finding| (format!("/exports/service.hbs{}", line(&finding.key)), finding);
-        Ok(directives::judge([&unit]).into_iter().map(|(_, finding)| place(finding)).collect())
+        let mut found = Vec::new();
+        for (file, unit) in self.files.iter().filter(|(file, _)| file.ends_with(".service")) {
+            let unit = UnitFile::parse(file, unit)?;
+            let export = if file.contains("@.") { "service@.hbs".to_owned() } else { "service.hbs".to_owned() };
+            let template = text(inputs, &export)?.unwrap_or(DEFAULT_SERVICE);
+            // Filled in, it may have other lines; where the key itself is a value there is none to name.
+            let line = |key: &str| {
+                let is = |line: &str| {
+                    line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
+                };
+                template.lines().position(is).map_or(String::new(), |number| format!(", line {}", number + 1))
+            };
+            let place = |finding: Finding| (format!("/exports/{export}{}", line(&finding.key)), finding);
+            found.extend(directives::judge([&unit]).into_iter().map(|(_, finding)| place(finding)));
+        }
+        Ok(found)
     }
 }
 
@@ -302,5 +329,7 @@ pub(super) fn text<'a>(inputs: &'a Inputs, file: &str) -> Result<Option<&'a str>
     bytes.map(|bytes| std::str::from_utf8(bytes).map_err(|_| anyhow!("/exports/{file}: not UTF-8"))).transpose()
 }
 
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! What an image may do unasked, and what it has to request. One table for each kind of text: the finished config.json, the finished
+//! What an image may do unasked, and what it has to request, by the table of `rules`. One reader for each kind of text: the finished config.json, the finished
 //! units, and in `host_lines` the tmpfiles.d and sysusers.d lines; so nothing depends on how the text was made.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use oci_spec::runtime::{Hook, Hooks, IOPriorityClass, LinuxNamespaceType, LinuxS
 use super::{
     directives, host_lines, id_range,
     name::ContainerName,
-    seccomp,
+    rules, seccomp,
     spec::{DEFAULT_CAPABILITIES, MASKED, NOFAIL, NOTIFY, READ_ONLY, SETUID},
     unit::{Entry, UnitFile},
 };
@@ -19,7 +19,7 @@ pub type Requests = BTreeSet<String>;
 
 /// Directives of each section that only order, limit or describe the unit itself. A trailing `*` stands for any ending. Those of
 /// `[Service]` are in the table of `directives`.
-const FREE: [(&str, &str); 5] = [
+pub(super) const FREE: [(&str, &str); 5] = [
     (
         "Unit",
         "Description Documentation After Before Condition* Assert* StartLimitInterval StartLimitIntervalSec StartLimitBurst RequiresMountsFor WantsMountsFor DefaultDependencies \
@@ -36,11 +36,11 @@ const FREE: [(&str, &str); 5] = [
 ];
 
 /// Targets that may be wanted or required by anyone: they only order, and no one is started by them who would not run anyway.
-const PASSIVE_TARGETS: &str = "network.target network-pre.target network-online.target nss-lookup.target time-sync.target \
+pub(super) const PASSIVE_TARGETS: &str = "network.target network-pre.target network-online.target nss-lookup.target time-sync.target \
     time-set.target local-fs.target remote-fs.target sysinit.target basic.target sockets.target timers.target paths.target";
 
 /// Targets to which a unit may tie itself.
-const INSTALL_TARGETS: &str = "multi-user.target default.target graphical.target basic.target sysinit.target sockets.target timers.target \
+pub(super) const INSTALL_TARGETS: &str = "multi-user.target default.target graphical.target basic.target sysinit.target sockets.target timers.target \
     paths.target network-online.target network-pre.target network.target";
 
 /// What the configuration asks beyond the defaults. `own` are the host folders that are the container's own.
@@ -52,12 +52,12 @@ pub fn of_spec(spec: &Spec, own: &[String], state: &[String]) -> Result<Requests
         for capability in all.into_iter().flatten().flatten() {
             let name = format!("CAP_{}", capability.to_string().trim_start_matches("CAP_"));
             if !DEFAULT_CAPABILITIES.contains(&name.as_str()) {
-                requests.insert(format!("capability {name}"));
+                requests.insert(rules::CAPABILITY.ask(&[&name]));
             }
         }
     }
     if process.and_then(|process| process.no_new_privileges()) != Some(true) {
-        requests.insert("gain privileges through setuid programs".to_owned());
+        requests.insert(rules::SETUID_GAIN.ask(&[]));
     }
     if let Some(hooks) = spec.hooks() {
         requests.extend(of_hooks(hooks));
@@ -68,11 +68,11 @@ pub fn of_spec(spec: &Spec, own: &[String], state: &[String]) -> Result<Requests
             LinuxSchedulerPolicy::SchedFifo | LinuxSchedulerPolicy::SchedRr | LinuxSchedulerPolicy::SchedDeadline
         )
     {
-        requests.insert(format!("run before everything else on its processor ({policy})"));
+        requests.insert(rules::REAL_TIME.ask(&[&policy]));
     }
     let io = process.and_then(|process| process.io_priority().as_ref());
     if io.is_some_and(|io| io.class() == IOPriorityClass::IoprioClassRt) {
-        requests.insert("read and write disks before everything else (IOPRIO_CLASS_RT)".to_owned());
+        requests.insert(rules::REAL_TIME_IO.ask(&[]));
     }
     let uid = process.map_or(0, |process| process.user().uid());
     let annotated = |key| spec.annotations().as_ref().and_then(|all| all.get(key)).is_some_and(|value| value == "true");
@@ -82,13 +82,11 @@ pub fn of_spec(spec: &Spec, own: &[String], state: &[String]) -> Result<Requests
     let may_become_root = held.into_iter().flatten().flatten().flatten().any(|one| one.to_string().ends_with("SETUID"));
     // Nor is it where the container has users of its own: systemd believes no MAINPID from them.
     if (uid == 0 || may_become_root) && annotated(NOTIFY) && !id_range::is_apart(spec) {
-        requests.insert(
-            "report readiness as root (it could name any process of the host as the service's main one)".to_owned(),
-        );
+        requests.insert(rules::READINESS.ask(&[]));
     }
     let map = id_range::map(spec);
     if map.as_ref().is_some_and(id_range::has_hosts_root) {
-        requests.insert("map the host's root into its user namespace".to_owned());
+        requests.insert(rules::HOSTS_ROOT.ask(&[]));
     }
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     for mount in mounts {
@@ -109,11 +107,11 @@ pub fn of_spec(spec: &Spec, own: &[String], state: &[String]) -> Result<Requests
     ] {
         match namespaces.iter().find(|namespace| namespace.typ() == kind) {
             Some(namespace) if namespace.path().is_none() => {}
-            _ => drop(requests.insert(format!("share the host's {words}"))),
+            _ => drop(requests.insert(rules::SHARE.ask(&[&words]))),
         }
     }
     if let Some(foreign) = namespaces.iter().find_map(|namespace| namespace.path().as_ref()) {
-        requests.insert(format!("join the namespace {}", foreign.display()));
+        requests.insert(rules::JOIN.ask(&[&foreign.display()]));
     }
     if !namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Mount) {
         bail!("linux.namespaces: a container without a mount namespace of its own is not supported");
@@ -121,30 +119,42 @@ pub fn of_spec(spec: &Spec, own: &[String], state: &[String]) -> Result<Requests
     for device in linux.and_then(|linux| linux.devices().as_ref()).into_iter().flatten() {
         // The name is the image's choice, the numbers say what it is.
         let (path, kind) = (device.path().display(), device.typ());
-        requests.insert(format!("device {path} ({} {}:{})", kind.as_str(), device.major(), device.minor()));
+        requests.insert(rules::DEVICE.ask(&[&format!(
+            "{path} ({} {}:{})",
+            kind.as_str(),
+            device.major(),
+            device.minor()
+        )]));
     }
     let covers = |given: Option<&Vec<String>>, usual: &[&str]| {
         given.is_some_and(|given| usual.iter().all(|path| given.iter().any(|it| it == path)))
     };
     let masked = linux.is_some_and(|linux| covers(linux.masked_paths().as_ref(), &MASKED));
     if !masked || !linux.is_some_and(|linux| covers(linux.readonly_paths().as_ref(), &READ_ONLY)) {
-        requests.insert("see and write the kernel's settings below /proc and /sys".to_owned());
+        requests.insert(rules::KERNEL.ask(&[]));
     }
     if annotated(SETUID) {
-        requests.insert("let setuid programs of the image gain privileges".to_owned());
+        requests.insert(rules::SETUID.ask(&[]));
     }
     if process.is_some_and(|process| process.apparmor_profile().is_some() || process.selinux_label().is_some()) {
-        requests.insert("choose its own security profile (AppArmor, SELinux)".to_owned());
+        requests.insert(rules::PROFILE.ask(&[]));
     }
     let propagation = linux.and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or_default();
     if !matches!(propagation, "" | "private" | "rprivate") {
-        requests.insert(format!("choose how mounts of its root spread ({propagation})"));
+        requests.insert(rules::PROPAGATION.ask(&[&propagation]));
     }
     requests.extend(seccomp::request(spec).context("linux.seccomp")?);
     if linux.is_some_and(|linux| linux.sysctl().as_ref().is_some_and(|all| !all.is_empty())) {
-        requests.insert("set kernel parameters (sysctl)".to_owned());
+        requests.insert(rules::SYSCTL.ask(&[]));
     }
     Ok(requests)
+}
+
+/// What an image asks for: of what it says, that which still holds with what the admin gave and took. What the admin gave is no request.
+pub fn of_both(by_image: &Spec, spec: &Spec, own: &[String], state: &[String]) -> Result<Requests> {
+    let asked = of_spec(by_image, own, state).context("config.json")?;
+    let there = of_spec(spec, own, state).context("config.json")?;
+    Ok(asked.intersection(&there).cloned().collect())
 }
 
 /// Hooks are commands on the host, as root; but for startContainer, which runs what the image has, as the program does.
@@ -162,7 +172,7 @@ fn of_hooks(hooks: &Hooks) -> Requests {
         let line = |hook: &Hook| {
             let args = hook.args().iter().flatten().skip(1).map(|arg| format!(" {arg:?}")).collect::<String>();
             let env = hook.env().iter().flatten().map(|variable| format!("{variable:?} ")).collect::<String>();
-            format!("run on the host: {env}{}{args} ({stage} hook)", hook.path().display().to_string().escape_debug())
+            rules::HOOK.ask(&[&format!("{env}{}{args}", hook.path().display().to_string().escape_debug()), &stage])
         };
         hooks.map(line).collect()
     };
@@ -223,7 +233,7 @@ fn of_mount(mount: &Mount, own: &[String]) -> Result<Option<String>> {
         }
         only(BIND_OPTIONS)?;
         if source.starts_with("/dev/") {
-            return Ok(Some(format!("device {source}")));
+            return Ok(Some(rules::DEVICE.ask(&[&source])));
         }
         // Our own: what a program on the host's network reads of the host.
         let name_files = is_read_only(mount)
@@ -234,7 +244,7 @@ fn of_mount(mount: &Mount, own: &[String]) -> Result<Option<String>> {
         let how = if is_read_only(mount) { "read" } else { "read and write" };
         let how = if is_shared { format!("{how}, and mount on,") } else { how.to_owned() };
         let free = !is_shared && (name_files || is_own);
-        return Ok((!free).then(|| format!("{how} {source} of the host (as {destination})")));
+        return Ok((!free).then(|| rules::MOUNT.ask(&[&how, &source, &destination])));
     }
     // What is masked and read-only is so at these places: a second instance elsewhere would have none of it.
     let kind = mount.typ().as_deref().unwrap_or_default();
@@ -249,7 +259,7 @@ fn of_mount(mount: &Mount, own: &[String]) -> Result<Option<String>> {
         bail!("mounts: {destination}: {kind} is mounted at {place} only");
     }
     only(KERNEL_OPTIONS)?;
-    Ok((kind != "proc" && !is_read_only(mount)).then(|| format!("write to {destination}")))
+    Ok((kind != "proc" && !is_read_only(mount)).then(|| rules::WRITE_KERNEL.ask(&[&destination])))
 }
 
 /// What a unit asks beyond the defaults. `launch` are the launcher's command lines.
@@ -259,7 +269,7 @@ pub fn of_unit(file: &str, unit: &UnitFile, name: &ContainerName, launch: &[&str
 
 fn of_entry(entry: Entry, name: &ContainerName, launch: &[&str]) -> Option<String> {
     let Entry { section, key, value } = entry;
-    let words = || Some(format!("{key}={value}"));
+    let words = || Some(rules::LINE.ask(&[&key, &value]));
     // Not every unit that begins so: a container may be called `reboot`.
     let own_unit = |unit: &str| {
         let rest = unit.strip_prefix(name.as_str());
@@ -268,7 +278,7 @@ fn of_entry(entry: Entry, name: &ContainerName, launch: &[&str]) -> Option<Strin
     let run_dir = format!("/run/{name}");
     match (section, key) {
         ("Service", key) if key.starts_with("Exec") => {
-            (!launch.contains(&value) && !value.is_empty()).then(|| format!("run on the host: {key}={value}"))
+            (!launch.contains(&value) && !value.is_empty()).then(|| rules::COMMAND.ask(&[&key, &value]))
         }
         ("Service", "Type") => (!matches!(value, "notify" | "notify-reload" | "oneshot")).then(words).flatten(),
         ("Service", "RuntimeDirectory" | "StateDirectory" | "LogsDirectory" | "CacheDirectory") => {
@@ -281,7 +291,7 @@ fn of_entry(entry: Entry, name: &ContainerName, launch: &[&str]) -> Option<Strin
             let free = |unit: &str| {
                 unit == RECOVER_UNIT || own_unit(unit) || PASSIVE_TARGETS.split_whitespace().any(|known| known == unit)
             };
-            (!value.split_whitespace().all(free)).then(|| format!("start along: {value}"))
+            (!value.split_whitespace().all(free)).then(|| rules::START.ask(&[&value]))
         }
         // What DefaultDependencies=no takes away, and an early service has to say itself.
         ("Unit", "Conflicts") => (value != "shutdown.target").then(words).flatten(),

@@ -11,6 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use sha2::{Digest as _, Sha256};
 
+use super::rules;
+
 /// What containers get that ask for nothing else. By effect that of containers-common 0.50; a test compares.
 const DEFAULT: &str = include_str!("seccomp/default.json");
 
@@ -189,7 +191,7 @@ pub fn default(architecture: &str, capabilities: &[String]) -> Result<LinuxSecco
 /// What a finished configuration asks by its filter, or by having none.
 pub fn request(spec: &Spec) -> Result<Option<String>> {
     let Some(own) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) else {
-        return Ok(Some("run without a filter of system calls (seccomp)".to_owned()));
+        return Ok(Some(rules::NO_FILTER.ask(&[])));
     };
     let held = bounding(spec);
     // The image's architecture is not written in its configuration.
@@ -202,7 +204,7 @@ pub fn request(spec: &Spec) -> Result<Option<String>> {
     // By its content: an update with another one asks again.
     let text = serde_json::to_vec(own).context("writing linux.seccomp")?;
     let hash: String = Sha256::digest(&text)[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Some(format!("use a filter of system calls of its own (seccomp, {hash})")))
+    Ok(Some(rules::OWN_FILTER.ask(&[&hash])))
 }
 
 /// The capabilities of the bounding set, as `CAP_...`.

@@ -3,6 +3,8 @@
 //! ```toml
 //! [registry]
 //! insecure = ["registry.lan:5000"]   # plain HTTP, or HTTPS with a certificate nobody signed
+//! retries = 5   # how often what failed for now is tried again before it is given up
+//! idle = 60     # seconds that a registry may keep silent within an answer
 //!
 //! [requests]
 //! accept = ["capability CAP_NET_ADMIN"]   # accepted without asking, in the words that install shows
@@ -47,6 +49,22 @@ pub struct Settings {
 pub struct Registry {
     /// `host[:port]` without TLS; loopback is always allowed.
     pub insecure: Vec<String>,
+    /// How often what failed for now is tried again.
+    pub retries: Option<u32>,
+    /// Seconds that a registry may keep silent within an answer.
+    pub idle: Option<std::num::NonZeroU32>,
+}
+
+impl Registry {
+    /// How often what failed for now is tried again.
+    pub fn retries(&self) -> u32 {
+        self.retries.unwrap_or(5)
+    }
+
+    /// How long a registry may keep silent within an answer.
+    pub fn idle(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.idle.map_or(60, std::num::NonZeroU32::get).into())
+    }
 }
 
 /// What images may do without a question.
@@ -158,6 +176,8 @@ impl Settings {
     /// Adds what a drop-in says.
     pub fn extend(&mut self, other: Settings) {
         self.registry.insecure.extend(other.registry.insecure);
+        self.registry.retries = other.registry.retries.or(self.registry.retries);
+        self.registry.idle = other.registry.idle.or(self.registry.idle);
         self.requests.accept.extend(other.requests.accept);
         self.host.files = other.host.files.or(self.host.files.take());
         self.update.keep = other.update.keep.or(self.update.keep);

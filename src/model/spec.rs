@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     id_range,
-    manifest::{Container, Network, Users},
+    manifest::{Container, Mount, Network, Users},
     name::ContainerName,
     request,
     user::User,
@@ -231,8 +231,6 @@ pub fn capability(name: &str) -> Result<String> {
 /// Later entries take the place of earlier ones with the same destination; a folder comes before what lies in it.
 fn mounts(inputs: &Inputs) -> Vec<Json> {
     let tmpfs = |path: &str, mode: &str| mount("tmpfs", "tmpfs", path, &["nosuid", "nodev", mode]);
-    let bind =
-        |source: &str, path: &str, options: &[&str]| mount("bind", source, path, &[&["rbind"], options].concat());
     let mut mounts = vec![
         mount("proc", "proc", "/proc", &["nosuid", "noexec", "nodev"]),
         mount("sysfs", "sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
@@ -261,20 +259,28 @@ fn mounts(inputs: &Inputs) -> Vec<Json> {
     let mapped = (inputs.container.userns == Users::Auto).then_some("ridmap");
     let state: Vec<&str> = ["rw", "rnosuid", "rnodev"].into_iter().chain(mapped).collect();
     mounts.extend(inputs.state.iter().map(|(host, inside)| bind(host, inside, &state)));
-    mounts.extend(inputs.container.mounts.iter().map(|given| {
-        let read_only = given.options.iter().rev().find(|option| matches!(option.as_str(), "ro" | "rw"));
-        // What is mounted below it on the host comes along, and is as read-only as it is.
-        let below = (read_only.map(String::as_str) == Some("ro")).then_some("rro");
-        let given_options = given.options.iter().map(|option| if option == "idmap" { "ridmap" } else { option });
-        let options: Vec<&str> = ["rnosuid", "rnodev"].into_iter().chain(given_options).chain(below).collect();
-        bind(&given.source, &given.target, &options)
-    }));
+    mounts.extend(inputs.container.mounts.iter().map(bind_given));
 
     let mut order: BTreeMap<String, Json> = BTreeMap::new();
     for mount in mounts {
         order.insert(mount["destination"].as_str().unwrap_or_default().to_owned(), mount);
     }
     order.into_values().collect()
+}
+
+/// A file or folder of the host, with everything that is mounted below it.
+pub(super) fn bind(source: &str, path: &str, options: &[&str]) -> Json {
+    mount("bind", source, path, &[&["rbind"], options].concat())
+}
+
+/// A mount that somebody chose.
+fn bind_given(given: &Mount) -> Json {
+    let read_only = given.options.iter().rev().find(|option| matches!(option.as_str(), "ro" | "rw"));
+    // What is mounted below it on the host comes along, and is as read-only as it is.
+    let below = (read_only.map(String::as_str) == Some("ro")).then_some("rro");
+    let given_options = given.options.iter().map(|option| if option == "idmap" { "ridmap" } else { option });
+    let options: Vec<&str> = ["rnosuid", "rnodev"].into_iter().chain(given_options).chain(below).collect();
+    bind(&given.source, &given.target, &options)
 }
 
 /// What a program on the host's network reads of the host's /etc.

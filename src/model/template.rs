@@ -1,24 +1,42 @@
 //! Handlebars templates that cannot go wrong quietly: gaps are errors, and a value stays inside the place where it stands.
 //!
-//! `{{x}}` is escaped for the kind of file; `{{text x}}` stands for free text in a unit (a Description=), `{{json x}}` for a whole JSON
-//! value. `{{{x}}}` and partials are refused.
+//! `{{x}}` is written so that whoever reads the file reads `x`: one argument of a command, the text of a Description=, the inside of a
+//! JSON string. Where that cannot be, it is refused with its place. Beside it there are
+//!
+//! | helper | is |
+//! | --- | --- |
+//! | `{{args LIST}}` | each of the list as a word of its own |
+//! | `{{json X}}` | a whole JSON value |
+//! | `{{join LIST ","}}` | one text |
+//! | `{{unitpath PATH}}` | a path as it stands in the name of a unit, as systemd-escape --path makes it |
+//! | `{{lookup LIST 0}}`, `{{len LIST}}` | one of a list, and how many there are |
+//! | `{{#if}}`, `{{#unless}}`, `{{#each}}`, `{{#with}}`, `eq`, `ne`, `gt`, `gte`, `lt`, `lte`, `and`, `or`, `not` | conditions and lists |
+//!
+//! `{{{x}}}` and partials are refused.
 
 use anyhow::{Result, anyhow, bail, ensure};
 use handlebars::{
-    Handlebars, Helper, HelperDef, HelperResult, RenderErrorReason, Template,
+    Handlebars, Helper, HelperDef, RenderError, RenderErrorReason, ScopedJson, Template,
     template::{HelperTemplate, TemplateElement},
 };
 use serde_json::Value as Json;
 
-/// The kind of file that a template makes; it decides how `{{x}}` is escaped.
+mod fill;
+mod marks;
+
+pub use marks::{Mark, Piece, What};
+
+/// The kind of file that a template makes; it decides how `{{x}}` is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// systemd.syntax(7), systemd.service(5): an argument of an Exec line.
+    /// systemd.syntax(7).
     Unit,
-    /// The inside of a JSON string.
+    /// config.json.
     Json,
-    /// tmpfiles.d(5) and sysusers.d(5): a field.
-    Fields,
+    /// tmpfiles.d(5).
+    Tmpfiles,
+    /// sysusers.d(5).
+    Sysusers,
     /// One argument or variable: nothing to escape.
     Plain,
 }
@@ -27,7 +45,8 @@ pub enum Kind {
 pub fn render(kind: Kind, file: &str, text: &str, data: &Json, raw: &[(&str, String)]) -> Result<String> {
     no_control_characters(file, data)?;
     not_too_deep(file, text)?;
-    let template = Template::compile(text).map_err(|error| {
+    ensure!(!marks::has_noncharacter(text), "{file}: it holds characters that are none");
+    let mut template = Template::compile(text).map_err(|error| {
         let place = error.pos().map(|(line, column)| format!(", line {line}, column {column}")).unwrap_or_default();
         anyhow!("{file}{place}: {}", error.reason().to_string().lines().next().unwrap_or("not a template"))
     })?;
@@ -35,29 +54,32 @@ pub fn render(kind: Kind, file: &str, text: &str, data: &Json, raw: &[(&str, Str
 
     let mut handlebars = Handlebars::new();
     handlebars.set_strict_mode(true);
-    handlebars.register_escape_fn(match kind {
-        Kind::Unit => unit_argument,
-        Kind::Json => json_inside,
-        Kind::Fields => field,
-        Kind::Plain => str::to_owned,
-    });
-    handlebars.register_helper("text", Box::new(Written(|helper: &Helper<'_>| first(helper).map(unit_text))));
-    handlebars.register_helper("json", Box::new(Written(|helper: &Helper<'_>| first(helper).map(Json::to_string))));
-    for (name, value) in raw {
-        let value = value.clone();
-        handlebars.register_helper(name, Box::new(Written(move |_: &Helper<'_>| Ok(value.clone()))));
-    }
+    handlebars.unregister_helper("log");
+    handlebars.register_escape_fn(str::to_owned);
+    handlebars.register_helper("join", Box::new(Value(join)));
+    handlebars.register_helper("unitpath", Box::new(Value(unit_path)));
+    let marks = marks::prepare(&mut handlebars, &mut template, raw);
     handlebars.register_template(file, template);
-    handlebars.render(file, data).map_err(|error| {
+    let text = handlebars.render(file, data).map_err(|error| {
         let line = error.line_no.map(|line| format!(", line {line}")).unwrap_or_default();
         let column = error.column_no.map(|column| format!(", column {column}")).unwrap_or_default();
         match error.reason() {
             RenderErrorReason::MissingVariable(Some(path)) => {
                 anyhow!("{file}{line}{column}: nothing is called {path:?}")
             }
+            RenderErrorReason::Other(words) => anyhow!("{file}{line}{column}: {words}"),
             reason => anyhow!("{file}{line}{column}: {reason}"),
         }
-    })
+    })?;
+    let marks = marks.all();
+    let tell = |refusal| fill::tell(file, &refusal);
+    match kind {
+        Kind::Unit => fill::unit(file, &text, &marks),
+        Kind::Json => fill::json(&text, &marks).map_err(tell),
+        Kind::Tmpfiles => fill::lines(&text, &marks, true).map_err(tell),
+        Kind::Sysusers => fill::lines(&text, &marks, false).map_err(tell),
+        Kind::Plain => Ok(fill::plain(&text, &marks)),
+    }
 }
 
 /// Blocks, and brackets in one expression, that no template needs; reading and rendering recurse with them.
@@ -81,7 +103,10 @@ fn not_too_deep(file: &str, text: &str) -> Result<()> {
 /// A newline in a value would be a new line of the file: nothing that is filled in may have one.
 fn no_control_characters(file: &str, data: &Json) -> Result<()> {
     match data {
-        Json::String(text) => ensure!(!text.chars().any(char::is_control), "{file}: {text:?} holds control characters"),
+        Json::String(text) => {
+            ensure!(!text.chars().any(char::is_control), "{file}: {text:?} holds control characters");
+            ensure!(!marks::has_noncharacter(text), "{file}: {text:?} holds characters that are none");
+        }
         Json::Array(items) => items.iter().try_for_each(|item| no_control_characters(file, item))?,
         Json::Object(map) => map.values().try_for_each(|item| no_control_characters(file, item))?,
         _ => {}
@@ -109,65 +134,60 @@ fn branches(block: &HelperTemplate) -> impl Iterator<Item = &Template> {
     block.template.iter().chain(&block.inverse)
 }
 
-/// Escapes one argument so that it stays one, inside quotes and outside (systemd.service(5), "Command lines").
-pub fn unit_argument(text: &str) -> String {
-    if text.is_empty() {
-        return "\"\"".to_owned();
-    }
-    escape(text, |c| match c {
-        '$' => Some("$$".to_owned()),
-        _ => None,
-    })
-}
+/// A helper that makes one value of its parameters.
+struct Value(fn(&Helper<'_>) -> Result<Json, RenderError>);
 
-fn field(text: &str) -> String {
-    if text.is_empty() { "\"\"".to_owned() } else { escape(text, |_| None) }
-}
-
-fn escape(text: &str, special: impl Fn(char) -> Option<String>) -> String {
-    text.chars()
-        .map(|c| match c {
-            '%' => "%%".to_owned(),
-            ' ' | '"' | '\'' | '\\' | ';' | '#' => format!("\\x{:02x}", c as u32),
-            _ => special(c).unwrap_or_else(|| c.to_string()),
-        })
-        .collect()
-}
-
-/// Free text of a unit: only specifiers mean something there.
-pub fn unit_free_text(text: &str) -> String {
-    text.replace('%', "%%").replace('\\', "\\\\")
-}
-
-fn json_inside(text: &str) -> String {
-    let quoted = Json::String(text.to_owned()).to_string();
-    quoted[1..quoted.len() - 1].to_owned()
-}
-
-/// A helper whose text is written as it is, not escaped: it is ours, or in the form of its place already.
-struct Written<F>(F);
-
-impl<F: Fn(&Helper<'_>) -> Result<String, RenderErrorReason> + Send + Sync> HelperDef for Written<F> {
-    fn call<'reg: 'rc, 'rc>(
+impl HelperDef for Value {
+    fn call_inner<'reg: 'rc, 'rc>(
         &self,
         helper: &Helper<'rc>,
         _: &'reg Handlebars<'reg>,
         _: &'rc handlebars::Context,
         _: &mut handlebars::RenderContext<'reg, 'rc>,
-        out: &mut dyn handlebars::Output,
-    ) -> HelperResult {
-        out.write(&(self.0)(helper)?)?;
-        Ok(())
+    ) -> Result<ScopedJson<'rc>, RenderError> {
+        let missing = helper.params().iter().find(|param| param.is_value_missing());
+        match missing {
+            Some(param) => Err(RenderErrorReason::MissingVariable(param.relative_path().cloned()).into()),
+            None => (self.0)(helper).map(ScopedJson::Derived),
+        }
     }
 }
 
-/// The one parameter of a helper.
-fn first<'a>(helper: &'a Helper<'_>) -> Result<&'a Json, RenderErrorReason> {
-    Ok(helper.param(0).ok_or(RenderErrorReason::ParamNotFoundForIndex("a value", 0))?.value())
+fn needs(what: &str) -> RenderError {
+    RenderErrorReason::Other(what.to_owned()).into()
 }
 
-fn unit_text(value: &Json) -> String {
-    unit_free_text(&value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+/// `join LIST SEPARATOR`.
+fn join(helper: &Helper<'_>) -> Result<Json, RenderError> {
+    let usage = || needs("join takes a list and a text: {{join values.x \",\"}}");
+    let param = |at: usize| helper.param(at).map(|param| param.value());
+    let (Some(Json::Array(items)), Some(Json::String(separator))) = (param(0), param(1)) else { return Err(usage()) };
+    let text = |item: &Json| match item {
+        Json::String(text) => Ok(text.clone()),
+        Json::Number(_) | Json::Bool(_) => Ok(item.to_string()),
+        _ => Err(usage()),
+    };
+    Ok(items.iter().map(text).collect::<Result<Vec<_>, _>>()?.join(separator).into())
+}
+
+/// `unitpath PATH` (systemd.unit(5), "String Escaping for Inclusion in Unit Names").
+fn unit_path(helper: &Helper<'_>) -> Result<Json, RenderError> {
+    let path = helper.param(0).and_then(|param| param.value().as_str()).filter(|path| path.starts_with('/'));
+    let path = path.ok_or_else(|| needs("unitpath takes an absolute path"))?;
+    let parts = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join("/");
+    if parts.split('/').any(|part| part == "..") {
+        return Err(needs("unitpath takes a path without '..'"));
+    }
+    if parts.is_empty() {
+        return Ok("-".into());
+    }
+    let escape = |(at, byte): (usize, u8)| match byte {
+        b'/' => "-".to_owned(),
+        b'.' if at > 0 => ".".to_owned(),
+        byte if byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':' => char::from(byte).to_string(),
+        byte => format!("\\x{byte:02x}"),
+    };
+    Ok(parts.bytes().enumerate().map(escape).collect::<String>().into())
 }
 
 #[cfg(test)]
@@ -181,8 +201,9 @@ mod tests {
 
     #[test]
     fn a_value_stays_one_argument_of_a_unit() {
-        let text = unit("ExecStart={{exec_start}} --x={{x}}", json!({"x": "a b%n$HOME\"'\\;"})).expect("text");
-        assert_eq!(text, r"ExecStart=/run it --x=a\x20b%%n$$HOME\x22\x27\x5c\x3b");
+        let text =
+            unit("[Service]\nExecStart={{exec_start}} --x={{x}}", json!({"x": "a b%n$HOME\"'\\;"})).expect("text");
+        assert_eq!(text, "[Service]\nExecStart=/run it --x=a\\x20b%%n$$HOME\\x22\\x27\\x5c\\x3b\n");
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl UnitFile {
         let mut lines = text.lines().enumerate();
         while let Some((number, line)) = lines.next() {
             let place = number + 1;
-            let mut joined = line.trim().to_owned();
+            let mut joined = trimmed(line).to_owned();
             if joined.is_empty() || joined.starts_with(['#', ';']) {
                 if let Some(section) = unit.sections.last_mut() {
                     section.lines.push(Line::Other(joined));
@@ -50,11 +50,10 @@ impl UnitFile {
             }
             while joined.ends_with('\\') {
                 joined.pop();
-                let Some((_, next)) = lines.by_ref().find(|(_, next)| !next.trim_start().starts_with(['#', ';']))
-                else {
+                let Some((_, next)) = lines.by_ref().find(|(_, next)| !trimmed(next).starts_with(['#', ';'])) else {
                     bail!("{file}, line {place}: continued, but nothing follows");
                 };
-                joined = format!("{} {}", joined.trim_end(), next.trim());
+                joined = format!("{} {}", trimmed(&joined), trimmed(next));
             }
             if let Some(name) = joined.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
                 unit.sections.push(Section { name: name.to_owned(), lines: Vec::new() });
@@ -66,7 +65,7 @@ impl UnitFile {
             let Some(section) = unit.sections.last_mut() else {
                 bail!("{file}, line {place}: {key}= stands before the first section");
             };
-            let (key, value) = (key.trim(), value.trim());
+            let (key, value) = (trimmed(key), trimmed(value));
             if value.ends_with('\\') {
                 bail!("{file}, line {place}: {key}= ends in a backslash, which would swallow the line behind it");
             }
@@ -88,6 +87,28 @@ impl UnitFile {
     /// The values of a key, in order.
     pub fn values<'a>(&'a self, section: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
         self.entries().filter(move |entry| entry.section == section && entry.key == key).map(|entry| entry.value)
+    }
+
+    /// Lets each text of the file become another one; the names of sections and directives stay, if they may.
+    pub fn rewrite(
+        &mut self,
+        name: impl Fn(&str) -> Result<()>,
+        value: impl Fn(&str, &str) -> Result<String>,
+        comment: impl Fn(&str) -> String,
+    ) -> Result<()> {
+        for section in &mut self.sections {
+            name(&section.name)?;
+            for line in &mut section.lines {
+                match line {
+                    Line::Other(text) => *text = comment(text),
+                    Line::Entry { key, value: text } => {
+                        name(key)?;
+                        *text = value(key, text)?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Adds a line at the end of its section, which is made where it is missing.
@@ -129,10 +150,15 @@ impl UnitFile {
                 Line::Entry { key, value } => format!("{key}={value}\n"),
             });
             let body: String = lines.collect();
-            format!("[{}]\n{}\n", section.name, body.trim_end())
+            format!("[{}]\n{}\n", section.name, body.trim_end_matches(['\n', ' ', '\t']))
         });
         sections.collect::<Vec<_>>().join("\n")
     }
+}
+
+/// Without the blanks at its ends, which are systemd's and not Unicode's.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
 }
 
 /// systemd ends a line at a carriage return and at a NUL too (its read_line()): what looks like one line here must be one there.

@@ -3,6 +3,7 @@
 
 pub mod controls;
 pub mod host;
+pub mod store;
 
 use std::{
     fs::{self, File},
@@ -217,6 +218,25 @@ impl Registry {
         run("openssl", &[&subject[..], &extensions, &files].concat()).unwrap();
         let tls = format!("  tls:\n    certificate: {}\n    key: {}\n", certificate.display(), key.display());
         (Registry::at(address, folder, None, &tls), certificate)
+    }
+
+    /// The same, and wants to see a certificate: the one whose file and key are given back is good.
+    pub fn with_mutual_tls(address: &str, folder: &Path) -> (Registry, PathBuf, PathBuf) {
+        let (client, key) = (folder.join("client.cert"), folder.join("client.key"));
+        let subject = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=client"];
+        let files = ["-keyout", key.to_str().unwrap(), "-out", client.to_str().unwrap()];
+        run("openssl", &[&subject[..], &files].concat()).unwrap();
+        let (mut registry, _) = Registry::with_tls(address, folder);
+        registry.stop();
+        let [certificate, server_key, authority] =
+            ["tls.pem", "tls-key.pem", "client.cert"].map(|name| folder.join(name));
+        let tls = format!(
+            "  tls:\n    certificate: {}\n    key: {}\n    clientcas:\n      - {}\n",
+            certificate.display(),
+            server_key.display(),
+            authority.display()
+        );
+        (Registry::at(address, folder, None, &tls), client, key)
     }
 
     /// Listens without TLS on an address that is not loopback.

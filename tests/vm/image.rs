@@ -158,7 +158,7 @@ impl Payload {
 }
 
 /// A folder of the cache, filled by `make` if it is not there yet. Whoever else wants one waits meanwhile.
-fn once(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+pub fn once(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let cache = cache()?;
     let path = cache.join(name);
     let lock = File::create(cache.join(format!("{name}.lock")))?;

@@ -180,7 +180,7 @@ fn etcd_is_there_before_the_network_with_no_card_in_the_machine() -> Result<()> 
 /// With an engine in the machine, and flanneld in its registry.
 fn engine() -> Result<(image::Tree, image::Payload)> {
     let programs = Path::new(env!("CARGO_BIN_EXE_sysctr")).parent().unwrap_or(Path::new("/"));
-    let tree = image::Tree::with(&suite(), &engine::PACKAGES)?;
+    let tree = image::Tree::with(&suite(), engine::packages(&suite()))?;
     Ok((tree, image::Payload::with(programs, "vm-payload-engine", &["etcd", "flanneld"])?))
 }
 

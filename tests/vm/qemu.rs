@@ -12,8 +12,8 @@ use crate::logs;
 use crate::machine::{Machine, Output};
 use crate::process::{Guarded, run};
 
-/// Emulated, with four builds beside it, a boot may take its time.
-const BOOT: Duration = Duration::from_secs(300);
+/// Emulated, with a dozen builds beside it, a boot may take its time.
+const BOOT: Duration = Duration::from_secs(900);
 
 /// A machine in QEMU. Its disks are overlays: what a scenario does is gone with it.
 pub struct Qemu {

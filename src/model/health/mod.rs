@@ -15,10 +15,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::values;
+use super::value_spec;
 pub use verdict::{By, Judged, Known, Signs, Verdict};
 
 mod image;
@@ -35,7 +36,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 const PACE: Duration = Duration::from_secs(5);
 
 /// The section `health` of a manifest. Exactly one of `exec`, `http` and `tcp` is there; they are templates.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Section {
     /// A program of the image and its arguments; it is well where that ends with 0.
@@ -136,7 +137,7 @@ impl Section {
     fn test(&self, probe: Probe) -> Result<HealthTest> {
         let time = |key: &str, text: &Option<String>, default: Duration| match text.as_deref() {
             None => Ok(default),
-            Some(text) => values::duration(text)
+            Some(text) => value_spec::duration(text)
                 .with_context(|| format!("health.{key}: {text:?} is no time such as 500ms, 5s or 1min")),
         };
         let test = HealthTest {

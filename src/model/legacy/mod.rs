@@ -116,6 +116,8 @@ pub fn compose(inputs: &Inputs, manifest: &Manifest) -> Result<Rendered> {
             }
             None => (generated(inputs, unit.notifies)?, Vec::new()),
         };
+        let by_image = spec;
+        let spec = inputs.overrides.apply(&by_image)?;
         notes.extend(unit.notes);
         let name = inputs.name.service_unit();
         let mut service = unit.unit;
@@ -124,7 +126,7 @@ pub fn compose(inputs: &Inputs, manifest: &Manifest) -> Result<Rendered> {
             let program = spec.process().as_ref().and_then(|process| process.args().as_ref()?.first().cloned());
             let text = render::complete(inputs, &Newer::default(), &name, &service.to_text(), program.as_deref())?;
             files.insert(name.clone(), render::with_poststop(inputs, &spec, &name, text)?);
-            requests.extend(request::of_spec(&spec, &own, &[]).context(file(CONFIG))?);
+            requests.extend(request::of_both(&by_image, &spec, &own, &[]).context(file(CONFIG))?);
         } else {
             files.insert(name.clone(), render::recovered_first(&file(SERVICE), service)?);
         }
@@ -133,6 +135,7 @@ pub fn compose(inputs: &Inputs, manifest: &Manifest) -> Result<Rendered> {
         if let Some(text) = files.get_mut(&name).filter(|_| unit.is_container) {
             let mut service = UnitFile::parse("the service", text)?;
             devices::confine(&spec, &mut service);
+            inputs.overrides.limit(&mut service);
             *text = service.to_text();
         }
         spec
@@ -153,7 +156,19 @@ pub fn compose(inputs: &Inputs, manifest: &Manifest) -> Result<Rendered> {
     let host_files = files_for_the_host(inputs, manifest, &variables)?;
     requests.extend(host_files.iter().map(Ready::request));
     let Variables { values, gone, .. } = variables;
-    Ok(Rendered { values, gone, notes, spec, files, host_files, state: Vec::new(), epoch: 0, health: None, requests })
+    Ok(Rendered {
+        values,
+        gone,
+        notes,
+        secrets: BTreeMap::new(),
+        spec,
+        files,
+        host_files,
+        state: Vec::new(),
+        epoch: 0,
+        health: None,
+        requests,
+    })
 }
 
 /// All of `hostfs/`, renamed and filled in as the manifest says.

@@ -48,6 +48,7 @@ impl Old<'_> {
             before: self.before,
             runtime: runtime.as_ref(),
             range: None,
+            overrides: &Default::default(),
             uuid: UUID,
             is_there: &|path| path.starts_with("/etc") || path.starts_with("/var/lib"),
         })

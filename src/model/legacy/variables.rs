@@ -77,18 +77,18 @@ impl Variables {
         for (key, value) in &manifest.default_values {
             if !given.contains_key(key.as_str()) && !all.contains_key(key) && !FORCED.contains(&key.as_str()) {
                 all.insert(key.clone(), plain(value));
-                values.insert(key.clone(), Value { value: value.clone(), source: Source::Default });
+                values.insert(key.clone(), Value::new(value.clone(), Source::Default));
             }
         }
         for (key, value) in given {
             all.insert(key.to_owned(), value.clone());
-            values.insert(key.to_owned(), Value { value: value.into(), source: Source::Admin });
+            values.insert(key.to_owned(), Value::new(value.into(), Source::Admin));
         }
         if used.contains(UUID) && !all.contains_key(UUID) {
             let kept = inputs.before.and_then(|before| before.get(UUID)).map(|value| plain(&value.value));
             let uuid = kept.unwrap_or_else(|| inputs.uuid.to_owned());
             all.insert(UUID.to_owned(), uuid.clone());
-            values.insert(UUID.to_owned(), Value { value: uuid.into(), source: Source::Made });
+            values.insert(UUID.to_owned(), Value::new(uuid.into(), Source::Made));
         }
         all.extend(forced(inputs));
         Ok(Variables { values, gone, notes, all })

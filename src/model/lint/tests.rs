@@ -6,7 +6,11 @@ use crate::model::digest::Digest;
 const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
     "config": {"Entrypoint": ["/usr/bin/app"]}}"#;
 
-fn linted(exports: &[(&str, &str)]) -> Vec<String> {
+pub(super) fn linted(exports: &[(&str, &str)]) -> Vec<String> {
+    linted_with("", exports)
+}
+
+pub(in crate::model) fn linted_with(passwd: &str, exports: &[(&str, &str)]) -> Vec<String> {
     let exports = exports.iter().map(|(file, text)| ((*file).to_owned(), text.as_bytes().to_vec())).collect();
     let problems = image(&Inputs {
         runtime: None,
@@ -18,10 +22,11 @@ fn linted(exports: &[(&str, &str)]) -> Vec<String> {
         config: &serde_json::from_str(CONFIG).expect("a config"),
         exports: &exports,
         modes: &BTreeMap::new(),
-        passwd: "",
+        passwd,
         group: "",
         settings: &[],
         before: None,
+        overrides: &Default::default(),
         uuid: "",
         is_there: &|_| true,
     });
@@ -131,5 +136,11 @@ fn a_profile_of_system_calls_is_a_known_file_and_read() {
     );
     says(&exports(r#"{"action": "SCMP_ACT_LOG"}"#), &[("error: /exports/calls.json", "`action`")]);
     let none = r#"{"version": "2.0", "container": {"seccomp": "unconfined"}}"#;
-    says(&[("manifest.json", none)], &[("note: /exports/manifest.json", "without a filter of system calls")]);
+    says(
+        &[("manifest.json", none)],
+        &[
+            ("warning: /exports/manifest.json: container.seccomp", "name a profile"),
+            ("note: /exports/manifest.json", "without a filter of system calls"),
+        ],
+    );
 }

@@ -328,5 +328,5 @@ fn boolean(value: &str) -> Result<bool> {
 fn signal(value: &str) -> Result<String> {
     let good = !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'-');
     ensure!(good, "{value:?} is no signal");
-    Ok(unit_argument(value))
+    Ok(value.to_owned())
 }

@@ -9,7 +9,7 @@ use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
-use super::{name::ContainerName, template::unit_argument};
+use super::name::ContainerName;
 
 mod container;
 mod file;

@@ -6,10 +6,11 @@ use serde_json::{Value as Json, json};
 
 use super::{Inputs, text, unit::unit_name};
 use crate::model::{
+    layout,
     manifest::{Container, Manifest},
     seccomp::{self, Choice, Profile},
     spec,
-    values::Values,
+    values::{Value, Values},
 };
 
 /// The filter of system calls that the manifest chooses.
@@ -34,10 +35,11 @@ pub(super) fn filter(inputs: &Inputs, container: &Container) -> Result<Option<Li
 /// What templates see.
 pub(super) fn data(inputs: &Inputs, manifest: &Manifest, values: &Values, filter: Option<&LinuxSeccomp>) -> Json {
     let values: serde_json::Map<String, Json> =
-        values.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect();
+        values.iter().map(|(name, value)| (name.clone(), shown(inputs, name, value))).collect();
+    let description = manifest.description.as_deref().map(str::trim).filter(|text| !text.is_empty());
     json!({
         "name": inputs.name,
-        "description": manifest.description.clone().unwrap_or_else(|| format!("{} ({})", inputs.name, inputs.image)),
+        "description": description.map_or_else(|| format!("{} ({})", inputs.name, inputs.image), str::to_owned),
         "image_name": inputs.image,
         "image_id": inputs.digest.hex(),
         "seccomp": filter,
@@ -51,4 +53,9 @@ pub(super) fn data(inputs: &Inputs, manifest: &Manifest, values: &Values, filter
         "wants": manifest.wants.iter().map(|unit| unit_name(unit)).collect::<Vec<_>>(),
         "values": values,
     })
+}
+
+/// A value as templates see it: of a secret only where the program finds it.
+fn shown(inputs: &Inputs, name: &str, value: &Value) -> Json {
+    if value.secret { layout::handed_over(inputs.name, name).into() } else { value.value.clone() }
 }

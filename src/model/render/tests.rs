@@ -14,6 +14,15 @@ fn rendered(exports: &[(&str, &str)], settings: &[&str]) -> Result<Rendered> {
 }
 
 fn rendered_for(exports: &[(&str, &str)], settings: &[&str], runtime: Option<&str>) -> Result<Rendered> {
+    rendered_with(CONFIG, exports, settings, runtime)
+}
+
+pub(super) fn rendered_with(
+    config: &str,
+    exports: &[(&str, &str)],
+    settings: &[&str],
+    runtime: Option<&str>,
+) -> Result<Rendered> {
     let runtime: Option<RuntimePath> = runtime.map(|path| path.parse().expect("a path"));
     let exports = exports.iter().map(|(file, text)| ((*file).to_owned(), text.as_bytes().to_vec())).collect();
     let settings: Vec<Setting> = settings.iter().map(|text| text.parse().expect("a setting")).collect();
@@ -22,7 +31,7 @@ fn rendered_for(exports: &[(&str, &str)], settings: &[&str], runtime: Option<&st
         id: 1,
         image: "registry.example/etcd:3.5",
         digest: &Digest::from_sha256([0xab; 32]),
-        config: &serde_json::from_str(CONFIG)?,
+        config: &serde_json::from_str(config)?,
         exports: &exports,
         modes: &BTreeMap::new(),
         passwd: "etcd:x:2379:2379::/var/lib/etcd:/bin/false\n",
@@ -31,6 +40,7 @@ fn rendered_for(exports: &[(&str, &str)], settings: &[&str], runtime: Option<&st
         before: None,
         runtime: runtime.as_ref(),
         range: Some(1_000_000),
+        overrides: &Default::default(),
         uuid: "5a5a5a5a-0000-4000-8000-000000000000",
         is_there: &|_| true,
     })
@@ -186,7 +196,7 @@ fn a_mistake_is_named_with_its_file_and_place() {
         (vec![("config.json.hbs", "{")], vec![], "/exports/config.json.hbs"),
         (vec![("service.template", "")], vec![], "/exports/service.template"),
         (vec![("tmpfiles.hbs", "f /etc/cron.d/x")], vec![], "/exports/tmpfiles.hbs"),
-        (vec![], vec!["x=1"], "--set x"),
+        (vec![], vec!["x=1"], "the value x"),
         (vec![("manifest.json", r#"{"version": "2.0", "container": {"user": "gone"}}"#)], vec![], "\"gone\""),
         (
             vec![(

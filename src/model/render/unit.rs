@@ -10,15 +10,17 @@ use crate::model::{
     layout,
     manifest::Manifest,
     request::{self, RECOVER_UNIT, Requests},
-    template::{self, Kind},
+    syntax,
+    template::Kind,
     unit::UnitFile,
 };
 
 /// The service of an image that ships none.
 pub(super) const DEFAULT_SERVICE: &str = include_str!("../../../templates/service.hbs");
 
-/// The unit templates that an image may ship.
-const TEMPLATES: [&str; 4] = ["service", "socket", "timer", "path"];
+/// The unit templates that an image may ship. `service@` makes `NAME@.service`, of which systemd makes instances.
+pub(in crate::model) const TEMPLATES: [&str; 9] =
+    ["service", "socket", "timer", "path", "target", "service@", "socket@", "timer@", "path@"];
 
 /// What ld.so(8) and malloc obey. An admin who sets one for the program would set it for the launcher, as root on the host.
 pub(in crate::model) const LOADERS_VARIABLES: &str = "LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT LD_BIND_NOW LD_BIND_NOT LD_DEBUG LD_DEBUG_OUTPUT \
@@ -41,9 +43,12 @@ pub(super) fn set(
             None if kind == "service" => templates.file(Kind::Unit, "service.hbs (the default)", DEFAULT_SERVICE)?,
             None => continue,
         };
-        let unit = format!("{}.{kind}", inputs.name);
+        let unit = match kind.strip_suffix('@') {
+            Some(kind) => format!("{}@.{kind}", inputs.name),
+            None => format!("{}.{kind}", inputs.name),
+        };
         let text = complete(inputs, manifest, &unit, &text, program)?;
-        let text = if kind == "service" { with_poststop(inputs, spec, &unit, text)? } else { text };
+        let text = if unit.ends_with(".service") { with_poststop(inputs, spec, &unit, text)? } else { text };
         files.insert(unit, text);
     }
     Ok(files)
@@ -73,6 +78,7 @@ pub(in crate::model) fn requests(inputs: &Inputs, files: &BTreeMap<String, Strin
     let mut launcher = vec![layout::launch(inputs.name, inputs.id, inputs.runtime)];
     launcher.extend(inputs.runtime.map(|other| layout::clean_up(inputs.name, inputs.id, other)));
     launcher.push(layout::poststop(inputs.name, inputs.id));
+    launcher.push(format!("{}{}", launcher[0], layout::INSTANCE));
     let launcher: Vec<&str> = launcher.iter().map(String::as_str).collect();
     let mut requests = Requests::new();
     for (file, text) in files {
@@ -136,13 +142,15 @@ pub(in crate::model) fn complete(
     unit.add("Service", "UnsetEnvironment", LOADERS_VARIABLES);
     if let Some(program) = program.filter(|_| unit.values("Service", "SyslogIdentifier").next().is_none()) {
         let own = program.rsplit('/').next().unwrap_or(program);
-        unit.add("Service", "SyslogIdentifier", &template::unit_argument(own));
+        if let Some(own) = syntax::value("SyslogIdentifier", own) {
+            unit.add("Service", "SyslogIdentifier", &own);
+        }
     }
     if let Some(signal) = inputs.config.config().as_ref().and_then(|config| config.stop_signal().clone()) {
         let name = signal_name(&signal).with_context(|| format!("the image's StopSignal {signal:?}"))?;
         unit.add_missing("Service", "KillSignal", &name);
     }
-    unit.add("Service", "LogExtraFields", &format!("SYSCTR_IMAGE={}", template::unit_argument(inputs.image)));
+    unit.add("Service", "LogExtraFields", &format!("SYSCTR_IMAGE={}", syntax::escaped(inputs.image, false)));
     unit.add("Service", "LogExtraFields", &format!("SYSCTR_DIGEST={}", inputs.digest));
     Ok(unit.to_text())
 }

@@ -36,7 +36,7 @@ const LIMIT: Duration = Duration::from_secs(4 * 3600);
 pub const RUNTIMES: [&str; 3] = ["sysctr", "crun", "runc"];
 
 /// How many bundles are run before their reports are brought out, and judged: what a machine that takes hours has done is not lost.
-const CHUNK: usize = 40;
+const CHUNK: usize = 24;
 
 /// The three runtimes make the same of every bundle, but for the differences in the table. With a folder in `SYSCTR_TEST_RESULTS` the
 /// reports are kept there, and those of an earlier run, which may have been cut short, are taken for what they say.

@@ -68,16 +68,15 @@ pub fn failing_containers_do_not_stop_one(machine: &mut dyn Machine) -> Result<(
     machine.run("! systemctl is-active multi-user.target && systemctl is-active systemd-user-sessions").map(drop)
 }
 
-/// Puts /etc and /var over a root that cannot be written to, and /var on a file system that is there late.
+/// Puts /etc over a root that cannot be written to (/var is a mount already), and /var/lib on a file system that is there late.
 const ATOMIC: &str = r"
     set -e
-    mkdir -p /var/usrlocal /var/opt /sysroot-var
+    mkdir -p /var/usrlocal /var/opt
     cp -a /usr/local/. /var/usrlocal/ && rm -rf /usr/local /opt
     ln -s ../var/usrlocal /usr/local && ln -s var/opt /opt
     cat >/usr/lib/prepare-root <<'SH'
 #!/bin/sh
-mkdir -p /run/nothing && mount --bind /etc /etc && mount --bind /var /sysroot-var && mount --bind /run/nothing /var &&
-    mount -o remount,bind,ro /
+mount --bind /etc /etc && mount -o remount,bind,ro /
 SH
     chmod 755 /usr/lib/prepare-root
     cd /etc/systemd/system
@@ -87,12 +86,13 @@ SH
     after='[Unit]\nDefaultDependencies=no\nAfter=prepare-root.service\n'
     printf '%b' $after$once'ExecStart=/bin/sleep\x202\n' >slow-disk.service
     needs='[Unit]\nRequires=slow-disk.service\nAfter=slow-disk.service\n'
-    mount='[Mount]\nWhat=/sysroot-var\nWhere=/var\nType=none\nOptions=bind\n'
-    printf '%b' $needs$mount'[Install]\nRequiredBy=local-fs.target\n' >var.mount
-    systemctl enable -q prepare-root.service var.mount
+    mount='[Mount]\nWhat=/var/late\nWhere=/var/lib\nType=none\nOptions=bind\n'
+    printf '%b' $needs$mount'[Install]\nRequiredBy=local-fs.target\n' >var-lib.mount
+    systemctl enable -q prepare-root.service var-lib.mount
+    mv /var/lib /var/late && mkdir /var/lib && touch /var/lib/not-mounted
     sync";
 
-/// An atomic host: only /etc and /var can be written to, /usr/local and /opt lie in /var, and /var comes late.
+/// An atomic host: only /etc and /var can be written to, /usr/local and /opt lie in /var, and /var/lib comes late.
 pub fn only_etc_and_a_late_var_can_be_written_to(machine: &mut dyn Machine) -> Result<()> {
     machine.booted()?;
     machine.run(&format!("sysctr -q install --yes {IMAGES}/order-early:1 --name early"))?;
@@ -102,10 +102,10 @@ pub fn only_etc_and_a_late_var_can_be_written_to(machine: &mut dyn Machine) -> R
     machine
         .run("! touch /usr/x /x 2>/dev/null && touch /etc/x /usr/local/x && [ -e /var/usrlocal/x ]")
         .context("the layout is not that of an atomic host")?;
-    machine.run("systemctl is-active early")?;
-    let order = ["var.mount", "early", "basic.target"].map(|unit| entered(machine, unit));
+    machine.run("systemctl is-active early && mountpoint -q /var/lib && [ ! -e /var/lib/not-mounted ]")?;
+    let order = ["var-lib.mount", "early", "basic.target"].map(|unit| entered(machine, unit));
     let order = order.into_iter().collect::<Result<Vec<u64>>>()?;
-    ensure!(order.is_sorted(), "/var, early and basic.target were there at {order:?}");
+    ensure!(order.is_sorted(), "/var/lib, early and basic.target were there at {order:?}");
     machine.run(&format!(
         "sysctr check && sysctr verify && printf '[update]\\nsettle = 1\\n' >/etc/sysctr/sysctr.toml
          sysctr -q install --now --yes {IMAGES}/tiny:1 --name app && sysctr -q update app --to {IMAGES}/tiny-next:1

@@ -16,7 +16,12 @@ const DROP_IN: &str = "install -D -m 644 /var/lib/sysctr/containers/flanneld/cur
     /etc/systemd/system/docker.service.d/flanneld.conf";
 
 /// Packages beside those of every machine.
-pub const PACKAGES: [&str; 2] = ["docker.io", "busybox-static"];
+pub fn packages(suite: &str) -> &'static [&'static str] {
+    match suite {
+        "bookworm" => &["docker.io", "busybox-static"],
+        _ => &["docker.io", "docker-cli", "busybox-static"],
+    }
+}
 
 /// etcdctl with the certificate that etcd wants to see.
 const ETCDCTL: &str = "etcdctl --endpoints https://127.0.0.1:2379 --cacert /etc/etcd/ca.crt --cert /etc/flanneld/client.crt \

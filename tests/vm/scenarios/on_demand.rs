@@ -10,7 +10,7 @@ const ROUNDS: usize = 5;
 /// The same program as a plain unit.
 const PLAIN: &str = "install -m 755 /srv/payload/images/load-program /usr/local/bin/load
     printf '[Socket]\\nListenStream=127.0.0.1:8081\\n' >/etc/systemd/system/plain.socket
-    printf '[Service]\\nType=notify\\nUser=4711\\nExecStart=/usr/local/bin/load first\\n' >/etc/systemd/system/plain.service
+    printf '[Service]\\nType=notify\\nExecStart=/usr/local/bin/load first\\n' >/etc/systemd/system/plain.service
     systemctl daemon-reload && systemctl start plain.socket";
 /// Who asks as soon as the socket is there.
 const EARLY: &str = "cat >/etc/systemd/system/asks.service <<'END'
@@ -65,7 +65,8 @@ pub fn starts_on_the_first_connection(machine: &mut dyn Machine) -> Result<()> {
 /// Seconds until a service that was off has answered.
 fn first_answer(machine: &mut dyn Machine, unit: &str, port: u16) -> Result<f64> {
     let script = format!(
-        "systemctl stop {unit}.service 2>/dev/null; systemctl start {unit}.socket && ! systemctl -q is-active {unit}.service &&
+        "systemctl stop {unit}.service 2>/dev/null; systemctl reset-failed {unit}.service; rm -f /run/one
+         systemctl start {unit}.socket && ! systemctl -q is-active {unit}.service &&
          [ $(curl -sf -w '%{{time_total}}' -o /run/one http://127.0.0.1:{port}/ >/run/took; cat /run/one) = first ] && cat /run/took"
     );
     machine.run(&script)?.trim().parse().context("how long the answer took")

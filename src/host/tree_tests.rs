@@ -1,12 +1,17 @@
 //! Layers merged by the rules, without a store: contents are kept as their first byte.
 
-use super::*;
+use std::io::Read;
+
+use super::{
+    super::layer::{Importer, Room, read},
+    *,
+};
 
 /// Remembers nothing but a number made of the content.
 struct Memory;
 
 impl Importer for Memory {
-    fn file(&mut self, attributes: &Attributes, size: u64, content: &mut dyn Read) -> Result<ObjectId> {
+    fn file(&mut self, attributes: &Attributes, _: i64, size: u64, content: &mut dyn Read) -> Result<ObjectId> {
         let mut bytes = Vec::new();
         content.read_to_end(&mut bytes)?;
         assert_eq!(bytes.len() as u64, size);
@@ -76,13 +81,12 @@ fn merge(layers: &[&[Item<'_>]]) -> Result<Tree> {
 /// `path` for a folder, `path=c` for a file that starts with `c`, `path->target` for a link.
 fn paths(tree: &Tree) -> Vec<String> {
     fn walk(tree: &Tree, id: NodeId, path: &str, into: &mut Vec<String>) {
-        let Node::Dir(_, children) = tree.node(id) else { return };
-        for (name, child) in children {
+        for (name, child) in tree.children(id) {
             let path = format!("{path}{name}");
-            match tree.node(*child) {
+            match tree.node(child) {
                 Node::Dir(..) => {
                     into.push(format!("{path}/"));
-                    walk(tree, *child, &format!("{path}/"), into);
+                    walk(tree, child, &format!("{path}/"), into);
                 }
                 Node::File(id, _) => into.push(format!("{path}={}", char::from(id[0]))),
                 Node::Symlink(_, target) => into.push(format!("{path}->{target}")),
@@ -207,4 +211,132 @@ fn many_entries_and_deep_folders_end_in_an_error() {
     let mut items: Vec<Item<'_>> = links.iter().map(|(name, target)| Link(name, target)).collect();
     items.push(File("l6/x", "x"));
     assert!(format!("{:#}", merge(&[&items]).err().expect("too deep")).contains("deep"));
+}
+
+#[test]
+fn what_the_layer_has_twice_is_refused_but_for_folders() {
+    assert_eq!(merged(&[&[Dir("d"), File("d/x", "x"), Dir("d")]]), ["d/", "d/x=x"]);
+    for twice in [
+        &[File("a", "1"), File("./a", "2")][..],
+        &[File("a", "1"), Link("a", "b")],
+        &[File("a", "1"), File("h", "1"), Hard("h", "a")],
+        &[Dir("d"), File("d", "x")],
+        &[File("d/x", "x"), File("d", "x")],
+        &[File("d", "x"), Dir("d")],
+        &[Dir("usr"), Link("lib", "usr"), File("lib/x", "1"), File("usr/x", "2")],
+    ] {
+        let error = format!("{:#}", merge(&[twice]).err().expect("refused"));
+        assert!(error.starts_with("layer entry") && error.contains("twice"), "{error}");
+    }
+    assert_eq!(merged(&[&[File("a", "1")], &[File("a", "2")]]), ["a=2"]);
+}
+
+/// What layer.md says, word by word: whiteouts first and upon lower layers, then what the layer brings.
+mod model {
+    use std::collections::BTreeMap;
+
+    /// Paths of folders (none) and of files, by their content.
+    pub type Files = BTreeMap<String, Option<char>>;
+
+    #[derive(Clone, Debug)]
+    pub struct Layer {
+        pub whiteouts: Vec<String>,
+        pub opaque: Vec<String>,
+        pub brings: Files,
+    }
+
+    pub fn merge(layers: &[Layer]) -> Vec<String> {
+        let mut files = Files::new();
+        for layer in layers {
+            for path in &layer.whiteouts {
+                drop_below(&mut files, path);
+                files.remove(path);
+            }
+            for path in &layer.opaque {
+                drop_below(&mut files, path);
+            }
+            for (path, content) in &layer.brings {
+                if content.is_some() || files.get(path).is_some_and(Option::is_some) {
+                    drop_below(&mut files, path);
+                }
+                files.insert(path.clone(), *content);
+            }
+        }
+        let shown = files.into_iter().map(|(path, content)| match content {
+            Some(content) => format!("{path}={content}"),
+            None => format!("{path}/"),
+        });
+        shown.collect()
+    }
+
+    fn drop_below(files: &mut Files, path: &str) {
+        let below = format!("{path}/");
+        files.retain(|name, _| !name.starts_with(&below));
+    }
+}
+
+#[test]
+fn random_layers_merge_as_the_specification_says() {
+    // xorshift: enough of a dice, and the same everywhere
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let mut dice = move |sides: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % sides
+    };
+    for round in 0..3000 {
+        let mut layers = Vec::new();
+        for _ in 0..1 + dice(4) {
+            let mut layer = model::Layer { whiteouts: Vec::new(), opaque: Vec::new(), brings: model::Files::new() };
+            for _ in 0..dice(8) {
+                let names: Vec<&str> = (0..1 + dice(3)).map(|_| ["a", "b", "c"][dice(3) as usize]).collect();
+                let path = names.join("/");
+                let mut parents = (1..names.len()).map(|end| names[..end].join("/"));
+                let free = |path: &String| layer.brings.get(path).is_none_or(Option::is_none);
+                match dice(4) {
+                    0 => layer.whiteouts.push(path),
+                    1 => layer.opaque.push(path),
+                    kind if parents.clone().all(|parent| free(&parent)) && !layer.brings.contains_key(&path) => {
+                        let is_parent = layer.brings.keys().any(|other| other.starts_with(&format!("{path}/")));
+                        layer.brings.extend(parents.by_ref().map(|parent| (parent, None)));
+                        let content = (kind == 2 && !is_parent).then_some(char::from(b'p' + dice(8) as u8));
+                        layer.brings.insert(path, content);
+                    }
+                    _ => {}
+                }
+            }
+            layers.push(layer);
+        }
+        // whiteouts anywhere in the archive; folders before what is in them
+        let mut archives: Vec<Vec<(String, Option<String>)>> = Vec::new();
+        for layer in &layers {
+            let brings = layer.brings.iter().map(|(path, content)| (path.clone(), content.map(String::from)));
+            let mut entries: Vec<_> = brings.collect();
+            let hides = layer.whiteouts.iter().map(|path| match path.rsplit_once('/') {
+                Some((parent, name)) => format!("{parent}/.wh.{name}"),
+                None => format!(".wh.{path}"),
+            });
+            for path in hides.chain(layer.opaque.iter().map(|path| format!("{path}/.wh..wh..opq"))) {
+                entries.insert(dice(entries.len() as u64 + 1) as usize, (path, Some(String::new())));
+            }
+            archives.push(entries);
+        }
+        let items: Vec<Vec<Item<'_>>> = archives
+            .iter()
+            .map(|entries| {
+                let item = entries.iter().map(|(path, content)| match content {
+                    Some(content) => File(path, content),
+                    None => Dir(path),
+                });
+                item.collect()
+            })
+            .collect();
+        let slices: Vec<&[Item<'_>]> = items.iter().map(Vec::as_slice).collect();
+        let mut ours = merged(&slices);
+        ours.sort();
+        let mut theirs = model::merge(&layers);
+        theirs.sort();
+        assert_eq!(ours, theirs, "round {round}: {layers:#?}");
+    }
 }

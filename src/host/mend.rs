@@ -1,0 +1,75 @@
+//! Single entries of a checkout, put back while others use it.
+
+use std::{
+    ffi::CString,
+    os::fd::{AsRawFd, BorrowedFd},
+    path::Path,
+};
+
+use anyhow::{Context, Result};
+use ostree::{ObjectType, RepoCheckoutAtOptions, glib::Variant};
+use rustix::{
+    fs::{
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, XattrFlags, fchmod, fchown, fsetxattr, linkat, openat,
+        renameat, statat, unlinkat,
+    },
+    io::Errno,
+};
+
+use super::ostree::{NO_CANCEL, Store};
+
+/// No image has a name with a control character.
+const TEMPORARY: &str = "\u{1}sysctr-mend";
+
+/// Makes `name` the object, or takes it away where there is none.
+pub fn replace(store: &Store, at: BorrowedFd<'_>, name: &str, object: Option<&str>) -> Result<()> {
+    let Some(object) = object else { return remove(at, name) };
+    if is_folder(at, name)? {
+        remove(at, name)?;
+    }
+    let stored = store.path().join("objects").join(&object[..2]).join(format!("{}.file", &object[2..]));
+    remove(at, TEMPORARY)?;
+    linkat(CWD, &stored, at, TEMPORARY, AtFlags::empty()).context("linking the object")?;
+    renameat(at, TEMPORARY, at, name)?;
+    // two names of one file: rename(2) does nothing then
+    remove(at, TEMPORARY)
+}
+
+/// A file, or a folder with all that is in it, if it is there.
+fn remove(at: BorrowedFd<'_>, name: &str) -> Result<()> {
+    if is_folder(at, name)? {
+        return Ok(std::fs::remove_dir_all(Path::new(&format!("/proc/self/fd/{}", at.as_raw_fd())).join(name))?);
+    }
+    match unlinkat(at, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_folder(at: BorrowedFd<'_>, name: &str) -> Result<bool> {
+    match statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes the folder `name` what it is in the commit at `path`.
+pub fn check_out(store: &Store, at: BorrowedFd<'_>, name: &str, commit: &str, path: &str) -> Result<()> {
+    let options =
+        RepoCheckoutAtOptions { subpath: Some(Path::new("/").join(path)), ..RepoCheckoutAtOptions::default() };
+    Ok(store.repo.checkout_at(Some(&options), at.as_raw_fd(), name, commit, NO_CANCEL)?)
+}
+
+/// Gives a folder the owner, mode and attributes of this object.
+pub fn describe_folder(store: &Store, at: BorrowedFd<'_>, meta: &str) -> Result<()> {
+    type Meta = (u32, u32, u32, Vec<(Vec<u8>, Vec<u8>)>);
+    let variant: Variant = store.repo.load_variant(ObjectType::DirMeta, meta)?;
+    let (uid, gid, mode, xattrs): Meta = variant.get().context("a folder's object is malformed")?;
+    let folder = openat(at, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    fchown(&folder, Some(Uid::from_raw(u32::from_be(uid))), Some(Gid::from_raw(u32::from_be(gid))))?;
+    for (name, value) in xattrs {
+        fsetxattr(&folder, CString::from_vec_with_nul(name)?, &value, XattrFlags::empty())?;
+    }
+    Ok(fchmod(&folder, Mode::from_raw_mode(u32::from_be(mode) & 0o7777))?)
+}

@@ -1,0 +1,115 @@
+//! Images shown in a folder: `var/lib/sysctr/mounts/N`, a checkout of hard links, bound read-only upon it.
+//!
+//! A checkout that no mount shows any more, because the machine was started anew or somebody used umount(8), is nobody's: the next
+//! `unmount` or `prune` takes it away.
+
+use std::{
+    collections::BTreeSet,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::{
+    dir::Folder,
+    lock::StoreLock,
+    ostree::{Store, StoredImage},
+};
+use crate::model::layout;
+
+const NO_DATA: Option<&str> = None;
+
+/// Shows the image in the folder `at`, which has to be there.
+pub fn show(root: &Folder, lock: &StoreLock, store: &Store, image: &StoredImage, at: &Path) -> Result<PathBuf> {
+    let at = at.canonicalize().with_context(|| format!("mounting upon {}", at.display()))?;
+    ensure!(at.is_dir(), "mounting upon {}: it is no folder", at.display());
+    sweep(root, lock)?;
+    let mounts = root.create(layout::MOUNTS, 0o700)?;
+    let taken: BTreeSet<u32> = mounts.names()?.iter().filter_map(|name| name.parse().ok()).collect();
+    let number = (1..).find(|number| !taken.contains(number)).unwrap_or_default().to_string();
+    let shown = mounts.real_path()?.join(&number);
+    let mounted = store.checkout(lock, image, mounts.as_fd(), &number).and_then(|()| bind(&shown, &at));
+    if mounted.is_err() {
+        // what counts is why it failed; the next sweep takes what is left
+        let _ = mounts.remove_tree(&number);
+    }
+    mounted.map(|()| at)
+}
+
+fn bind(from: &Path, at: &Path) -> Result<()> {
+    let mounting = || format!("mounting upon {}", at.display());
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    // Read-only in its place before it has one: a write would reach the store.
+    mount(Some(from), from, NO_DATA, MsFlags::MS_BIND, NO_DATA).with_context(mounting)?;
+    let result = mount(NO_DATA, from, NO_DATA, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | flags, NO_DATA)
+        .and_then(|()| mount(Some(from), at, NO_DATA, MsFlags::MS_BIND, NO_DATA))
+        .and_then(|()| mount(NO_DATA, at, NO_DATA, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | flags, NO_DATA));
+    umount2(from, MntFlags::MNT_DETACH).with_context(mounting)?;
+    result.with_context(mounting)
+}
+
+/// Takes the image from the folder `at`.
+pub fn take_away(root: &Folder, lock: &StoreLock, at: &Path) -> Result<()> {
+    let at = at.canonicalize().with_context(|| format!("unmounting {}", at.display()))?;
+    let ours = mounts_of(root, "/proc/self/mountinfo")?;
+    let last = ours.iter().rfind(|(_, place)| *place == at);
+    ensure!(last.is_some(), "unmounting {}: no image is mounted there", at.display());
+    umount2(&at, MntFlags::empty()).with_context(|| format!("unmounting {}", at.display()))?;
+    sweep(root, lock)
+}
+
+/// Removes the checkouts that no mount shows, here or where PID 1 is.
+pub fn sweep(root: &Folder, _lock: &StoreLock) -> Result<()> {
+    let Some(mounts) = root.open(layout::MOUNTS)? else { return Ok(()) };
+    let mut shown = mounts_of(root, "/proc/self/mountinfo")?;
+    shown.extend(mounts_of(root, "/proc/1/mountinfo")?);
+    let shown: BTreeSet<String> = shown.into_iter().map(|(name, _)| name).collect();
+    for name in mounts.names()?.iter().filter(|name| !shown.contains(*name)) {
+        mounts.remove_tree(name)?;
+    }
+    if let Some(state) = root.open(layout::STATE)? {
+        state.remove_empty("mounts")?;
+    }
+    Ok(())
+}
+
+/// Which of our checkouts are mounted, and where, in the order of proc_pid_mountinfo(5).
+fn mounts_of(root: &Folder, table: &str) -> Result<Vec<(String, PathBuf)>> {
+    let Some(folder) = root.open(layout::MOUNTS)? else { return Ok(Vec::new()) };
+    let device = rustix::fs::fstat(&folder)?.st_dev;
+    let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    let table = std::fs::read_to_string(table).with_context(|| format!("reading {table}"))?;
+    let mut found = Vec::new();
+    for line in table.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [_, _, on, shown, at, ..] = fields[..] else { continue };
+        let name = shown.rsplit_once("/sysctr/mounts/").map(|(_, name)| name);
+        let name = name.filter(|name| *on == *device && folder.kind(name).is_ok_and(|kind| kind.is_some()));
+        if let Some(name) = name.filter(|name| !name.contains('/')) {
+            found.push((name.to_owned(), PathBuf::from(unescaped(at))));
+        }
+    }
+    Ok(found)
+}
+
+/// `\040` is a space.
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, more @ ..] = rest {
+        let number = more.get(..3).and_then(|octal| u8::from_str_radix(std::str::from_utf8(octal).ok()?, 8).ok());
+        match (first, number) {
+            (b'\\', Some(number)) => {
+                bytes.push(number);
+                rest = &more[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = more;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}

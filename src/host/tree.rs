@@ -1,0 +1,465 @@
+//! The merged tree of an image's layers, as the image specification's
+//! [layer.md](https://github.com/opencontainers/image-spec/blob/main/layer.md) says.
+//!
+//! A million entries have to fit beside everything else into 128 MiB: nodes lie in one vector, names one behind the other in one
+//! text, attributes once for all folders that have the same. A path of an image is never looked up on the host: a link in it can only
+//! lead to another node.
+
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher, RandomState},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use hashbrown::HashTable;
+
+use super::{
+    layer::{Attributes, ObjectId, Piece, WHITEOUT, named, shortened},
+    paths::{Step, Walk, split, text},
+    tarball::Kind,
+};
+
+/// A node's place in the tree.
+pub type NodeId = u32;
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug)]
+pub enum Node<'a> {
+    /// a folder
+    Dir(&'a Attributes),
+    /// a file's content and its length
+    File(&'a ObjectId, u64),
+    /// a symbolic link's object and where it leads
+    Symlink(&'a ObjectId, &'a str),
+}
+
+/// A piece of [`Tree::text`].
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    at: u32,
+    length: u16,
+}
+
+/// A size in two halves, so that a slot needs no padding.
+type Halves = [u32; 2];
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Dir { attributes: u32, first: NodeId },
+    File { object: ObjectId, size: Halves },
+    Symlink { object: ObjectId, target: Span },
+}
+
+/// 64 bytes each.
+struct Slot {
+    what: What,
+    layer: u16,
+    name_length: u16,
+    name_at: u32,
+    parent: NodeId,
+    next: NodeId,
+    previous: NodeId,
+}
+
+const _: () = assert!(size_of::<Slot>() == 64);
+
+/// No node.
+const NONE: NodeId = NodeId::MAX;
+/// libostree follows at most 256 levels.
+const MAX_DEPTH: usize = 240;
+/// Folders keep theirs in memory until the commit.
+const MAX_XATTR_BYTES: usize = 16 * 1024 * 1024;
+/// Names and links of a million entries take half of it.
+const MAX_TEXT: usize = 48 * 1024 * 1024;
+/// Owners, modes and attributes that folders have, each counted once; a real image has a dozen.
+const MAX_KINDS: usize = 64 * 1024;
+const MAX_WARNINGS: usize = 20;
+const OPAQUE: &str = ".wh..wh..opq";
+/// Files that AUFS kept for itself.
+const AUFS: &str = ".wh..wh.";
+
+/// The merged tree of the layers applied so far.
+pub struct Tree {
+    slots: Vec<Slot>,
+    /// by parent and name
+    places: HashTable<NodeId>,
+    hasher: RandomState,
+    text: String,
+    attributes: Vec<Attributes>,
+    numbers: BTreeMap<Attributes, u32>,
+    layer: u16,
+    entries: u64,
+    most: u64,
+    xattr_bytes: usize,
+    warnings: Vec<String>,
+    /// devices, fifos and sockets: how many, and the first of them
+    special: (u64, Vec<String>),
+}
+
+impl Tree {
+    /// The root folder.
+    pub const ROOT: NodeId = 0;
+
+    /// An empty root, root's own and 0755, for at most so many entries.
+    pub fn new(most: u64) -> Tree {
+        let root = Slot {
+            what: What::Dir { attributes: 0, first: NONE },
+            layer: 0,
+            name_length: 0,
+            name_at: 0,
+            parent: NONE,
+            next: NONE,
+            previous: NONE,
+        };
+        Tree {
+            slots: vec![root],
+            places: HashTable::new(),
+            hasher: RandomState::new(),
+            text: String::new(),
+            attributes: vec![Attributes::implied()],
+            numbers: BTreeMap::from([(Attributes::implied(), 0)]),
+            layer: 0,
+            entries: 0,
+            most,
+            xattr_bytes: 0,
+            warnings: Vec::new(),
+            special: (0, Vec::new()),
+        }
+    }
+
+    /// The node with this number.
+    pub fn node(&self, id: NodeId) -> Node<'_> {
+        match &self.slots[id as usize].what {
+            What::Dir { attributes, .. } => Node::Dir(&self.attributes[*attributes as usize]),
+            What::File { object, size } => Node::File(object, whole(*size)),
+            What::Symlink { object, target } => Node::Symlink(object, self.read(*target)),
+        }
+    }
+
+    /// What is in a folder, by name.
+    pub fn children(&self, id: NodeId) -> Vec<(&str, NodeId)> {
+        let mut children: Vec<(&str, NodeId)> = self.siblings(id).map(|id| (self.name(id), id)).collect();
+        children.sort_unstable();
+        children
+    }
+
+    /// Every file and link that is left, by its object.
+    pub fn objects(&self) -> impl Iterator<Item = &ObjectId> {
+        let mut todo = vec![self.siblings(Tree::ROOT)];
+        std::iter::from_fn(move || {
+            loop {
+                match todo.last_mut()?.next() {
+                    None => drop(todo.pop()),
+                    Some(id) => match &self.slots[id as usize].what {
+                        What::Dir { .. } => todo.push(self.siblings(id)),
+                        What::File { object, .. } | What::Symlink { object, .. } => return Some(object),
+                    },
+                }
+            }
+        })
+    }
+
+    /// What was left out, for the user.
+    pub fn warnings(&self) -> Vec<String> {
+        let (count, named) = &self.special;
+        let more = count - named.len() as u64;
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let special = format!("left out {}{more}: devices, fifos and sockets are not installed", named.join(", "));
+        self.warnings.iter().cloned().chain((*count > 0).then_some(special)).collect()
+    }
+
+    /// Bytes of all files in the tree, a hard-linked one counted for each name.
+    pub fn size(&self) -> u64 {
+        let mut todo = vec![Tree::ROOT];
+        let mut sum = 0u64;
+        while let Some(id) = todo.pop() {
+            match self.slots[id as usize].what {
+                What::Dir { .. } => todo.extend(self.siblings(id)),
+                What::File { size, .. } => sum = sum.saturating_add(whole(size)),
+                What::Symlink { .. } => {}
+            }
+        }
+        sum
+    }
+
+    /// Puts the next layer on top.
+    pub fn apply(&mut self, layer: impl IntoIterator<Item = Result<Piece>>) -> Result<()> {
+        self.layer = self.layer.checked_add(1).context("the image has more than 65535 layers")?;
+        for piece in layer {
+            let piece = piece?;
+            self.entries += 1;
+            ensure!(self.entries <= self.most, "the image has more than {} entries", self.most);
+            self.place(&piece).with_context(|| named(&piece.path))?;
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, entry: &Piece) -> Result<()> {
+        let path = split(&entry.path)?;
+        let Some((name, parents)) = path.split_last() else {
+            ensure!(entry.kind == Kind::Dir, "the root of an image must be a folder");
+            return self.describe(Tree::ROOT, entry);
+        };
+        if path.iter().any(|part| part.starts_with(AUFS) && *part != OPAQUE) {
+            return Ok(());
+        }
+        ensure!(!parents.iter().any(|part| part.starts_with(WHITEOUT)), "a whiteout is not a folder");
+        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+            return self.white_out(parents, if *name == OPAQUE { None } else { Some(hidden) });
+        }
+        if entry.kind == Kind::Special {
+            // A container has a /dev of its own, mounted over the image's.
+            if path[0] != "dev" {
+                self.special.0 += 1;
+                if self.special.1.len() < 3 {
+                    self.special.1.push(format!("{:?}", path.join("/")));
+                }
+            }
+            return Ok(());
+        }
+        let linked = if entry.kind == Kind::Hardlink { Some(self.link_target(&entry.link)?) } else { None };
+        let parent = self.folder(parents)?;
+        let there = self.child(parent, name);
+        if let Some(there) = there {
+            let is_dir = matches!(self.slots[there as usize].what, What::Dir { .. });
+            if is_dir && entry.kind == Kind::Dir {
+                return self.describe(there, entry);
+            }
+            // Which of the two is meant, tools disagree about; layer.md forbids it.
+            ensure!(self.slots[there as usize].layer < self.layer, "the layer has it twice");
+        }
+        let object = || entry.object.context("its content was not stored");
+        let what = match (linked, entry.kind) {
+            (Some(node), _) => node,
+            (None, Kind::Dir) => What::Dir { attributes: self.number(entry)?, first: NONE },
+            (None, Kind::Symlink) => What::Symlink { object: object()?, target: self.write(text(&entry.link)?)? },
+            (None, _) => What::File { object: object()?, size: halves(entry.size) },
+        };
+        if entry.kind != Kind::Dir {
+            self.tell_left_out(entry)?;
+        }
+        if let Some(there) = there {
+            self.remove(there);
+        }
+        self.insert(parent, name, what).map(drop)
+    }
+
+    fn link_target(&self, link: &[u8]) -> Result<What> {
+        let shown = shortened(link);
+        let path = split(link).with_context(|| format!("hard link to {shown}"))?;
+        let found = path.split_last().and_then(|(name, parents)| {
+            let parent = self.find(parents).ok().flatten()?;
+            self.child(parent, name)
+        });
+        match found.map(|id| self.slots[id as usize].what) {
+            Some(What::Dir { .. }) => bail!("hard link to the folder {shown}"),
+            Some(what) => Ok(what),
+            None => bail!("hard link to {shown}, which is not there"),
+        }
+    }
+
+    /// Hides what lower layers brought: one name, or everything in the folder.
+    fn white_out(&mut self, parents: &[&str], hidden: Option<&str>) -> Result<()> {
+        let Some(parent) = self.find(parents)? else { return Ok(()) };
+        match hidden {
+            Some("" | "." | "..") => bail!("a whiteout of nothing"),
+            Some(name) => {
+                if let Some(child) = self.child(parent, name)
+                    && self.drop_lower(child)
+                {
+                    self.remove(child);
+                }
+            }
+            None => self.drop_lower_children(parent),
+        }
+        Ok(())
+    }
+
+    /// Takes away what is not of this layer; true where nothing is left of the node.
+    fn drop_lower(&mut self, id: NodeId) -> bool {
+        self.drop_lower_children(id);
+        self.slots[id as usize].layer < self.layer && self.siblings(id).next().is_none()
+    }
+
+    fn drop_lower_children(&mut self, id: NodeId) {
+        for child in self.siblings(id).collect::<Vec<_>>() {
+            if self.drop_lower(child) {
+                self.remove(child);
+            }
+        }
+    }
+
+    fn describe(&mut self, id: NodeId, entry: &Piece) -> Result<()> {
+        let number = self.number(entry)?;
+        let layer = self.layer;
+        let slot = &mut self.slots[id as usize];
+        slot.layer = layer;
+        if let What::Dir { attributes, .. } = &mut slot.what {
+            *attributes = number;
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, parent: NodeId, name: &str, what: What) -> Result<NodeId> {
+        // parents that no entry describes count too
+        ensure!(self.slots.len() as u64 <= self.most, "the image has more than {} entries", self.most);
+        let id = NodeId::try_from(self.slots.len())?;
+        let name = self.write(name)?;
+        let next = self.first(parent);
+        let (name_at, name_length) = (name.at, name.length);
+        self.slots.push(Slot { what, layer: self.layer, name_length, name_at, parent, next, previous: NONE });
+        if next != NONE {
+            self.slots[next as usize].previous = id;
+        }
+        self.set_first(parent, id);
+        let (slots, text, hasher) = (&self.slots, &self.text, &self.hasher);
+        let hash = |id: &NodeId| {
+            let slot = &slots[*id as usize];
+            hasher.hash_one((slot.parent, slot.name().of(text)))
+        };
+        self.places.insert_unique(hash(&id), id, hash);
+        Ok(id)
+    }
+
+    fn remove(&mut self, id: NodeId) {
+        let Slot { parent, next, previous, .. } = self.slots[id as usize];
+        let hash = self.hasher.hash_one((parent, self.name(id)));
+        if let Ok(place) = self.places.find_entry(hash, |there| *there == id) {
+            place.remove();
+        }
+        match previous {
+            NONE => self.set_first(parent, next),
+            _ => self.slots[previous as usize].next = next,
+        }
+        if next != NONE {
+            self.slots[next as usize].previous = previous;
+        }
+    }
+
+    pub(super) fn child(&self, parent: NodeId, name: &str) -> Option<NodeId> {
+        let hash = self.hasher.hash_one((parent, name));
+        let same = |id: &NodeId| self.slots[*id as usize].parent == parent && self.name(*id) == name;
+        self.places.find(hash, same).copied()
+    }
+
+    fn siblings(&self, parent: NodeId) -> impl Iterator<Item = NodeId> + use<'_> {
+        let here = |id: NodeId| (id != NONE).then_some(id);
+        std::iter::successors(here(self.first(parent)), move |id| here(self.slots[*id as usize].next))
+    }
+
+    fn first(&self, parent: NodeId) -> NodeId {
+        match self.slots[parent as usize].what {
+            What::Dir { first, .. } => first,
+            _ => NONE,
+        }
+    }
+
+    fn set_first(&mut self, parent: NodeId, id: NodeId) {
+        if let What::Dir { first, .. } = &mut self.slots[parent as usize].what {
+            *first = id;
+        }
+    }
+
+    fn find(&self, path: &[&str]) -> Result<Option<NodeId>> {
+        let mut walk = Walk::new(path);
+        while let Some(step) = walk.next(self)? {
+            match step {
+                Step::Missing(..) | Step::NotAFolder(_) => return Ok(None),
+                Step::At => {}
+            }
+        }
+        Ok(Some(walk.here()))
+    }
+
+    /// The folder at this path, links followed inside the tree; made where it is missing.
+    fn folder(&mut self, path: &[&str]) -> Result<NodeId> {
+        let mut walk = Walk::new(path);
+        while let Some(step) = walk.next(self)? {
+            match step {
+                Step::Missing(name) => {
+                    let id = self.insert(walk.here(), &name, What::Dir { attributes: 0, first: NONE })?;
+                    walk.dirs.push(id);
+                }
+                Step::NotAFolder(name) => bail!("{name:?} on the way to it is not a folder"),
+                Step::At => {}
+            }
+        }
+        ensure!(walk.dirs.len() <= MAX_DEPTH, "it lies more than {MAX_DEPTH} folders deep");
+        Ok(walk.here())
+    }
+
+    fn name(&self, id: NodeId) -> &str {
+        self.read(self.slots[id as usize].name())
+    }
+
+    fn read(&self, span: Span) -> &str {
+        span.of(&self.text)
+    }
+
+    fn write(&mut self, text: &str) -> Result<Span> {
+        ensure!(
+            self.text.len() + text.len() <= MAX_TEXT,
+            "the image's names are longer than {MAX_TEXT} bytes together"
+        );
+        let span = Span { at: u32::try_from(self.text.len())?, length: u16::try_from(text.len())? };
+        self.text.push_str(text);
+        Ok(span)
+    }
+
+    /// The number of a folder's attributes.
+    fn number(&mut self, entry: &Piece) -> Result<u32> {
+        self.tell_left_out(entry)?;
+        if let Some(number) = self.numbers.get(&entry.attributes) {
+            return Ok(*number);
+        }
+        self.xattr_bytes += entry.attributes.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        ensure!(
+            self.xattr_bytes <= MAX_XATTR_BYTES,
+            "the image's folders have more than {MAX_XATTR_BYTES} bytes of attributes"
+        );
+        ensure!(
+            self.attributes.len() < MAX_KINDS,
+            "the image's folders have more than {MAX_KINDS} different attributes"
+        );
+        let number = u32::try_from(self.attributes.len())?;
+        self.attributes.push(entry.attributes.clone());
+        self.numbers.insert(entry.attributes.clone(), number);
+        Ok(number)
+    }
+
+    fn tell_left_out(&mut self, entry: &Piece) -> Result<()> {
+        for name in &entry.left_out {
+            if self.warnings.len() < MAX_WARNINGS {
+                let name = String::from_utf8_lossy(name);
+                let text = format!("left out the attribute {name:?} of {:?}", String::from_utf8_lossy(&entry.path));
+                self.warnings.push(text);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn halves(size: u64) -> Halves {
+    [(size >> 32) as u32, size as u32]
+}
+
+fn whole([high, low]: Halves) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}
+
+impl Slot {
+    fn name(&self) -> Span {
+        Span { at: self.name_at, length: self.name_length }
+    }
+}
+
+impl Span {
+    fn of(self, text: &str) -> &str {
+        let at = self.at as usize;
+        &text[at..at + self.length as usize]
+    }
+}
+
+#[cfg(test)]
+#[path = "tree_tests.rs"]
+mod tests;

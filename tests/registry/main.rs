@@ -1,0 +1,13 @@
+//! Images pulled from a real registry, and every way in which that can fail: a clear line, and the store as before.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bench;
+mod hostile;
+mod logins;
+mod network;
+mod places;
+mod pulls;
+mod resume;
