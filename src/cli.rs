@@ -147,7 +147,11 @@ pub enum Verb {
 #[derive(Args)]
 pub struct InstallArgs {
     /// Where it comes from, such as registry.example/team/app:1 or oci:DIR
-    pub image: ImageName,
+    #[arg(required_unless_present = "quadlet")]
+    pub image: Option<ImageName>,
+    /// Install what a Quadlet file of Podman describes
+    #[arg(long, value_name = "FILE.container", value_hint = ValueHint::FilePath, conflicts_with = "image")]
+    pub quadlet: Option<PathBuf>,
     /// Name of the container and of its unit [default: the last part of the repository]
     #[arg(long)]
     pub name: Option<ContainerName>,
@@ -161,6 +165,9 @@ pub struct InstallArgs {
     /// Accept what the image requests of the host without asking
     #[arg(short, long)]
     pub yes: bool,
+    /// Let its files for the host take the place of others; those are kept beside them (.sysctr-old)
+    #[arg(long)]
+    pub replace: bool,
     /// Also start it; when that fails the install is undone
     #[arg(long)]
     pub now: bool,
@@ -248,7 +255,7 @@ impl ContainerArgs {
 }
 
 /// What `exec` and `run` let one choose about the program.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct ProgramArgs {
     /// Pass standard input on
     #[arg(short, long)]
@@ -286,16 +293,8 @@ pub struct ExecArgs {
 impl RunArgs {
     /// For an image that is run once.
     pub fn once(image: ImageName, name: ContainerName, values: ValueArgs, yes: bool) -> RunArgs {
-        let program = ProgramArgs {
-            interactive: false,
-            tty: false,
-            user: None,
-            workdir: None,
-            env: Vec::new(),
-            env_file: Vec::new(),
-        };
         RunArgs {
-            program,
+            program: ProgramArgs::default(),
             name: Some(name),
             values,
             yes,

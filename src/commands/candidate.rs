@@ -1,7 +1,7 @@
 //! A deployment that may come: an image rendered for a container, what it requests of the host, and how it is staged. The part of
 //! `install` and `update` that changes nothing.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -9,10 +9,11 @@ use super::Context;
 use crate::output::one_line;
 use sysctr::{
     host::{
+        self,
         dir::Folder,
         lock::StoreLock,
         ostree::{Store, StoredImage},
-        owned, secrets, settings,
+        owned, secrets, settings, state,
         systemd::Manager,
         transaction::{Parts, Staged},
         units,
@@ -21,10 +22,11 @@ use sysctr::{
         deployment::{Deployment, Record},
         fault::{Code, Fault},
         health::HealthTest,
-        id_range, layout,
+        host_files, id_range, layout,
         name::ContainerName,
         other_runtime::RuntimePath,
         overrides::Overrides,
+        quadlet,
         reference::ImageSource,
         render::{self, Rendered},
         request::Requests,
@@ -49,6 +51,8 @@ pub struct Candidate {
     pub runtime: Option<RuntimePath>,
     /// The first number of the range of the host's that its users have, if it has users of its own.
     pub range: Option<u32>,
+    /// What stands in the place of the image's `/exports`.
+    pub quadlet: Option<quadlet::Source>,
     /// What the admin gave it beyond what the image says.
     pub overrides: Overrides,
 }
@@ -70,14 +74,23 @@ pub struct Wanted<'a> {
     pub overrides: &'a Overrides,
     /// The first number of a range of the host's for users of its own.
     pub range: Option<u32>,
+    /// What stands in the place of the image's `/exports`.
+    pub quadlet: Option<&'a quadlet::Source>,
 }
 
 impl Candidate {
     /// Renders an image of the store as a deployment of a container.
     pub fn render(store: &Store, image: StoredImage, wanted: &Wanted) -> Result<Candidate> {
-        let &Wanted { root, name, id, source, settings, unset, before, runtime, overrides, range } = wanted;
-        let exports = store.read_exports(&image)?;
-        let exports = exports.into_iter().map(|(path, bytes)| (path.to_string_lossy().into_owned(), bytes)).collect();
+        let &Wanted { root, name, id, source, settings, unset, before, runtime, overrides, range, quadlet } = wanted;
+        let read = quadlet.map(|source| quadlet::read(source, name)).transpose()?;
+        let exports: BTreeMap<String, Vec<u8>> = match &read {
+            Some(read) => read.exports(&image.config)?,
+            None => {
+                let exports = store.read_exports(&image)?;
+                exports.into_iter().map(|(path, bytes)| (path.to_string_lossy().into_owned(), bytes)).collect()
+            }
+        };
+        let modes = store.host_modes(&image)?;
         let account = |path| -> Result<String> {
             let bytes = store.read_file(&image, Path::new(path), ACCOUNTS_LIMIT)?.unwrap_or_default();
             Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -99,6 +112,7 @@ impl Candidate {
             digest: &image.digest,
             config: &image.config,
             exports: &exports,
+            modes: &modes,
             passwd: &account("etc/passwd")?,
             group: &account("etc/group")?,
             settings,
@@ -114,11 +128,13 @@ impl Candidate {
             let of_image = HealthTest::of_image(&image.config_json);
             rendered.health = of_image.with_context(|| format!("rendering {source}: the image's config"))?;
         }
+        rendered.notes.extend(read.into_iter().flat_map(|read| read.notes));
         let replaces = before.map(|before| before.id);
         // An image's own configuration may have made nothing of it.
         let range = range.filter(|first| id_range::chosen(&rendered.spec) == Some(*first));
         let (name, runtime, overrides) = (name.clone(), runtime.cloned(), overrides.clone());
-        Ok(Candidate { name, id, replaces, reference, image, rendered, runtime, range, overrides })
+        let quadlet = quadlet.cloned();
+        Ok(Candidate { name, id, replaces, reference, image, rendered, runtime, range, overrides, quadlet })
     }
 
     /// Whether it is what this deployment is, but for its number.
@@ -132,7 +148,46 @@ impl Candidate {
             && plain(&self.rendered.values) == plain(&old.values)
             && self.runtime == old.runtime
             && self.overrides == old.overrides
+            && self.quadlet == old.quadlet
             && self.rendered.secrets == secrets::of(root, old)?)
+    }
+
+    /// Leaves out, or lets the admin replace, what lies where its files for the host would; refuses what the settings do not allow.
+    pub fn settle_host_files(&mut self, root: &Folder, replace: bool) -> Result<()> {
+        let places = settings::load(root)?.host.files();
+        let (mut files, mut taken) = (Vec::new(), Vec::new());
+        for mut file in std::mem::take(&mut self.rendered.host_files) {
+            if !host_files::is_allowed(&file.path, &places) {
+                let message =
+                    format!("{} is for no file of an image: only below {} they may be", file.path, places.join(", "));
+                bail!(
+                    Fault::new(Code::Refused, message)
+                        .hint("`files` in [host] of /etc/sysctr/sysctr.toml allows other places")
+                );
+            }
+            if host::host_files::is_foreign(root, &self.name, &file.path)? {
+                if file.optional {
+                    self.rendered.notes.push(format!("{} is there already, and stays as it is", file.path));
+                    self.rendered.requests.remove(&file.request());
+                    continue;
+                }
+                match replace {
+                    true => file.replaces = true,
+                    false => taken.push(file.path.clone()),
+                }
+            }
+            files.push(file);
+        }
+        if !taken.is_empty() {
+            let message =
+                format!("the image has a file for {}, which is there already and not sysctr's", taken.join(", "));
+            bail!(
+                Fault::new(Code::Failed, message)
+                    .hint("--replace puts the image's in its place, and keeps that one beside it (.sysctr-old)")
+            );
+        }
+        self.rendered.host_files = files;
+        Ok(())
     }
 
     /// Says what was changed to bring an old image up to date.
@@ -189,11 +244,21 @@ impl Candidate {
         manager: Option<&Manager>,
     ) -> Result<(Staged<'a>, Deployment)> {
         let accepted = self.requests(root)?;
-        let Candidate { name, id, replaces, reference, image, rendered, runtime, range, overrides } = self;
+        let Candidate { name, id, replaces, reference, image, rendered, runtime, range, overrides, quadlet } = self;
         let staging = || format!("staging {name}");
         let is_file = |source: &str| is_file(&context.root.join(source.trim_start_matches('/')));
         let mount_points = spec::mount_points(&name, &rendered.spec, is_file);
         let labels = image.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
+        let before = replaces.map(|id| state::deployment(root, &name, id)).transpose()?;
+        let mut host_files = host::host_files::records(&rendered.host_files);
+        let mut host_folders = host::host_files::missing_folders(root, &rendered.host_files)?;
+        if let Some(before) = before {
+            let was_replaced = |path: &String| before.host_files.iter().any(|file| file.path == *path && file.replaces);
+            host_files.iter_mut().for_each(|file| file.replaces |= was_replaced(&file.path));
+            host_folders.extend(before.host_folders);
+            host_folders.sort();
+            host_folders.dedup();
+        }
         let record = Deployment {
             version: Deployment::VERSION,
             name: name.clone(),
@@ -214,6 +279,9 @@ impl Candidate {
                 .collect(),
             state: rendered.state,
             epoch: rendered.epoch,
+            quadlet,
+            host_files,
+            host_folders,
             mount_points: Vec::new(),
             runtime,
             range,
@@ -222,8 +290,9 @@ impl Candidate {
             health: rendered.health,
         };
         let config_json = spec::to_text(&rendered.spec)?;
-        let Rendered { files, secrets, .. } = rendered;
-        let parts = Parts { image: &image, record: record.clone(), config_json, files, secrets, mount_points };
+        let Rendered { files, secrets, host_files, .. } = rendered;
+        let parts =
+            Parts { image: &image, record: record.clone(), config_json, files, secrets, mount_points, host_files };
         let staged = Staged::write(root, lock, store, parts).with_context(staging)?;
         if manager.is_some() {
             units::verify(root, &[(&name, id)]).with_context(staging)?;

@@ -84,6 +84,7 @@ fn available(context: &Context, now: &Deployment, source: &ImageSource) -> Resul
     let id = transaction::next_id(&root, name)?;
     let runtime = now.runtime.as_ref();
     let range = id_ranges::of(&root, name, &[])?;
+    let quadlet = now.quadlet.as_ref();
     let overrides = &now.overrides;
     let wanted = Wanted {
         root: &root,
@@ -96,6 +97,7 @@ fn available(context: &Context, now: &Deployment, source: &ImageSource) -> Resul
         runtime,
         overrides,
         range,
+        quadlet,
     };
     let candidate = Candidate::render(&store, image, &wanted).with_context(looking)?;
     let labels = candidate.image.config.config().as_ref().and_then(|config| config.labels().clone());

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::{
     Context,
@@ -14,8 +14,8 @@ use super::{
 use crate::cli::{InstallArgs, RunArgs};
 use sysctr::{
     host::{
-        apply, dir::Folder, health, id_ranges, lock::StoreLock, ostree::Store, other_runtime, owned, policy, recovery,
-        settings, state, systemd::Manager, transaction, units, value_files,
+        apply, dir::Folder, health, id_ranges, lock::StoreLock, ostree::Store, other_runtime, owned, policy,
+        quadlet_files, recovery, settings, state, systemd::Manager, transaction, units, value_files,
     },
     model::{
         deployment::Deployment,
@@ -24,10 +24,39 @@ use sysctr::{
         legacy,
         name::ContainerName,
         other_runtime::hints,
-        reference::ImageSource,
+        quadlet,
+        reference::{ImageName, ImageSource},
         request::Requests,
     },
 };
+
+/// What is installed.
+struct What {
+    name: ContainerName,
+    image: ImageSource,
+    quadlet: Option<quadlet::Source>,
+}
+
+impl What {
+    fn of(context: &Context, args: &InstallArgs) -> Result<What> {
+        match (&args.quadlet, &args.image) {
+            (Some(path), _) => {
+                let source = quadlet_files::load(path)?;
+                let name = args.name.clone().map_or_else(|| quadlet::name(&source.file), Ok)?;
+                let image = quadlet::read(&source, &name)?.image;
+                let image: ImageName =
+                    image.parse().map_err(|error| anyhow!("{}: Image={image}: {error}", path.display()))?;
+                let image = context.named(&image)?;
+                Ok(What { name, image, quadlet: Some(source) })
+            }
+            (None, Some(image)) => {
+                let image = context.named(image)?;
+                Ok(What { name: name(args.name.as_ref(), &image)?, image, quadlet: None })
+            }
+            (None, None) => bail!(Fault::new(Code::Usage, "an image or --quadlet has to be given")),
+        }
+    }
+}
 
 /// What there is to do.
 enum Plan {
@@ -39,12 +68,12 @@ enum Plan {
 
 /// Installs an image.
 pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
-    let source = context.named(&args.image)?;
-    let name = name(args.name.as_ref(), &source)?;
+    let what = What::of(context, args)?;
+    let name = what.name.clone();
     let (root, lock) = context.begin_now("install")?;
     let manager = context.manager()?;
     let store = Store::open_or_create(&lock)?;
-    let candidate = match plan(context, args, &source, &name, &root, &lock, &store)? {
+    let candidate = match plan(context, args, &what, &root, &lock, &store)? {
         Plan::NothingToDo => {
             context.output.result(&serde_json::json!({"name": name, "changed": false}), || {
                 let text = format!("{name} is installed with this image and these values; nothing to do");
@@ -54,7 +83,7 @@ pub fn run(context: &Context, args: &InstallArgs) -> Result<()> {
         }
         Plan::RunOnce => {
             drop((store, lock));
-            return run_once(context, args, name);
+            return run_once(context, args, what);
         }
         Plan::Ready(candidate) => candidate,
     };
@@ -100,12 +129,12 @@ pub fn name(given: Option<&ContainerName>, image: &ImageSource) -> Result<Contai
 fn plan(
     context: &Context,
     args: &InstallArgs,
-    source: &ImageSource,
-    name: &ContainerName,
+    what: &What,
     root: &Folder,
     lock: &StoreLock,
     store: &Store,
 ) -> Result<Plan> {
+    let What { name, image: source, quadlet } = what;
     // Asked again by a pull; an image that is there already was perhaps pulled under another policy.
     policy::check(&context.root, source)?;
     args.runtime.as_ref().map_or(Ok(()), |runtime| other_runtime::check(root, runtime))?;
@@ -121,7 +150,7 @@ fn plan(
         Some(image) => image,
         None => image::pull(context, lock, store, source, &settings::load(root)?)?,
     };
-    if legacy::is_run_once(&image.config) && installed.is_none() {
+    if legacy::is_run_once(&image.config) && installed.is_none() && quadlet.is_none() {
         return Ok(Plan::RunOnce);
     }
     let id = transaction::next_id(root, name)?;
@@ -136,8 +165,9 @@ fn plan(
         runtime: args.runtime.as_ref(),
         overrides: &args.container.overrides()?,
         range: id_ranges::of(root, name, &[])?,
+        quadlet: quadlet.as_ref(),
     };
-    let candidate = Candidate::render(store, image, &wanted)?;
+    let mut candidate = Candidate::render(store, image, &wanted)?;
     if installed.is_none()
         && let Some(file) = units::conflict(root, name, &candidate.rendered.files)?
     {
@@ -154,14 +184,16 @@ fn plan(
             "uninstall it first, or choose another name with --name; `sysctr show {name}` tells what is there"
         )));
     }
+    candidate.settle_host_files(root, args.replace)?;
     Ok(Plan::Ready(Box::new(candidate)))
 }
 
 /// An image that says of itself that it is run once and leaves nothing.
-fn run_once(context: &Context, args: &InstallArgs, name: ContainerName) -> Result<()> {
+fn run_once(context: &Context, args: &InstallArgs, what: What) -> Result<()> {
+    let What { name, image, .. } = what;
     if args.dry_run {
         return context.output.result(&serde_json::json!({"name": name, "runOnce": true}), || {
-            format!("would run {} once; nothing of it would stay", args.image)
+            format!("would run {image} once; nothing of it would stay")
         });
     }
     if args.runtime.is_some() {
@@ -172,8 +204,9 @@ fn run_once(context: &Context, args: &InstallArgs, name: ContainerName) -> Resul
             "installing {name}: the image is run once (its label atomic.run); `sysctr run` takes --mount and its like"
         );
     }
-    context.output.note(format!("{} is run once, and nothing of it stays (its label atomic.run)", args.image));
-    run::run(context, &RunArgs::once(args.image.clone(), name, args.values.clone(), args.yes))
+    context.output.note(format!("{image} is run once, and nothing of it stays (its label atomic.run)"));
+    let given = args.image.clone().context("no image")?;
+    run::run(context, &RunArgs::once(given, name, args.values.clone(), args.yes))
 }
 
 /// The failure that says who has the name.

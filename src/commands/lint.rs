@@ -77,6 +77,7 @@ fn of_parts(parts: &Parts, settings: &[Setting]) -> Vec<Problem> {
         digest: &parts.digest,
         config: &parts.config,
         exports: &parts.exports,
+        modes: &BTreeMap::new(),
         passwd: &parts.passwd,
         group: &parts.group,
         settings,

@@ -53,7 +53,7 @@ impl Updater<'_> {
             ));
             return Ok(Prepared::Nothing(self.outcome(name, Kind::Held, &image.digest, old.id)));
         }
-        let Some(candidate) = self.candidate(&old, &source, image, store).with_context(updating)? else {
+        let Some(mut candidate) = self.candidate(&old, &source, image, store).with_context(updating)? else {
             self.say(format!("{name} is up to date ({})", short(&old.digest)));
             return Ok(Prepared::Nothing(self.outcome(name, Kind::Unchanged, &old.digest, old.id)));
         };
@@ -69,6 +69,7 @@ impl Updater<'_> {
                 file.display()
             );
         }
+        candidate.settle_host_files(&self.root, false).with_context(updating)?;
         candidate.tell(self.context);
         // Of several as one, all are looked at together.
         if !self.args.together {
@@ -106,6 +107,7 @@ impl Updater<'_> {
             runtime: old.runtime.as_ref(),
             overrides: &before.and(&self.args.container.overrides()?),
             range: id_ranges::of(&self.root, &old.name, &self.ranges.borrow())?,
+            quadlet: old.quadlet.as_ref(),
         };
         let candidate = Candidate::render(store, image, &wanted)?;
         self.ranges.borrow_mut().extend(candidate.range);

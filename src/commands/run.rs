@@ -62,6 +62,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
         runtime: None,
         overrides: &Overrides::default(),
         range: id_ranges::another(&root)?,
+        quadlet: None,
     };
     let mut candidate = Candidate::render(&store, image, &wanted)?;
     if let Some(secret) = candidate.rendered.secrets.keys().next() {
@@ -78,7 +79,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<()> {
     if let Some(folders) = &folders {
         rendered.requests.extend(host_lines::of_tmpfiles("/exports/tmpfiles.template", folders, &name)?);
     }
-    (rendered.files, rendered.state) = Default::default();
+    (rendered.files, rendered.state, rendered.host_files) = Default::default();
     candidate.tell(context);
     candidate.accept(context, &root, &Requests::new(), args.yes, "running")?;
     throwaway::give(&mut candidate.rendered.spec, &given)?;

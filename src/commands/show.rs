@@ -102,6 +102,9 @@ fn host_files(root: &Folder, deployment: &Deployment) -> Result<Vec<HostFile>> {
             files.push(HostFile { path: format!("/{folder}/{placed}"), sha256: digest.hex().to_owned() });
         }
     }
+    files.extend(
+        deployment.host_files.iter().map(|file| HostFile { path: file.path.clone(), sha256: file.sha256.clone() }),
+    );
     Ok(files)
 }
 

@@ -10,6 +10,7 @@ use sysctr::{
     host::{
         dir::Folder,
         fsck::Report,
+        host_files,
         lock::StoreLock,
         ostree::Store,
         settings,
@@ -126,6 +127,7 @@ fn verify_container(root: &Folder, store: Option<&Store>, container: &Container,
     let Some(active) = container.active else { return Ok(()) };
     if container.journal.is_none() {
         units::verify_placed(root, name, active, report)?;
+        host_files::verify(root, name, active, report)?;
     }
     if !state::deployment_ids(root, name)?.contains(&active) {
         report.add("deployment", layout::deployment(name, active), "it is in force, and not there");

@@ -14,6 +14,7 @@ use ostree::{
 use super::ostree::{NO_CANCEL, Store, StoredImage};
 
 const EXPORTS: &str = "exports";
+const HOST: &str = "hostfs";
 /// A template or a manifest is never larger.
 const MAX_EXPORT: u64 = 1024 * 1024;
 /// Files that go to the host may be programs.
@@ -42,6 +43,25 @@ impl Store {
         self.exports(image).with_context(|| format!("reading /exports of {}", image.name()))
     }
 
+    /// The permission bits of the files below `/exports/hostfs`, by their path below `/exports`.
+    pub fn host_modes(&self, image: &StoredImage) -> Result<BTreeMap<String, u32>> {
+        let mut modes = BTreeMap::new();
+        let root = self.folder(&self.root_tree(&image.commit)?.0)?;
+        let Some((tree, _)) = root.folders.get(EXPORTS) else { return Ok(modes) };
+        let exports = self.folder(tree)?;
+        let Some((tree, _)) = exports.folders.get(HOST) else { return Ok(modes) };
+        let mut todo = vec![(HOST.to_owned(), tree.clone())];
+        while let Some((path, tree)) = todo.pop() {
+            let folder = self.folder(&tree)?;
+            todo.extend(folder.folders.into_iter().map(|(name, (tree, _))| (format!("{path}/{name}"), tree)));
+            for (name, object) in folder.files {
+                let (info, _) = self.repo.query_file(&object, NO_CANCEL)?;
+                modes.insert(format!("{path}/{name}"), info.attribute_uint32("unix::mode") & 0o7777);
+            }
+        }
+        Ok(modes)
+    }
+
     fn exports(&self, image: &StoredImage) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
         let mut files = BTreeMap::new();
         let root = self.folder(&self.root_tree(&image.commit)?.0)?;
@@ -56,7 +76,7 @@ impl Store {
             todo.extend(folder.folders.into_iter().map(|(name, (tree, _))| (path.join(name), tree)));
             for (name, object) in folder.files {
                 let path = path.join(name);
-                let limit = if path.starts_with("hostfs") { MAX_HOST_FILE } else { MAX_EXPORT };
+                let limit = if path.starts_with(HOST) { MAX_HOST_FILE } else { MAX_EXPORT };
                 let data = self.read_object(&object, limit).with_context(|| path.display().to_string())?;
                 total += data.len() as u64;
                 ensure!(total <= MAX_EXPORTS, "its files are larger than {MAX_EXPORTS} bytes together");

@@ -138,14 +138,26 @@ impl Folder {
     /// Puts a whole file in place of whatever has the name: whoever looks sees the old text or the new one.
     #[cfg_attr(feature = "controls", track_caller)]
     pub fn write(&self, name: &str, text: &str, mode: u32) -> Result<()> {
+        self.write_bytes(name, text.as_bytes(), mode)
+    }
+
+    /// The same, whatever it holds.
+    #[cfg_attr(feature = "controls", track_caller)]
+    pub fn write_bytes(&self, name: &str, content: &[u8], mode: u32) -> Result<()> {
         let temporary = format!(".sysctr-{name}.new");
-        self.write_new(&temporary, text, mode)?;
+        self.write_new_bytes(&temporary, content, mode)?;
         self.rename(&temporary, name).inspect_err(|_| drop(self.remove(&temporary)))
     }
 
     /// Writes a file and syncs it, its folder not yet.
     #[cfg_attr(feature = "controls", track_caller)]
     pub fn write_new(&self, name: &str, text: &str, mode: u32) -> Result<()> {
+        self.write_new_bytes(name, text.as_bytes(), mode)
+    }
+
+    /// The same, whatever it holds.
+    #[cfg_attr(feature = "controls", track_caller)]
+    pub fn write_new_bytes(&self, name: &str, content: &[u8], mode: u32) -> Result<()> {
         let context = || format!("writing {}", self.path.join(name).display());
         self.remove(name)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -153,7 +165,7 @@ impl Folder {
         let mut file = File::from(fd);
         fs::fchmod(&file, Mode::from_raw_mode(mode)).with_context(context)?;
         let without = controls::without_sync("file");
-        let written = file.write_all(text.as_bytes()).and_then(|()| if without { Ok(()) } else { file.sync_all() });
+        let written = file.write_all(content).and_then(|()| if without { Ok(()) } else { file.sync_all() });
         written.inspect_err(|_| drop(self.remove(name))).with_context(context)
     }
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use super::{
     apply, clock, controls,
     dir::Folder,
+    host_files,
     lock::StoreLock,
     mount_points,
     ostree::{Store, StoredImage},
@@ -18,6 +19,7 @@ use super::{
 use crate::model::{
     deployment::{self, Deployment, Journal, Operation},
     fault::{Code, Fault},
+    host_files::Ready,
     layout,
     name::ContainerName,
     spec::MountPoint,
@@ -40,6 +42,7 @@ pub struct Parts<'a> {
     pub files: BTreeMap<String, String>,
     pub secrets: BTreeMap<String, String>,
     pub mount_points: Vec<MountPoint>,
+    pub host_files: Vec<Ready>,
 }
 
 /// The number for the container's next deployment: numbers are never used again.
@@ -52,7 +55,7 @@ pub fn next_id(root: &Folder, name: &ContainerName) -> Result<u32> {
 impl<'a> Staged<'a> {
     /// Writes the whole deployment, synced; nothing of it is in force.
     pub fn write(root: &'a Folder, lock: &StoreLock, store: &Store, parts: Parts) -> Result<Staged<'a>> {
-        let Parts { image, mut record, config_json, files, secrets, mount_points } = parts;
+        let Parts { image, mut record, config_json, files, secrets, mount_points, host_files } = parts;
         let staged = Staged { root, name: record.name.clone(), id: record.id, armed: true };
         root.create(layout::STATE, 0o700)?;
         let folder = root.create(&layout::deployment(&staged.name, staged.id), 0o755)?;
@@ -66,10 +69,12 @@ impl<'a> Staged<'a> {
         folder.write_new("config.json", &config_json, 0o600)?;
         secrets::write(root, &staged.name, staged.id, &secrets)?;
         apply::prepare(&folder, record.runtime.as_ref())?;
+        host_files::keep(&folder, &host_files)?;
         // Whole or not there: readers go by it while the rest is being staged.
         folder.write(state::DEPLOYMENT, &deployment::to_text(&record)?, 0o600)?;
         folder.sync_all()?;
         units::stage(root, &staged.name, staged.id, &files)?;
+        host_files::stage(root, &record, &host_files)?;
         Ok(staged)
     }
 
@@ -239,6 +244,7 @@ pub fn switch_files(
     enable: bool,
 ) -> Result<()> {
     let Some(new) = new else { return Ok(()) };
+    host_files::switch(root, name, old, new)?;
     units::place(root, name, new)?;
     match old {
         Some(old) => units::replace(root, name, old, new, enable)?,
@@ -267,6 +273,7 @@ pub fn remove_files(root: &Folder, name: &ContainerName) -> Result<()> {
         settings.sync()?;
     }
     units::withdraw(root, name)?;
+    host_files::withdraw(root, name)?;
     if let Some(containers) = root.open(&format!("{}/containers", layout::STATE))? {
         containers.remove_tree(name.as_str())?;
         containers.sync()?;
@@ -321,6 +328,7 @@ pub fn discard_staged(root: &Folder, _lock: &StoreLock, name: &ContainerName) ->
 
 /// Throws a deployment away that is not in force.
 pub fn discard(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
+    host_files::discard(root, name, id)?;
     // The record first: cut short from here on, what is left is nobody's.
     if let Some(folder) = root.open(&layout::deployment(name, id))?
         && folder.remove(state::DEPLOYMENT)?

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    digest::Digest, health::HealthTest, name::ContainerName, other_runtime::RuntimePath, overrides::Overrides,
-    values::Values,
+    digest::Digest, health::HealthTest, host_files::Placed, name::ContainerName, other_runtime::RuntimePath,
+    overrides::Overrides, quadlet, values::Values,
 };
 pub use super::{
     journal::{Group, Journal, Operation},
@@ -47,6 +47,15 @@ pub struct Deployment {
     /// Format of that state.
     #[serde(default)]
     pub epoch: u32,
+    /// What stands in the place of the image's own words on itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quadlet: Option<quadlet::Source>,
+    /// Files on the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_files: Vec<Placed>,
+    /// Folders that were made for them, the outer ones first; also for those of earlier deployments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_folders: Vec<String>,
     /// Files and folders that were added to the checkout to mount upon.
     pub mount_points: Vec<String>,
     /// The runtime that starts it, where it is not the bundled one.

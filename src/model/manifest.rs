@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::health;
+pub use super::host_files::HostFile;
 
 /// The whole file. Keys that we do not know are refused: a mistyped one must not silently do nothing.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -182,18 +183,12 @@ pub struct State {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StateFolder {
-    /// On the host and in the container, absolute.
+    /// On the host, absolute; also in the container, unless `target` says otherwise.
     pub path: String,
+    /// In the container, absolute.
+    pub target: Option<String>,
     /// Octal, "0700" where absent.
     pub mode: Option<String>,
-}
-
-/// A file of `hostfs/` that may be copied to the host.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct HostFile {
-    pub path: String,
 }
 
 impl Manifest {
@@ -218,7 +213,6 @@ impl Manifest {
 
     fn check(&self) -> Result<()> {
         let container = &self.container;
-        ensure!(self.host_files.is_empty(), "hostFiles: not supported yet");
         self.health.as_ref().map_or(Ok(()), health::Section::check)?;
         ensure!(container.args.as_ref().is_none_or(|args| !args.is_empty()), "container.args: empty");
         for (name, value) in &self.values {
@@ -245,7 +239,9 @@ impl Manifest {
             "container.devices: only nodes below /dev"
         );
         for folder in &self.state.folders {
-            absolute(&folder.path).context("state.folders")?;
+            for path in [&folder.path].into_iter().chain(&folder.target) {
+                absolute(path).context("state.folders")?;
+            }
             folder.mode().with_context(|| format!("state.folders: {}", folder.path))?;
         }
         for unit in [&self.after, &self.before, &self.requires, &self.wants].into_iter().flatten() {

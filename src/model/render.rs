@@ -29,6 +29,7 @@ use super::{
     early, essential,
     fault::{Code, Fault},
     health::HealthTest,
+    host_files::Ready,
     host_lines, layout, legacy,
     manifest::Manifest,
     name::ContainerName,
@@ -53,6 +54,8 @@ pub struct Inputs<'a> {
     pub config: &'a ImageConfiguration,
     /// The files of `/exports`, by their path below it.
     pub exports: &'a BTreeMap<String, Vec<u8>>,
+    /// Permission bits of those below `hostfs/`.
+    pub modes: &'a BTreeMap<String, u32>,
     /// The image's own passwd(5) and group(5).
     pub passwd: &'a str,
     pub group: &'a str,
@@ -85,6 +88,8 @@ pub struct Rendered {
     pub spec: Spec,
     /// By the names that they have in the set: units, [`layout::TMPFILES`], [`layout::SYSUSERS`].
     pub files: BTreeMap<String, String>,
+    /// Files for the host.
+    pub host_files: Vec<Ready>,
     pub state: Vec<OwnedFolder>,
     /// Format of the state.
     pub epoch: u32,
@@ -189,10 +194,24 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
         early::complete(&mut unit, tmpfiles, sysusers);
         *text = unit.to_text();
     }
+    let host_files = host_files(inputs, &manifest, &templates)?;
+    requests.extend(host_files.iter().map(Ready::request));
     let fill_in = |key: &str, text: &str| templates.plain(key, text);
     let health = manifest.health.as_ref().map(|section| section.resolve(&fill_in)).transpose();
     let health = health.context("/exports/manifest.json")?;
-    Ok(Rendered { values, gone, notes, secrets, spec, files, state, epoch: manifest.state.epoch, health, requests })
+    Ok(Rendered {
+        values,
+        gone,
+        notes,
+        secrets,
+        spec,
+        files,
+        host_files,
+        state,
+        epoch: manifest.state.epoch,
+        health,
+        requests,
+    })
 }
 
 /// The image's manifest; an image that is none of ours has an empty one.
@@ -235,6 +254,30 @@ fn config(
         seccomp: filter,
         range: inputs.range,
     })
+}
+
+/// The files for the host that the manifest lists.
+fn host_files(inputs: &Inputs, manifest: &Manifest, templates: &Templates) -> Result<Vec<Ready>> {
+    let mut files: Vec<Ready> = Vec::new();
+    for file in &manifest.host_files {
+        let path = templates.plain("/exports/manifest.json: hostFiles", &file.path)?;
+        let source = file.source();
+        let bytes = inputs.exports.get(&source);
+        let bytes = bytes
+            .with_context(|| format!("/exports/manifest.json: hostFiles: {path}: there is no /exports/{source}"))?;
+        let content = match file.template {
+            true => templates.file(Kind::Plain, &source, text(inputs, &source)?.unwrap_or_default())?.into_bytes(),
+            false => bytes.clone(),
+        };
+        let mode = file.mode(inputs.modes.get(&source).copied().unwrap_or(0o644)).context("/exports/manifest.json")?;
+        let ready = Ready { path, content, mode, optional: false, replaces: false };
+        ready.check().context("/exports/manifest.json")?;
+        if files.iter().any(|other| other.path == ready.path) {
+            bail!("/exports/manifest.json: hostFiles: {} is there twice", ready.path);
+        }
+        files.push(ready);
+    }
+    Ok(files)
 }
 
 /// What is filled into templates.

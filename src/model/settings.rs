@@ -9,6 +9,9 @@
 //! [requests]
 //! accept = ["capability CAP_NET_ADMIN"]   # accepted without asking, in the words that install shows
 //!
+//! [host]
+//! files = ["/etc", "/usr/local", "/var/lib", "/opt"]   # below these an image may put files of its own
+//!
 //! [update]
 //! keep = 2     # deployments of a container that stay: the one in force and those before it
 //! settle = 5   # seconds that a service has to stay up after an update
@@ -26,7 +29,7 @@ use std::{collections::BTreeMap, fmt};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::{name::ContainerName, window::Window};
+use super::{host_files, name::ContainerName, window::Window};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -35,6 +38,7 @@ use super::{name::ContainerName, window::Window};
 pub struct Settings {
     pub registry: Registry,
     pub requests: Requests,
+    pub host: Host,
     pub update: Update,
     pub container: BTreeMap<ContainerName, Container>,
 }
@@ -69,6 +73,21 @@ impl Registry {
 pub struct Requests {
     /// Requests in the words that install shows.
     pub accept: Vec<String>,
+}
+
+/// What of the host is for files of images.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Host {
+    /// Folders below which they may be.
+    pub files: Option<Vec<String>>,
+}
+
+impl Host {
+    /// The folders, also where nothing is said.
+    pub fn files(&self) -> Vec<String> {
+        self.files.clone().unwrap_or_else(|| host_files::PLACES.map(str::to_owned).to_vec())
+    }
 }
 
 /// How updates go.
@@ -160,6 +179,7 @@ impl Settings {
         self.registry.retries = other.registry.retries.or(self.registry.retries);
         self.registry.idle = other.registry.idle.or(self.registry.idle);
         self.requests.accept.extend(other.requests.accept);
+        self.host.files = other.host.files.or(self.host.files.take());
         self.update.keep = other.update.keep.or(self.update.keep);
         self.update.settle = other.update.settle.or(self.update.settle);
         self.update.probation = other.update.probation.or(self.update.probation);

@@ -44,6 +44,10 @@ pub const OPERATIONS: &[Operation] = &[
     operation("update", second_is_out, &["update", "app"]),
     operation("update of values", with_a_value, &["update", "app", "--set", "word=other"]),
     operation("update of two as one", two_are_out, &["update", "app", "other", "--together"]),
+    operation("install with host files", host_files_are_out, &["install", "--yes", "IMAGE"]),
+    operation("update of host files", other_host_files_are_out, &["update", "--yes", "app"]),
+    operation("rollback of host files", host_files_updated, &["rollback", "app"]),
+    operation("uninstall of host files", host_files_updated, &["uninstall", "app"]),
     operation("rollback", updated, &["rollback", "app"]),
     operation("uninstall", updated, &["uninstall", "app"]),
     operation("uninstall --purge", with_state, &["uninstall", "--purge", "app"]),
@@ -173,6 +177,27 @@ fn two_are_out(host: &Host) {
     second_is_out(host);
     let other = Image::new().export("socket.hbs", "[Socket]\nListenStream=/run/{{name}}/socket\n");
     host.image("other", &other.manifest(json!({"version": "2.0", "after": ["app"]})));
+}
+
+/// A file in a folder of the host's, and one in a folder that has to be made.
+fn with_host_files(version: &str, places: &[&str]) -> Image {
+    let listed: Vec<_> = places.iter().map(|path| json!({"path": path, "source": "file"})).collect();
+    files(version).manifest(json!({"version": "2.0", "hostFiles": listed})).export("hostfs/file", version)
+}
+
+fn host_files_are_out(host: &Host) {
+    host.image("app", &with_host_files("first", &["/etc/app.conf", "/opt/app/bin/tool"]));
+}
+
+fn other_host_files_are_out(host: &Host) {
+    host_files_are_out(host);
+    host.does(&["install", "--yes", &reference(host)]);
+    host.image("app", &with_host_files("second", &["/etc/app.conf", "/usr/local/bin/tool"]));
+}
+
+fn host_files_updated(host: &Host) {
+    other_host_files_are_out(host);
+    host.does(&["update", "--yes", "app"]);
 }
 
 fn updated(host: &Host) {

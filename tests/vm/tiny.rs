@@ -77,6 +77,7 @@ pub fn images(folder: &Path) -> Result<()> {
         .replace("\"/bin/tiny\"]", "\"/bin/tiny\", \"once\"]")
         .replace("\"container\"", "\"state\": {\"folders\": [{\"path\": \"/var/lib/app/data\"}]}, \"container\"");
     let service = "[Service]\nEnvironment=BOOT=%b\nExecStart={{exec_start}}\nRestart=on-failure\n[Install]\nWantedBy=multi-user.target\n";
+    old_images(folder)?;
     image(folder, "tiny-once", &[("exports/manifest.json", &once), ("exports/service.hbs", service)])?;
     ordered(folder)
 }
@@ -95,6 +96,38 @@ fn ordered(folder: &Path) -> Result<()> {
     let service = "[Unit]\nDefaultDependencies=no\nBefore=network-pre.target docker.service\nWants=network-pre.target\n\
         [Service]\nExecStart={{exec_start}}\n[Install]\nWantedBy=sysinit.target\n";
     image(folder, "order-early", &[("exports/manifest.json", &early), ("exports/service.hbs", service)])
+}
+
+/// Images in atomic's format: a service, and one that is run once.
+fn old_images(folder: &Path) -> Result<()> {
+    let service = "[Unit]\nDescription=An old $NAME\n[Service]\nExecStart=$EXEC_START\nExecStop=$EXEC_STOP\nRestart=on-crash\n\
+        WorkingDirectory=$DESTDIR\nType=notify\nNotifyAccess=all\nRuntimeDirectory=${NAME}\n[Install]\nWantedBy=multi-user.target\n";
+    let config = r#"{"ociVersion": "0.3.0", "platform": {"os": "linux", "arch": "amd64"},
+        "process": {"terminal": false, "user": {"uid": 0, "gid": 0}, "args": ["/bin/tiny"$WORDS], "env": ["PATH=/bin", "ID=$UUID"], "cwd": "/"},
+        "root": {"path": "rootfs", "readonly": true}, "hooks": {},
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc", "options": ["private"]},
+            {"destination": "/data", "type": "bind", "source": "${STATE_DIRECTORY}/${NAME}", "options": ["rbind", "rw", "mode=755"]},
+            {"destination": "/host", "type": "bind", "source": "/", "options": ["rbind", "rslave", "ro"]}],
+        "linux": {"capabilities": ["CAP_KILL", "CAP_NET_BIND_SERVICE"], "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 512, "soft": 256}],
+            "resources": {"devices": [{"allow": false, "access": "rwm"}], "pids": {"limit": 77}}, "seccomp": {},
+            "namespaces": [{"type": "pid"}, {"type": "ipc"}, {"type": "mount"}]}}"#;
+    let manifest = r#"{"version": "1.0", "defaultValues": {"WORDS": ""}, "renameFiles": {"/usr/local/bin/ctl": "/usr/local/bin/${NAME}ctl"},
+        "installedFilesTemplate": ["/usr/local/bin/oldctl"]}"#;
+    let files = [
+        ("exports/manifest.json", manifest),
+        ("exports/service.template", service),
+        ("exports/config.json.template", config),
+        (
+            "exports/tmpfiles.template",
+            "d ${STATE_DIRECTORY}/${NAME} 0700 ${HOST_UID} ${HOST_GID} - -\nd /var/run - - - - -\n",
+        ),
+        ("exports/hostfs/usr/local/bin/ctl", "#!/bin/sh\necho $NAME\n"),
+    ];
+    let program = folder.join("program");
+    write(&folder.join("old"), &program, &files, json!({"Cmd": ["/bin/tiny"]}))?;
+    let config = config.replace("$WORDS", ", \"end\"");
+    let files = [("exports/config.json.template", config.as_str()), files[3]];
+    write(&folder.join("once"), &program, &files, json!({"Labels": {"atomic.run": "once"}}))
 }
 
 /// The program's argument, and a value that can be that argument.

@@ -34,7 +34,7 @@ pub fn mend(file: &str, text: &str, name: &ContainerName, image: &ImageConfigura
     drop_empty(&mut config);
     let mut notes = Vec::new();
     let config_notes = |notes: &mut Vec<String>, words: String| notes.push(format!("{file}: {words}"));
-    for step in [version, moved, process_fields, capabilities, root, linux_fields, mounts, seccomp] {
+    for step in [version, moved, process_fields, capabilities, root, linux_fields, mounts, doubled, seccomp] {
         let mut found = Vec::new();
         step(&mut config, &mut found).with_context(|| file.to_owned())?;
         found.into_iter().for_each(|words| config_notes(&mut notes, words));
@@ -281,6 +281,34 @@ fn mounts(config: &mut Json, notes: &mut Vec<String>) -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// A mount in a place that a shared one has already would show on the host; where it is the same thing there, it is none the less there.
+fn doubled(config: &mut Json, notes: &mut Vec<String>) -> Result<()> {
+    let Some(mounts) = config.get_mut("mounts").and_then(Json::as_array_mut) else { return Ok(()) };
+    let text = |mount: &Json, key: &str| mount[key].as_str().unwrap_or_default().to_owned();
+    let is_shared = |mount: &Json| {
+        mount["options"].as_array().into_iter().flatten().any(|option| option == "shared" || option == "rshared")
+    };
+    let shared: Vec<(String, String)> = mounts
+        .iter()
+        .filter(|mount| mount["type"] == "bind" && is_shared(mount))
+        .map(|mount| (text(mount, "destination"), text(mount, "source")))
+        .collect();
+    mounts.retain(|mount| {
+        let (inside, on_host) = (text(mount, "destination"), text(mount, "source"));
+        let same = |(destination, source): &(String, String)| {
+            let below = |path: &str, above: &str| path.strip_prefix(above.trim_end_matches('/')).map(str::to_owned);
+            let rest = below(&inside, destination).filter(|rest| rest.starts_with('/'));
+            rest.is_some() && rest == below(&on_host, source)
+        };
+        let is_double = mount["type"] == "bind" && shared.iter().any(same);
+        if is_double {
+            notes.push(format!("mounts: {inside} is left out: it is there by a shared mount above it"));
+        }
+        !is_double
+    });
     Ok(())
 }
 

@@ -12,12 +12,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use oci_spec::{image::ImageConfiguration, runtime::Spec};
 use serde_json::json;
 
 use super::{
-    devices, host_lines, layout,
+    devices,
+    host_files::{self, Ready},
+    host_lines, layout,
     manifest::Manifest as Newer,
     render::{self, Inputs, Rendered},
     request::{self, Requests},
@@ -88,6 +90,7 @@ pub fn compose(inputs: &Inputs, manifest: &Manifest) -> Result<Rendered> {
     for (name, text) in [(CONFIG_TEMPLATE, config_template), (TMPFILES, tmpfiles), (SERVICE, Some(service))] {
         used.extend(text.map(|text| template::names(&file(name), text)).transpose()?.unwrap_or_default());
     }
+    used.extend(names_of_host_files(inputs, manifest)?);
     let variables = Variables::resolve(inputs, manifest, &used)?;
     let fill = |name: &str, text: &str| template::fill(&file(name), text, |name| variables.get(name));
     let mut notes = variables.notes.clone();
@@ -150,9 +153,68 @@ pub fn compose(inputs: &Inputs, manifest: &Manifest) -> Result<Rendered> {
     if !lines.is_empty() {
         files.insert(layout::TMPFILES.to_owned(), lines);
     }
+    let host_files = files_for_the_host(inputs, manifest, &variables)?;
+    requests.extend(host_files.iter().map(Ready::request));
     let Variables { values, gone, .. } = variables;
-    let secrets = BTreeMap::new();
-    Ok(Rendered { values, gone, notes, secrets, spec, files, state: Vec::new(), epoch: 0, health: None, requests })
+    Ok(Rendered {
+        values,
+        gone,
+        notes,
+        secrets: BTreeMap::new(),
+        spec,
+        files,
+        host_files,
+        state: Vec::new(),
+        epoch: 0,
+        health: None,
+        requests,
+    })
+}
+
+/// All of `hostfs/`, renamed and filled in as the manifest says.
+fn files_for_the_host(inputs: &Inputs, manifest: &Manifest, variables: &Variables) -> Result<Vec<Ready>> {
+    let value = |name: &str| variables.get(name);
+    let renamed: BTreeMap<&str, String> = (manifest.rename_files.iter())
+        .map(|(old, new)| Ok((old.as_str(), template::fill("/exports/manifest.json: renameFiles", new, value)?)))
+        .collect::<Result<_>>()?;
+    let mut files: Vec<Ready> = Vec::new();
+    for (export, bytes) in inputs.exports {
+        let Some(path) = export.strip_prefix("hostfs/") else { continue };
+        // A folder that is renamed takes what is in it along.
+        let path = path.split('/').fold(String::new(), |above, part| {
+            let path = format!("{above}/{part}");
+            renamed.get(path.as_str()).cloned().unwrap_or(path)
+        });
+        let is_template = manifest.installed_files_template.contains(&path);
+        let content = match is_template.then(|| render::text(inputs, export)).transpose()?.flatten() {
+            Some(text) => template::fill(&format!("/exports/{export}"), text, value)?.into_bytes(),
+            None => bytes.clone(),
+        };
+        let mode = host_files::plain(inputs.modes.get(export).copied().unwrap_or(0o644));
+        let ready = Ready { path, content, mode, optional: true, replaces: false };
+        ready.check().with_context(|| format!("/exports/{export}"))?;
+        if files.iter().any(|other| other.path == ready.path) {
+            bail!("/exports/manifest.json: renameFiles: two files would be {}", ready.path);
+        }
+        files.push(ready);
+    }
+    Ok(files)
+}
+
+/// The names in the templates among the files for the host, and in their new places.
+fn names_of_host_files(inputs: &Inputs, manifest: &Manifest) -> Result<BTreeSet<String>> {
+    let mut used = BTreeSet::new();
+    for new in manifest.rename_files.values() {
+        used.extend(template::names("/exports/manifest.json: renameFiles", new)?);
+    }
+    if !manifest.installed_files_template.is_empty() {
+        // Which ones they are is known when the names are: a name in another file does no harm.
+        for export in inputs.exports.keys().filter(|export| export.starts_with("hostfs/")) {
+            let text = render::text(inputs, export).ok().flatten().unwrap_or_default();
+            used.extend(template::names(export, text).unwrap_or_default());
+        }
+    }
+    Ok(used)
 }
 
 /// Sources of bind mounts that the host does not have.

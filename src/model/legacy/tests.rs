@@ -41,6 +41,7 @@ impl Old<'_> {
             digest: &Digest::from_sha256([0xab; 32]),
             config: &config,
             exports: &exports,
+            modes: &BTreeMap::new(),
             passwd: "",
             group: "",
             settings: &settings,
@@ -329,9 +330,12 @@ fn an_image_of_files_alone_has_no_unit() {
 fn whole_hosts_are_mounted_once_it_is_accepted() {
     let mounts = r#"{"destination": "/host", "type": "bind", "source": "/", "options": ["rbind", "rslave", "rw"]},
         {"destination": "/var/lib", "type": "bind", "source": "/var/lib", "options": ["rbind", "rshared", "rw"]},
-        {"destination": "/var/lib/relay", "type": "bind", "source": "/var/lib/relay", "options": ["rbind", "rw"]}"#;
+        {"destination": "/var/lib/other", "type": "bind", "source": "/var/lib/other", "options": ["rbind", "rslave"]},
+        {"destination": "/data", "type": "bind", "source": "/var/lib/relay", "options": ["rbind", "rw"]}"#;
     let rendered = old(&[("config.json", &config("1.0.0-rc3", "", "", mounts))]).render();
     let requests = requests(&rendered);
     assert!(requests.contains(&"read and write / of the host (as /host)"), "{requests:#?}");
     assert!(requests.contains(&"read and write, and mount on, /var/lib of the host (as /var/lib)"), "{requests:#?}");
+    // It would be mounted on the host, and is there already.
+    assert!(!requests.iter().any(|words| words.contains("/var/lib/other")), "{requests:#?}");
 }

@@ -21,6 +21,7 @@ pub(in crate::model) fn linted_with(passwd: &str, exports: &[(&str, &str)]) -> V
         digest: &Digest::from_sha256([0xab; 32]),
         config: &serde_json::from_str(CONFIG).expect("a config"),
         exports: &exports,
+        modes: &BTreeMap::new(),
         passwd,
         group: "",
         settings: &[],

@@ -52,7 +52,8 @@ pub(super) fn state(inputs: &Inputs, manifest: &Manifest, user: &User) -> Result
     let folder = |path: String, mode| OwnedFolder { path, mode, uid: user.uid, gid: user.gid };
     let mut state = Vec::new();
     for declared in &manifest.state.folders {
-        state.push((folder(declared.path.clone(), declared.mode()?), declared.path.clone()));
+        let inside = declared.target.as_ref().unwrap_or(&declared.path).clone();
+        state.push((folder(declared.path.clone(), declared.mode()?), inside));
     }
     let volumes = inputs.config.config().as_ref().and_then(|config| config.volumes().clone()).unwrap_or_default();
     for volume in volumes {

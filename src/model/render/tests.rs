@@ -3,6 +3,7 @@
 use super::*;
 use serde_json::json;
 
+use super::unit::LOADERS_VARIABLES;
 use crate::model::directives::{Class, Directive};
 
 const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
@@ -32,6 +33,7 @@ pub(super) fn rendered_with(
         digest: &Digest::from_sha256([0xab; 32]),
         config: &serde_json::from_str(config)?,
         exports: &exports,
+        modes: &BTreeMap::new(),
         passwd: "etcd:x:2379:2379::/var/lib/etcd:/bin/false\n",
         group: "",
         settings: &settings,
