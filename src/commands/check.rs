@@ -53,10 +53,8 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<()> {
 
 /// The units of the deployments in force. One whose records nobody can read is `verify`'s to tell of.
 pub fn own(root: &Folder) -> Result<Names> {
-    let folder = root.open(layout::CONTAINERS)?;
-    let names = folder.map_or(Ok(Vec::new()), |folder| folder.names())?;
     let mut own = Names::new();
-    for name in names.iter().filter_map(|name| name.parse().ok()) {
+    for name in state::names(root)? {
         if let Ok(Some(Container { active: Some(id), .. })) = state::container(root, &name) {
             own.extend(units::set_files(root, &name, id)?.into_iter().filter(|file| layout::is_unit(file)));
         }

@@ -45,8 +45,9 @@ fn taken(root: &Folder) -> Result<Vec<Range>> {
             taken.extend(read(&String::from_utf8_lossy(&bytes)));
         }
     }
-    for container in state::containers(root)? {
-        let deployments = state::deployments(root, &container.name)?;
+    // Whatever may be wrong with one, another one can be installed.
+    for name in state::names(root)? {
+        let deployments = state::deployments(root, &name)?;
         taken.extend(deployments.iter().filter_map(|deployment| Some((deployment.range?, WIDTH))));
     }
     if let Some(runs) = root.open(layout::RUNS)? {

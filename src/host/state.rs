@@ -21,11 +21,16 @@ pub struct Container {
     pub journal: Option<Journal>,
 }
 
+/// The names of all containers, whether or not their records can be read.
+pub fn names(root: &Folder) -> Result<Vec<ContainerName>> {
+    let names = root.open(layout::CONTAINERS)?.map_or(Ok(Vec::new()), |folder| folder.names())?;
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
 /// Everything installed, by name.
 pub fn containers(root: &Folder) -> Result<Vec<Container>> {
-    let Some(folder) = root.open(layout::CONTAINERS)? else { return Ok(Vec::new()) };
     let mut containers = Vec::new();
-    for name in folder.names()?.iter().filter_map(|name| name.parse().ok()) {
+    for name in names(root)? {
         containers.extend(container(root, &name)?);
     }
     Ok(containers)
