@@ -454,9 +454,7 @@ fn systemd_reads_a_sample_the_same_way() {
             known.len() <= environment.len() && known.is_empty() == environment.is_empty(),
             "{known:?} {environment:?}"
         );
-        if let Some(folder) =
-            meant("WorkingDirectory").map(|all| all[0].clone()).filter(|path| path.starts_with('/')).next_back()
-        {
+        if let Some(folder) = meant("WorkingDirectory").map(|all| all[0].clone()).rfind(|path| path.starts_with('/')) {
             let plain = !folder.contains("//") && !folder.ends_with('/') && !folder.contains("/.");
             assert!(!plain || all("WorkingDirectory") == [folder.as_str()], "{folder} {:?}", all("WorkingDirectory"));
         }
