@@ -311,9 +311,12 @@ pub fn mount_points(name: &ContainerName, spec: &Spec, is_file: impl Fn(&str) ->
         }
     });
     let start = spec.process().iter().map(|process| MountPoint::Folder(text(process.cwd())));
-    let own = ["/var/lib", "/var/cache", "/var/log", "/etc"]
+    // Of /run only where an own configuration has no tmpfs there.
+    let own = ["/var/lib", "/var/cache", "/var/log", "/etc", "/run"]
         .map(|parent| MountPoint::FolderIfFree(format!("{parent}/{name}")));
-    points.chain(start).chain(own).filter(|point| on_disk(point.path()) && point.path() != "/").collect()
+    // Mounted by every runtime, whether config.json says so or not.
+    let dev = [MountPoint::FolderIfFree("/dev".to_owned())];
+    points.chain(start).chain(own).chain(dev).filter(|point| on_disk(point.path()) && point.path() != "/").collect()
 }
 
 impl MountPoint {

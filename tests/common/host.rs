@@ -214,7 +214,7 @@ impl Host {
             for entry in fs::read_dir(&folder).unwrap() {
                 let path = entry.unwrap().path();
                 let below = path.strip_prefix(self.root()).unwrap().to_str().unwrap().to_owned();
-                if ["var/lib/sysctr/repo", "var/lib/sysctr/lock"].contains(&below.as_str()) {
+                if ["var/lib/sysctr/repo", "var/lib/sysctr/layers", "var/lib/sysctr/lock"].contains(&below.as_str()) {
                     continue;
                 }
                 let meta = path.symlink_metadata().unwrap();
