@@ -334,7 +334,7 @@ mod tests {
             }
             file("name", b"", builder);
         });
-        let error = TarReader::new(&bytes[..]).next_entry().err().expect("refused");
+        let Err(error) = TarReader::new(&bytes[..]).next_entry() else { panic!("not refused") };
         assert!(error.to_string().contains("bytes of headers"), "{error:#}");
     }
 
