@@ -80,17 +80,17 @@ const CONTESTANTS: [Contestant; 11] = [
         image.sysctr(folder, &["pull", &image.reference("latest")])
     }),
     fresh("sysctr install", "the same, then renders, checks out with hard links, enables, syncs", |image, folder| {
-        image.sysctr(folder, &["install", "--name", "one", &image.reference("latest")])
+        image.sysctr(folder, &["install", "--yes", "--name", "one", &image.reference("latest")])
     }),
     then("a second name", "sysctr install of the image that is there", "sysctr install", false, |image, folder| {
-        image.sysctr(folder, &["install", "--name", "two", &image.reference("latest")])
+        image.sysctr(folder, &["install", "--yes", "--name", "two", &image.reference("latest")])
     }),
     then(
         "the next version",
         "sysctr install where only the last layer is new",
         "sysctr install",
         true,
-        |image, folder| image.sysctr(folder, &["install", "--name", "three", &image.reference("next")]),
+        |image, folder| image.sysctr(folder, &["install", "--yes", "--name", "three", &image.reference("next")]),
     ),
     fresh(
         "podman pull",
