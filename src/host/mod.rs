@@ -22,6 +22,7 @@ pub mod id_ranges;
 pub mod import;
 pub mod layer;
 mod layers;
+mod leftovers;
 pub mod lock;
 pub mod machine;
 mod mend;
