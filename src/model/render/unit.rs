@@ -35,10 +35,10 @@ pub(super) fn set(
     spec: &Spec,
 ) -> Result<BTreeMap<String, String>> {
     let program = spec.process().as_ref().and_then(|process| Some(process.args().as_ref()?.first()?.as_str()));
-    // Where each connection has a service of its own, the boot does not start another one.
-    let socket = text(inputs, "socket.hbs")?.map(|text| templates.file(Kind::Unit, "socket.hbs", text)).transpose()?;
-    let accepts = socket.map(|text| UnitFile::parse("/exports/socket.hbs", &text)).transpose()?;
-    let default = match accepts.is_some_and(|socket| socket.accepts()) {
+    // Where each connection has a service of its own, the boot does not start another one. What is wrong with the socket is told below.
+    let socket = text(inputs, "socket.hbs")?.and_then(|text| templates.file(Kind::Unit, "socket.hbs", text).ok());
+    let socket = socket.and_then(|text| UnitFile::parse("socket.hbs", &text).ok());
+    let default = match socket.is_some_and(|socket| socket.accepts()) {
         true => DEFAULT_SERVICE.split("[Install]").next().unwrap_or_default(),
         false => DEFAULT_SERVICE,
     };
