@@ -118,7 +118,7 @@ const CONTESTANTS: [Contestant; 11] = [
         "ostree commit --tree=tar= for each layer's file, a checkout of all; checks nothing",
         |image, folder| {
             let script = "cd $1; shift; ostree --repo=repo init --mode=bare; n=0; for layer; do n=$((n + 1)); \
-            ostree --repo=repo commit -q -b l$n --tree=tar=$layer --tar-autocreate-parents; \
+            ostree --repo=repo commit -b l$n --tree=tar=$layer --tar-autocreate-parents; \
             ostree --repo=repo checkout --union --whiteouts l$n root; done";
             let mut command = Command::new("sh");
             command.args(["-ec", script, "sh"]).arg(folder).args(&image.layers);

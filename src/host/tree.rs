@@ -35,21 +35,21 @@ pub enum Node<'a> {
 
 /// A piece of [`Tree::text`].
 #[derive(Clone, Copy, Debug)]
-#[repr(packed)]
+#[repr(Rust, packed)]
 struct Span {
     at: u32,
     length: u16,
 }
 
 #[derive(Clone, Copy, Debug)]
-#[repr(packed)]
+#[repr(Rust, packed)]
 struct Folder {
     attributes: u32,
     first: NodeId,
 }
 
 #[derive(Clone, Copy, Debug)]
-#[repr(packed)]
+#[repr(Rust, packed)]
 struct Size(u64);
 
 /// Packed, so that a slot needs no padding.
