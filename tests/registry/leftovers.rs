@@ -93,7 +93,7 @@ fn a_pull_that_the_registry_broke_off_leaves_whole_layers_to_the_next_image_that
     let (registry, bytes, small) = large_image(&bench);
     let proxy = Proxy::start(&registry, Fault::HoldsAt(50));
     bench.settings = Settings::parse("[registry]\nretries = 1\nidle = 1\n").unwrap();
-    let error = bench.pull(&format!("{}/app:1", proxy.host)).err().expect("held back");
+    let error = bench.pull(&format!("{}/app:1", proxy.host)).expect_err("held back");
     assert!(format!("{error:#}").contains("broke off"), "{error:#}");
     assert!(a_layer_is_left(bench.lock.root()));
 
