@@ -30,6 +30,7 @@ const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 const SAID: usize = 160;
 /// Longer than any start or stop that systemd itself lets run by default.
 const JOB_DEADLINE: Duration = Duration::from_secs(15 * 60);
+const SCOPE_STOP: Duration = Duration::from_secs(10);
 
 /// A connection to the running service manager.
 pub struct Manager {
@@ -207,13 +208,15 @@ impl Manager {
         Ok((pid != 0 && !group.is_empty()).then_some((pid, group)))
     }
 
-    /// Moves this process into a scope of its own, which goes when the last process in it ends.
+    /// Moves this process into a scope of its own, which goes when the last process in it ends. A stop waits for it as long as
+    /// `podman stop` does, since a first process that handles no SIGTERM does not get it (pid_namespaces(7)).
     pub fn start_scope(&self, unit: &str, description: &str) -> Result<()> {
         let properties = vec![
             ("Description", Variant::from(description)),
             ("PIDs", Variant::from(vec![std::process::id()])),
             ("Delegate", Variant::from(true)),
             ("CollectMode", Variant::from("inactive-or-failed")),
+            ("TimeoutStopUSec", Variant::from(SCOPE_STOP.as_secs() * 1_000_000)),
         ];
         let none: Vec<(String, Vec<(String, Variant)>)> = Vec::new();
         self.job("StartTransientUnit", unit, &(unit, "fail", properties, none))
