@@ -47,6 +47,7 @@ mod refs;
 pub mod registries;
 pub mod registry;
 pub mod repair;
+mod rootfs;
 pub mod runs;
 pub mod secrets;
 pub mod settings;
