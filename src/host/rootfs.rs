@@ -89,16 +89,15 @@ impl BlobSource for Packed {
 }
 
 fn find(path: &Path) -> Result<OwnedFd> {
-    let open = |path: &Path| rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-    let folder = open(path).with_context(|| format!("opening {}", path.display()))?;
-    match open(&path.join("rootfs")) {
-        Ok(root) => Ok(root),
-        Err(_) if rustix::fs::statat(&folder, "usr", AtFlags::SYMLINK_NOFOLLOW).is_ok() => Ok(folder),
-        Err(_) => {
-            let message = format!("{} is no root file system", path.display());
-            Err(Fault::new(Code::Failed, message).hint("it has to hold usr/, or a folder rootfs/").into())
-        }
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(path, flags, Mode::empty()).with_context(|| format!("opening {}", path.display()))?;
+    if rustix::fs::statat(&folder, "usr", AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+        return Ok(folder);
     }
+    rustix::fs::openat(&folder, "rootfs", flags | OFlags::NOFOLLOW, Mode::empty()).map_err(|_| {
+        let message = format!("{} is no root file system", path.display());
+        Fault::new(Code::Failed, message).hint("it has to hold usr/, or a folder rootfs/").into()
+    })
 }
 
 /// What is written, counted and hashed.
