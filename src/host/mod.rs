@@ -20,6 +20,7 @@ pub mod health;
 pub mod host_files;
 pub mod id_ranges;
 pub mod import;
+pub mod instances;
 pub mod layer;
 mod layers;
 pub mod lock;

@@ -32,6 +32,9 @@ const SAID: usize = 160;
 const JOB_DEADLINE: Duration = Duration::from_secs(15 * 60);
 const SCOPE_STOP: Duration = Duration::from_secs(10);
 
+/// A unit as ListUnitsByPatterns tells it; the first is its name.
+type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
 /// A connection to the running service manager.
 pub struct Manager {
     /// Dropped before the runtime that drives it.
@@ -173,6 +176,23 @@ impl Manager {
         let inverse = ["RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf", "PropagatesStopTo"];
         let lists = inverse.map(|name| self.property::<Vec<String>>(unit, UNIT, name));
         Ok(lists.into_iter().collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    /// The units with names like these that are up, or on their way.
+    pub fn running(&self, patterns: &[String]) -> Result<Vec<String>> {
+        let context = || format!("asking systemd for {}", patterns.join(", "));
+        let states = ["active", "activating", "reloading"];
+        let reply = self.call("ListUnitsByPatterns", &(&states[..], patterns)).with_context(context)?;
+        let units: Vec<Listed> = reply.body().deserialize().with_context(context)?;
+        Ok(units.into_iter().map(|unit| unit.0).collect())
+    }
+
+    /// Whether a service was started for one connection of a socket (`Accept=yes`).
+    pub fn answers_a_connection(&self, unit: &str) -> Result<bool> {
+        let starters: Vec<String> = self.property(unit, UNIT, "TriggeredBy")?;
+        let accepts = |socket: &String| self.property(socket, "org.freedesktop.systemd1.Socket", "Accept");
+        let sockets = starters.iter().filter(|unit| unit.ends_with(".socket"));
+        Ok(sockets.map(accepts).collect::<Result<Vec<bool>>>()?.contains(&true))
     }
 
     /// A property of a unit, which is loaded if need be.

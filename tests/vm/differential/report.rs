@@ -192,7 +192,8 @@ fn mounts(fields: &mut Fields, text: &str) -> Result<()> {
             name.push('+'); // another one on top
         }
         let sorted = |text: &str| {
-            let mut words: Vec<&str> = text.split(',').collect();
+            // What a tmpfs numbers its files by is the kernel's choice (tmpfs(5)).
+            let mut words: Vec<&str> = text.split(',').filter(|word| !matches!(*word, "inode32" | "inode64")).collect();
             words.sort_unstable();
             words.join(",")
         };

@@ -8,7 +8,7 @@ use super::{REGISTRY, etcd, httpd, processes, registry, stops_cleanly};
 use crate::machine::{LIMIT, Machine};
 use crate::snapshot::Snapshot;
 
-fn equal(found: &str, wanted: &str, of: &str) -> Result<()> {
+pub fn equal(found: &str, wanted: &str, of: &str) -> Result<()> {
     ensure!(found == wanted, "{of}: {found:?}, not {wanted:?}");
     Ok(())
 }
