@@ -195,6 +195,13 @@ impl Manager {
         Ok(sockets.map(accepts).collect::<Result<Vec<bool>>>()?.contains(&true))
     }
 
+    /// Whether the system is shutting down, or systemd does not answer any more.
+    pub fn goes_down(&self) -> bool {
+        let reply = self.raw(PATH, "org.freedesktop.DBus.Properties", "Get", &(MANAGER, "SystemState"));
+        let state = reply.ok().and_then(|reply| reply.body().deserialize::<OwnedVariant>().ok());
+        state.and_then(|state| String::try_from(state).ok()).is_none_or(|state| state == "stopping")
+    }
+
     /// A property of a unit, which is loaded if need be.
     fn property<T>(&self, unit: &str, interface: &str, name: &str) -> Result<T>
     where
