@@ -174,6 +174,10 @@ fn outcome(code: i32, said: &str) -> String {
     }
 }
 
+/// What the host's kernel numbers the files of a tmpfs by (tmpfs(5)), and what its one hierarchy of control groups is mounted with, which
+/// the others change for all when they mount it without a namespace (cgroups(7)).
+const OF_THE_HOST: [&str; 4] = ["inode32", "inode64", "nsdelegate", "memory_recursiveprot"];
+
 /// proc_pid_mountinfo(5), a few fields for each mount.
 fn mounts(fields: &mut Fields, text: &str) -> Result<()> {
     if !text.contains(" - ") {
@@ -192,8 +196,7 @@ fn mounts(fields: &mut Fields, text: &str) -> Result<()> {
             name.push('+'); // another one on top
         }
         let sorted = |text: &str| {
-            // What a tmpfs numbers its files by is the kernel's choice (tmpfs(5)).
-            let mut words: Vec<&str> = text.split(',').filter(|word| !matches!(*word, "inode32" | "inode64")).collect();
+            let mut words: Vec<&str> = text.split(',').filter(|word| !OF_THE_HOST.contains(word)).collect();
             words.sort_unstable();
             words.join(",")
         };
