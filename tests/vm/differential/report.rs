@@ -110,6 +110,8 @@ impl Results {
             }
             // Version 1 hierarchies, where the host has any, say nothing of interest.
             "cgroup" => drop(put(field.into(), value.lines().last().unwrap_or_default())),
+            // Links by number are udev's; in a /dev that is the host's they come when a driver is loaded.
+            _ if field.starts_with("device./dev/char/") => {}
             _ if field.starts_with("namespace.") => drop(put(field.into(), self.namespace(value))),
             _ => drop(put(field.into(), value)),
         }
@@ -153,6 +155,8 @@ impl Results {
                         fields.insert(format!("hook.{name}.state.{key}"), value.to_string());
                     }
                 }
+                // Links by number are udev's; in a /dev that is the host's they come when a driver is loaded.
+                _ if field.starts_with("device./dev/char/") => {}
                 _ if field.starts_with("namespace.") => {
                     fields.insert(format!("hook.{name}.{field}"), self.namespace(&value).to_owned());
                 }
