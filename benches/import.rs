@@ -80,17 +80,17 @@ const CONTESTANTS: [Contestant; 11] = [
         image.sysctr(folder, &["pull", &image.reference("latest")])
     }),
     fresh("sysctr install", "the same, then renders, checks out with hard links, enables, syncs", |image, folder| {
-        image.sysctr(folder, &["install", "--name", "one", &image.reference("latest")])
+        image.sysctr(folder, &["install", "--yes", "--name", "one", &image.reference("latest")])
     }),
     then("a second name", "sysctr install of the image that is there", "sysctr install", false, |image, folder| {
-        image.sysctr(folder, &["install", "--name", "two", &image.reference("latest")])
+        image.sysctr(folder, &["install", "--yes", "--name", "two", &image.reference("latest")])
     }),
     then(
         "the next version",
         "sysctr install where only the last layer is new",
         "sysctr install",
         true,
-        |image, folder| image.sysctr(folder, &["install", "--name", "three", &image.reference("next")]),
+        |image, folder| image.sysctr(folder, &["install", "--yes", "--name", "three", &image.reference("next")]),
     ),
     fresh(
         "podman pull",
@@ -118,7 +118,7 @@ const CONTESTANTS: [Contestant; 11] = [
         "ostree commit --tree=tar= for each layer's file, a checkout of all; checks nothing",
         |image, folder| {
             let script = "cd $1; shift; ostree --repo=repo init --mode=bare; n=0; for layer; do n=$((n + 1)); \
-            ostree --repo=repo commit -q -b l$n --tree=tar=$layer --tar-autocreate-parents; \
+            ostree --repo=repo commit -b l$n --tree=tar=$layer --tar-autocreate-parents; \
             ostree --repo=repo checkout --union --whiteouts l$n root; done";
             let mut command = Command::new("sh");
             command.args(["-ec", script, "sh"]).arg(folder).args(&image.layers);

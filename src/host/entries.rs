@@ -1,7 +1,9 @@
 //! What the layers in the store consist of, so that a layer which an image shares with another is neither fetched nor read again.
 //!
 //! ```text
-//! ROOT/var/lib/sysctr/layers/HEX    the entries of the layer whose tar has this SHA-256, their contents as objects: a zstd frame
+//! ROOT/var/lib/sysctr/layers/HEX           the entries of the layer whose tar has this SHA-256, their contents as objects: a zstd frame
+//!                           .whole-HEX     the same, of a layer that came whole and whose objects are not the store's yet
+//!                           .new-NUMBER    one that is being written
 //! ```
 //! They are made of what was verified, can be made again, and are believed only whole: the frame has a checksum. So nothing is synced.
 //! Objects may be gone meanwhile, since prune keeps only what the merged tree of an image has: who uses a record looks for them.
@@ -25,8 +27,10 @@ use super::{
 use crate::model::digest::Digest;
 
 const FOLDER: &str = "layers";
-/// A record that is being written; beside the others, and nobody's when its writer is gone.
-const NEW: &str = ".new";
+/// A record that is being written; nobody's when its writer is gone.
+const NEW: &str = ".new-";
+/// A record whose layer's objects are not published; [`super::leftovers`] where its writer is gone.
+const WHOLE: &str = ".whole-";
 /// Also the format's version: another one is as good as no record.
 const MAGIC: &[u8; 8] = b"sysctrL1";
 const KINDS: [Kind; 5] = [Kind::File, Kind::Dir, Kind::Symlink, Kind::Hardlink, Kind::Special];
@@ -47,10 +51,23 @@ impl Entries {
 
     /// The entries of a layer; none where they are not known, or damaged.
     pub fn open(&self, diff_id: &Digest) -> Option<Stored> {
-        let path = self.folder.join(diff_id.hex());
-        // The checksum stands at the end, and nothing may be used before it was seen.
-        Stored::open(&path).ok()?.try_for_each(|piece| piece.map(drop)).ok()?;
-        Stored::open(&path).ok()
+        Stored::whole(&self.folder.join(diff_id.hex())).or_else(|| Stored::whole(&self.whole(diff_id)))
+    }
+
+    /// The same, of a layer that an earlier pull left.
+    pub fn left(&self, diff_id: &Digest) -> Option<(Stored, Finished)> {
+        let whole = self.whole(diff_id);
+        Some((Stored::whole(&whole)?, Finished { whole, path: self.folder.join(diff_id.hex()), armed: true }))
+    }
+
+    fn whole(&self, diff_id: &Digest) -> PathBuf {
+        self.folder.join(format!("{WHOLE}{}", diff_id.hex()))
+    }
+
+    /// Whether any layer was left.
+    pub fn any_left(&self) -> bool {
+        let mut names = std::fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.any(|name| name.as_encoded_bytes().starts_with(WHOLE.as_bytes()))
     }
 
     /// Begins a record.
@@ -60,17 +77,18 @@ impl Entries {
         let path = self.folder.join(diff_id.hex());
         // an image may have a layer twice
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let fresh = self.folder.join(format!("{NEW}-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+        let fresh = self.folder.join(format!("{NEW}{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
         let mut frame = zstd::Encoder::new(File::create(&fresh).with_context(creating)?, 1)?;
         frame.include_checksum(true)?;
         let mut out = BufWriter::new(frame);
         out.write_all(MAGIC)?;
-        Ok(Recorder { out, fresh, path })
+        Ok(Recorder { out, fresh, whole: self.whole(diff_id), path })
     }
 
-    /// Drops what was never finished.
-    pub fn clear_unfinished(&self) -> Result<()> {
-        self.drop_others(|name| !name.starts_with(NEW))
+    /// Drops what was never finished, and what was left but these.
+    pub fn clear_unfinished(&self, kept: &[Finished]) -> Result<()> {
+        let kept = |name: &str| kept.iter().any(|record| record.whole.ends_with(name));
+        self.drop_others(|name| !name.starts_with('.') || kept(name))
     }
 
     /// Drops the records of all layers but these, and what was never finished.
@@ -98,6 +116,7 @@ impl Entries {
 pub struct Recorder {
     out: BufWriter<zstd::Encoder<'static, File>>,
     fresh: PathBuf,
+    whole: PathBuf,
     path: PathBuf,
 }
 
@@ -107,25 +126,46 @@ impl Recorder {
         write(piece, &mut self.out).with_context(|| format!("writing {}", self.fresh.display()))
     }
 
-    /// Ends it; [`Finished::keep`] gives it its name.
+    /// Ends it, the layer's digests having been checked; [`Finished::keep`] gives it its name.
     pub fn finish(self) -> Result<Finished> {
         let finishing = || format!("writing {}", self.fresh.display());
         let frame = self.out.into_inner().map_err(|error| error.into_error()).with_context(finishing)?;
         frame.finish().with_context(finishing)?;
-        Ok(Finished { fresh: self.fresh, path: self.path })
+        std::fs::rename(&self.fresh, &self.whole).with_context(finishing)?;
+        Ok(Finished { whole: self.whole, path: self.path, armed: true })
     }
 }
 
-/// A record that is whole, of a layer whose objects are not in the store yet.
+/// A record that is whole, of a layer whose objects are not in the store yet. Dropped, it takes itself away again.
 pub struct Finished {
-    fresh: PathBuf,
+    whole: PathBuf,
     path: PathBuf,
+    armed: bool,
 }
 
 impl Finished {
     /// From now on the layer is known.
-    pub fn keep(self) -> Result<()> {
-        std::fs::rename(&self.fresh, &self.path).with_context(|| format!("naming {}", self.path.display()))
+    pub fn keep(mut self) -> Result<()> {
+        self.armed = false;
+        match std::fs::rename(&self.whole, &self.path) {
+            // an image that has a layer twice has its record once
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.path.exists() => Ok(()),
+            kept => kept.with_context(|| format!("naming {}", self.path.display())),
+        }
+    }
+
+    /// The layer is known to the next pull.
+    pub fn leave(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Finished {
+    fn drop(&mut self) {
+        if self.armed {
+            // what is left over goes with the next prune
+            let _ = std::fs::remove_file(&self.whole);
+        }
     }
 }
 
@@ -135,6 +175,12 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// The checksum stands at the end, and nothing may be used before it was seen.
+    fn whole(path: &Path) -> Option<Stored> {
+        Stored::open(path).ok()?.try_for_each(|piece| piece.map(drop)).ok()?;
+        Stored::open(path).ok()
+    }
+
     fn open(path: &Path) -> Result<Stored> {
         let mut from = BufReader::new(zstd::Decoder::new(File::open(path)?)?);
         let mut magic = [0; MAGIC.len()];
@@ -254,9 +300,13 @@ mod tests {
         assert!(entries.open(&diff_id).is_none());
         let mut recorder = entries.create(&diff_id).expect("writable");
         pieces().iter().try_for_each(|piece| recorder.add(piece)).expect("writable");
-        let finished = recorder.finish().expect("writable");
-        assert!(entries.open(&diff_id).is_none(), "its objects are not in the store yet");
-        finished.keep().expect("writable");
+        drop(recorder.finish().expect("writable"));
+        assert!(entries.open(&diff_id).is_none() && !entries.any_left(), "its objects never came into the store");
+        let mut recorder = entries.create(&diff_id).expect("writable");
+        pieces().iter().try_for_each(|piece| recorder.add(piece)).expect("writable");
+        recorder.finish().expect("writable").leave();
+        assert!(entries.any_left());
+        entries.left(&diff_id).expect("left").1.keep().expect("writable");
         let read = entries.open(&diff_id).expect("known").collect::<Result<Vec<_>>>().expect("whole");
         assert_eq!(read, pieces());
 

@@ -286,16 +286,16 @@ impl Check<'_> {
     }
 }
 
-/// A folder's attributes as they are now, without the label that a host with SELinux gives each file.
-fn attributes(folder: BorrowedFd<'_>) -> Result<Attributes> {
-    let stat = rustix::fs::fstat(folder)?;
+/// A file's or folder's attributes as they are now, without the label that a host with SELinux gives each.
+pub(super) fn attributes(file: BorrowedFd<'_>) -> Result<Attributes> {
+    let stat = rustix::fs::fstat(file)?;
     let mut names = vec![0; XATTR_MAX];
-    let length = rustix::fs::flistxattr(folder, &mut names[..])?;
+    let length = rustix::fs::flistxattr(file, &mut names[..])?;
     let mut xattrs = BTreeMap::new();
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty() && *name != b"security.selinux")
     {
         let mut value = vec![0; XATTR_MAX];
-        let length = rustix::fs::fgetxattr(folder, name, &mut value[..])?;
+        let length = rustix::fs::fgetxattr(file, name, &mut value[..])?;
         value.truncate(length);
         xattrs.insert(name.to_vec(), value);
     }

@@ -111,7 +111,7 @@ struct FolderObject {
 #[derive(Default)]
 struct Listing {
     data: Vec<u8>,
-    ends: Vec<usize>,
+    ends: Vec<u32>,
 }
 
 impl Listing {
@@ -128,12 +128,13 @@ impl Listing {
         // those of a tuple stand in reverse, its last part has none
         let size = offset_size(self.data.len() - begin, ends.len());
         ends.iter().rev().for_each(|end| push_offset(&mut self.data, *end, size));
-        self.ends.push(self.data.len());
+        // a million names of 255 bytes and what goes with them are less than 4 GiB
+        self.ends.push(self.data.len() as u32);
     }
 
     fn serialise(mut self) -> Vec<u8> {
         let size = offset_size(self.data.len(), self.ends.len());
-        self.ends.iter().for_each(|end| push_offset(&mut self.data, *end, size));
+        self.ends.iter().for_each(|end| push_offset(&mut self.data, *end as usize, size));
         self.data
     }
 }

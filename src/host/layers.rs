@@ -35,6 +35,8 @@ pub struct Layers<'a> {
     resolved: &'a Resolved,
     entries: &'a Entries,
     todo: Vec<Todo>,
+    /// records of layers whose objects are not the store's yet
+    records: Vec<Finished>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,10 +48,10 @@ enum Todo {
 }
 
 impl<'a> Layers<'a> {
-    /// Looks for layers that need not be fetched.
-    pub fn new(resolved: &'a Resolved, entries: &'a Entries) -> Layers<'a> {
+    /// Looks for layers that need not be fetched, `left` being the records of those that an earlier pull left.
+    pub fn new(resolved: &'a Resolved, entries: &'a Entries, left: Vec<Finished>) -> Layers<'a> {
         let todo = |layer: &Layer| if entries.open(&layer.diff_id).is_some() { Todo::Replay } else { Todo::Fetch };
-        Layers { resolved, entries, todo: resolved.layers.iter().map(todo).collect() }
+        Layers { resolved, entries, todo: resolved.layers.iter().map(todo).collect(), records: left }
     }
 
     /// Bytes to fetch.
@@ -59,7 +61,8 @@ impl<'a> Layers<'a> {
     }
 
     /// Stores all layers in `objects`, in at most `free` bytes, and merges them into `tree`; `tell` hears of bytes that came meanwhile.
-    /// The records of the layers that were fetched are to be kept once their objects are the store's.
+    /// The records of the layers that came are to be kept once their objects are the store's; where the rest could not be fetched, they
+    /// are left to the next pull.
     pub fn import(
         mut self,
         objects: &Objects,
@@ -68,7 +71,7 @@ impl<'a> Layers<'a> {
         tell: &mut dyn FnMut(u64),
     ) -> Result<Vec<Finished>> {
         let room = Room::of(free);
-        let mut records = self.run(objects, &room, tell, |layer, pieces| {
+        self.run(objects, &room, tell, |layer, pieces| {
             tree.apply(pieces).with_context(|| format!("layer {}", layer.blob.digest.short()))
         })?;
         // What an upper layer hides of a known one went with the last prune; this image may need it again.
@@ -80,14 +83,14 @@ impl<'a> Layers<'a> {
         }
         if !missing.is_empty() {
             self.fetch_those_with(&missing)?;
-            records.extend(self.run(objects, &Room::of(free), tell, |_, pieces| {
+            self.run(objects, &Room::of(free), tell, |_, pieces| {
                 for piece in pieces {
                     piece?;
                 }
                 Ok(())
-            })?);
+            })?;
         }
-        Ok(records)
+        Ok(self.records)
     }
 
     /// The layers that bring these objects have to be fetched after all, and the others are done.
@@ -109,18 +112,18 @@ impl<'a> Layers<'a> {
     }
 
     fn run(
-        &self,
+        &mut self,
         objects: &Objects,
         room: &Room,
         tell: &mut dyn FnMut(u64),
         mut merge: impl FnMut(&Layer, &mut dyn Iterator<Item = Result<Piece>>) -> Result<()>,
-    ) -> Result<Vec<Finished>> {
+    ) -> Result<()> {
         let queue = Queue::new(self.resolved.layers.len());
         let work = Mutex::new(self.resolved.layers.iter().zip(&self.todo).enumerate());
         let fetched = Arc::new(Fetched::default());
         let records = Mutex::new(Vec::new());
         let worker = Worker { layers: self, objects, room, fetched: fetched.clone() };
-        thread::scope(|scope| {
+        let merged = thread::scope(|scope| {
             for _ in 0..workers().min(self.resolved.layers.len()) {
                 scope.spawn(|| {
                     let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -155,8 +158,12 @@ impl<'a> Layers<'a> {
             fetched.stopped.store(true, Ordering::Relaxed);
             queue.stop();
             merged
-        })?;
-        Ok(records.into_inner().unwrap_or_else(PoisonError::into_inner))
+        });
+        self.records.extend(records.into_inner().unwrap_or_else(PoisonError::into_inner));
+        if merged.is_err() && fetched.broke_off.load(Ordering::Relaxed) {
+            self.records.drain(..).for_each(Finished::leave);
+        }
+        merged
     }
 }
 
@@ -196,6 +203,8 @@ impl Worker<'_> {
 struct Fetched {
     bytes: AtomicU64,
     stopped: AtomicBool,
+    /// a place gave no more of a layer, which says nothing of the image
+    broke_off: AtomicBool,
 }
 
 /// Counts what is fetched, and ends early where nobody wants it any more.
@@ -209,7 +218,8 @@ impl Read for Counted {
         if self.fetched.stopped.load(Ordering::Relaxed) {
             return Err(io::Error::other("the import was stopped"));
         }
-        let count = self.inner.read(buffer)?;
+        let broken = |_: &io::Error| self.fetched.broke_off.store(true, Ordering::Relaxed);
+        let count = self.inner.read(buffer).inspect_err(broken)?;
         self.fetched.bytes.fetch_add(count as u64, Ordering::Relaxed);
         Ok(count)
     }

@@ -23,6 +23,7 @@ pub mod import;
 pub mod instances;
 pub mod layer;
 mod layers;
+mod leftovers;
 pub mod lock;
 pub mod machine;
 mod mend;

@@ -32,14 +32,17 @@ use super::{
 /// Larger files are hashed on their way to the disk instead of before.
 const BUFFERED: u64 = 1024 * 1024;
 const CHUNK: usize = 256 * 1024;
-const STAGING: &str = "sysctr-objects";
+/// With a number: what is left of an earlier pull lies beside it.
+const STAGING: &str = "sysctr-objects-";
 const PUBLISHED_AT_ONCE: usize = 4096;
-const S_IFREG: u32 = 0o100_000;
-const S_IFLNK: u32 = 0o120_000;
+pub(super) const S_IFREG: u32 = 0o100_000;
+pub(super) const S_IFLNK: u32 = 0o120_000;
 
 /// Objects that are not part of the repository yet.
 pub struct Objects {
     tmp: OwnedFd,
+    /// the name of the staging folder
+    pub(super) name: String,
     staging: OwnedFd,
     objects: OwnedFd,
     unnamed: AtomicU64,
@@ -50,7 +53,7 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Begins in a repository of mode bare whose `tmp` has nothing unfinished.
+    /// Begins in a repository of mode bare.
     pub fn begin(repo: &Path) -> Result<Objects> {
         Objects::replacing(repo, HashSet::new())
     }
@@ -61,12 +64,37 @@ impl Objects {
         let repo = openat(CWD, repo, folder, Mode::empty())?;
         let open = |parent: &OwnedFd, name: &str| openat(parent, name, folder | OFlags::NOFOLLOW, Mode::empty());
         let (tmp, objects) = (open(&repo, "tmp")?, open(&repo, "objects")?);
-        mkdirat(&tmp, STAGING, Mode::RWXU).context("making a folder for new objects")?;
-        let staging = open(&tmp, STAGING)?;
+        let mut number = 0;
+        let name = loop {
+            let name = format!("{STAGING}{number}");
+            match mkdirat(&tmp, &name, Mode::RWXU) {
+                Err(Errno::EXIST) => number += 1,
+                made => break made.map(|()| name).context("making a folder for new objects")?,
+            }
+        };
+        let staging = open(&tmp, &name)?;
         // the group may be that of the folder above (setgid)
         let stat = fstat(&staging)?;
         let own = (stat.st_uid, stat.st_gid);
-        Ok(Objects { tmp, staging, objects, own, unnamed: AtomicU64::new(0), broken })
+        Ok(Objects { tmp, name, staging, objects, own, unnamed: AtomicU64::new(0), broken })
+    }
+
+    /// The folders of earlier pulls.
+    pub(super) fn left(&self) -> Result<Vec<OwnedFd>> {
+        let folder = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mut left = Vec::new();
+        for entry in Dir::read_from(&self.tmp)? {
+            let name = entry?.file_name().to_owned();
+            if name.to_bytes().starts_with(STAGING.as_bytes()) && name.to_bytes() != self.name.as_bytes() {
+                left.push(openat(&self.tmp, &name, folder, Mode::empty())?);
+            }
+        }
+        Ok(left)
+    }
+
+    /// Takes an object over that is whole.
+    pub(super) fn take(&self, from: &OwnedFd, name: &str) -> Result<()> {
+        Ok(renameat(from, name, &self.staging, name)?)
     }
 
     /// Stores contents here; each thread has its own.
@@ -87,7 +115,7 @@ impl Objects {
                 }
             }
             if staged.is_empty() {
-                return Ok(unlinkat(&self.tmp, STAGING, AtFlags::REMOVEDIR)?);
+                return Ok(unlinkat(&self.tmp, &self.name, AtFlags::REMOVEDIR)?);
             }
             staged.sort_unstable();
             staged

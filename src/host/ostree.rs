@@ -28,7 +28,7 @@ use ostree::{
 };
 
 use super::controls;
-use super::entries::Entries;
+use super::entries::{Entries, Finished};
 use super::lock::{StoreLock, state_dir};
 use crate::model::{digest::Digest, reference::ImageSource};
 
@@ -257,12 +257,17 @@ impl Store {
 
     /// Removes the objects that a transaction left in the repository's `tmp`: libostree would keep those of this boot for a day,
     /// and an image that is refused could fill the disk with them.
-    pub(super) fn clear_unfinished(&self, _lock: &StoreLock) -> Result<()> {
+    pub(super) fn clear_unfinished(&self, lock: &StoreLock) -> Result<()> {
+        self.clear_unfinished_but(lock, "", &[])
+    }
+
+    /// The same, but for a folder in `tmp` and the records of layers whose objects it has.
+    pub(super) fn clear_unfinished_but(&self, _lock: &StoreLock, kept: &str, records: &[Finished]) -> Result<()> {
         let folder = self.path.join("tmp");
         let clearing = || format!("clearing {}", folder.display());
         for entry in std::fs::read_dir(&folder).with_context(clearing)? {
             let entry = entry.with_context(clearing)?;
-            if entry.file_name() == "cache" {
+            if entry.file_name() == "cache" || entry.file_name() == kept {
                 continue;
             }
             let is_folder = entry.file_type().with_context(clearing)?.is_dir();
@@ -270,7 +275,7 @@ impl Store {
                 if is_folder { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) };
             removed.with_context(clearing)?;
         }
-        self.entries().clear_unfinished()?;
+        self.entries().clear_unfinished(records)?;
         self.clear_unfinished_refs()
     }
 

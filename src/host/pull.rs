@@ -1,7 +1,8 @@
 //! Brings an image into the store: resolve, fetch and check each layer as it streams, merge, commit.
 //!
 //! The files' contents come first, folders and commit after them in one OSTree transaction, its sync before the references. A pull that
-//! is cut off leaves objects that no commit names, and unfinished ones in the repository's own `tmp`; prune clears both.
+//! is cut off leaves objects that no commit names, and unfinished ones in the repository's own `tmp`. The next pull takes over what it
+//! needs of them; prune clears both.
 
 use anyhow::{Context, Result, ensure};
 
@@ -10,6 +11,7 @@ use super::{
     entries::Finished,
     import::{Metadata, commit},
     layers::Layers,
+    leftovers,
     lock::StoreLock,
     objects::Objects,
     ostree::{NO_CANCEL, Store, StoredImage},
@@ -53,30 +55,29 @@ pub fn pull(
         }
         return store.image(&image.commit);
     }
-    store.clear_unfinished(lock).with_context(pulling)?;
     let names = [resolved.digest.commit_ref(), source.tag_ref()];
-    let imported = Objects::begin(store.path()).context("writing to the store");
-    let imported = imported.and_then(|objects| import(store, source, &resolved, objects, &names, progress));
-    let imported = imported.with_context(pulling);
-    if imported.is_err() {
+    let objects = Objects::begin(store.path()).context("writing to the store").with_context(pulling)?;
+    let left = leftovers::take_up(lock, store, &objects, &resolved.layers).with_context(pulling)?;
+    let imported = import(store, source, &resolved, (objects, left), &names, progress).with_context(pulling);
+    if imported.is_err() && !store.entries().any_left() {
         // the failure that counts is the import's; what is left now goes before the next one
         let _ = store.clear_unfinished(lock);
     }
     store.image(&imported?)
 }
 
-/// Fetches what `objects` and the store lack, and commits it under these names.
+/// Fetches what `objects` and the store lack, and commits it under these names; of the layers in `left` they have all.
 pub(super) fn import(
     store: &Store,
     source: &ImageSource,
     resolved: &Resolved,
-    objects: Objects,
+    (objects, left): (Objects, Vec<Finished>),
     names: &[String],
     progress: &mut dyn Progress,
 ) -> Result<String> {
     let free = free_space(store)?;
     let entries = store.entries();
-    let layers = Layers::new(resolved, &entries);
+    let layers = Layers::new(resolved, &entries, left);
     let download = layers.download_size();
     ensure!(
         download <= free,
@@ -87,6 +88,7 @@ pub(super) fn import(
     let transaction = store.repo.auto_transaction(NO_CANCEL).context("writing to the store")?;
     let mut tree = Tree::new(MAX_ENTRIES);
     let records = layers.import(&objects, &mut tree, free, &mut |bytes| progress.fetched(bytes))?;
+    tree.seal();
     objects.publish().context("writing to the store")?;
     let metadata = Metadata { manifest: &resolved.manifest_json, config: &resolved.config_json };
     let checksum = commit(&store.repo, &tree, &metadata)?;

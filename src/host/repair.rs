@@ -91,7 +91,10 @@ impl Store {
             }
         }
         let objects = Objects::replacing(self.path(), files);
-        let imported = objects.and_then(|objects| pull::import(self, source, &resolved, objects, &[], progress));
+        let imported = objects.and_then(|objects| {
+            let objects = (objects, Vec::new());
+            pull::import(self, source, &resolved, objects, &[], progress)
+        });
         for (path, away) in aside {
             let back = if path.exists() { std::fs::remove_file(&away) } else { std::fs::rename(&away, &path) };
             back.with_context(|| format!("putting {} back", path.display()))?;

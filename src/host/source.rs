@@ -67,7 +67,7 @@ pub struct Layer {
 /// Finds the image for this machine that the reference names now.
 pub fn resolve(source: &ImageSource, root: &Folder, settings: &Settings) -> Result<Resolved> {
     let place: Box<dyn BlobSource> = match source {
-        ImageSource::Registry(reference) => Box::new(Registry::find(reference, &Registries::load(root)?, settings)?),
+        ImageSource::Registry(reference) => Box::new(Registry::find(reference, Registries::load(root)?, settings)?),
         ImageSource::OciDir(at) => Box::new(archive::Layout::folder(at)?),
         ImageSource::OciArchive(at) => Box::new(archive::Layout::file(at)?),
         ImageSource::DockerArchive(at) => Box::new(archive::DockerArchive::open(at)?),

@@ -35,33 +35,43 @@ pub enum Node<'a> {
 
 /// A piece of [`Tree::text`].
 #[derive(Clone, Copy, Debug)]
+#[repr(Rust, packed)]
 struct Span {
     at: u32,
     length: u16,
 }
 
-/// A size in two halves, so that a slot needs no padding.
-type Halves = [u32; 2];
+#[derive(Clone, Copy, Debug)]
+#[repr(Rust, packed)]
+struct Folder {
+    attributes: u32,
+    first: NodeId,
+}
 
 #[derive(Clone, Copy, Debug)]
+#[repr(Rust, packed)]
+struct Size(u64);
+
+/// Packed, so that a slot needs no padding.
+#[derive(Clone, Copy, Debug)]
 enum What {
-    Dir { attributes: u32, first: NodeId },
-    File { object: ObjectId, size: Halves },
+    Dir(Folder),
+    File { object: ObjectId, size: Size },
     Symlink { object: ObjectId, target: Span },
 }
 
-/// 64 bytes each.
+/// 56 bytes each.
 struct Slot {
     what: What,
+    name_length: u8,
     layer: u16,
-    name_length: u16,
     name_at: u32,
+    /// none of what was removed: it stays in the list of its folder until that is swept
     parent: NodeId,
     next: NodeId,
-    previous: NodeId,
 }
 
-const _: () = assert!(size_of::<Slot>() == 64);
+const _: () = assert!(size_of::<Slot>() == 56);
 
 /// No node.
 const NONE: NodeId = NodeId::MAX;
@@ -104,15 +114,7 @@ impl Tree {
 
     /// An empty root, root's own and 0755, for at most so many entries.
     pub fn new(most: u64) -> Tree {
-        let root = Slot {
-            what: What::Dir { attributes: 0, first: NONE },
-            layer: 0,
-            name_length: 0,
-            name_at: 0,
-            parent: NONE,
-            next: NONE,
-            previous: NONE,
-        };
+        let root = Slot { what: Tree::empty(0), name_length: 0, layer: 0, name_at: 0, parent: NONE, next: NONE };
         Tree {
             slots: vec![root],
             places: HashTable::new(),
@@ -133,17 +135,23 @@ impl Tree {
     /// The node with this number.
     pub fn node(&self, id: NodeId) -> Node<'_> {
         match &self.slots[id as usize].what {
-            What::Dir { attributes, .. } => Node::Dir(&self.attributes[*attributes as usize]),
-            What::File { object, size } => Node::File(object, whole(*size)),
+            What::Dir(folder) => Node::Dir(&self.attributes[folder.attributes as usize]),
+            What::File { object, size } => Node::File(object, size.0),
             What::Symlink { object, target } => Node::Symlink(object, self.read(*target)),
         }
     }
 
     /// What is in a folder, by name.
-    pub fn children(&self, id: NodeId) -> Vec<(&str, NodeId)> {
-        let mut children: Vec<(&str, NodeId)> = self.siblings(id).map(|id| (self.name(id), id)).collect();
-        children.sort_unstable();
-        children
+    pub fn children(&self, id: NodeId) -> impl Iterator<Item = (&str, NodeId)> {
+        let mut children: Vec<NodeId> = self.siblings(id).collect();
+        children.sort_unstable_by(|one, other| self.name(*one).cmp(self.name(*other)));
+        children.into_iter().map(|id| (self.name(id), id))
+    }
+
+    /// No layer follows: gives memory back that only another one would need.
+    pub fn seal(&mut self) {
+        self.places = HashTable::new();
+        self.swept = HashSet::new();
     }
 
     /// Every file and link that is left, by its object.
@@ -154,7 +162,7 @@ impl Tree {
                 match todo.last_mut()?.next() {
                     None => drop(todo.pop()),
                     Some(id) => match &self.slots[id as usize].what {
-                        What::Dir { .. } => todo.push(self.siblings(id)),
+                        What::Dir(_) => todo.push(self.siblings(id)),
                         What::File { object, .. } | What::Symlink { object, .. } => return Some(object),
                     },
                 }
@@ -177,8 +185,8 @@ impl Tree {
         let mut sum = 0u64;
         while let Some(id) = todo.pop() {
             match self.slots[id as usize].what {
-                What::Dir { .. } => todo.extend(self.siblings(id)),
-                What::File { size, .. } => sum = sum.saturating_add(whole(size)),
+                What::Dir(_) => todo.extend(self.siblings(id)),
+                What::File { size, .. } => sum = sum.saturating_add(size.0),
                 What::Symlink { .. } => {}
             }
         }
@@ -225,7 +233,7 @@ impl Tree {
         let parent = self.folder(parents)?;
         let there = self.child(parent, name);
         if let Some(there) = there {
-            let is_dir = matches!(self.slots[there as usize].what, What::Dir { .. });
+            let is_dir = matches!(self.slots[there as usize].what, What::Dir(_));
             if is_dir && entry.kind == Kind::Dir {
                 return self.describe(there, entry);
             }
@@ -235,9 +243,9 @@ impl Tree {
         let object = || entry.object.context("its content was not stored");
         let what = match (linked, entry.kind) {
             (Some(node), _) => node,
-            (None, Kind::Dir) => What::Dir { attributes: self.number(entry)?, first: NONE },
+            (None, Kind::Dir) => Tree::empty(self.number(entry)?),
             (None, Kind::Symlink) => What::Symlink { object: object()?, target: self.write(text(&entry.link)?)? },
-            (None, _) => What::File { object: object()?, size: halves(entry.size) },
+            (None, _) => What::File { object: object()?, size: Size(entry.size) },
         };
         if entry.kind != Kind::Dir {
             self.tell_left_out(entry)?;
@@ -256,7 +264,7 @@ impl Tree {
             self.child(parent, name)
         });
         match found.map(|id| self.slots[id as usize].what) {
-            Some(What::Dir { .. }) => bail!("hard link to the folder {shown}"),
+            Some(What::Dir(_)) => bail!("hard link to the folder {shown}"),
             Some(what) => Ok(what),
             None => bail!("hard link to {shown}, which is not there"),
         }
@@ -290,11 +298,15 @@ impl Tree {
         if self.first(id) == NONE || !self.swept.insert(id) {
             return;
         }
+        let mut first = NONE;
         for child in self.siblings(id).collect::<Vec<_>>() {
             if self.drop_lower(child) {
                 self.remove(child);
+            } else {
+                self.slots[child as usize].next = std::mem::replace(&mut first, child);
             }
         }
+        self.set_first(id, first);
     }
 
     fn describe(&mut self, id: NodeId, entry: &Piece) -> Result<()> {
@@ -302,8 +314,8 @@ impl Tree {
         let layer = self.layer;
         let slot = &mut self.slots[id as usize];
         slot.layer = layer;
-        if let What::Dir { attributes, .. } = &mut slot.what {
-            *attributes = number;
+        if let What::Dir(folder) = &mut slot.what {
+            folder.attributes = number;
         }
         Ok(())
     }
@@ -313,12 +325,9 @@ impl Tree {
         ensure!(self.slots.len() as u64 <= self.most, "the image has more than {} entries", self.most);
         let id = NodeId::try_from(self.slots.len())?;
         let name = self.write(name)?;
+        let name_length = u8::try_from(name.length).context("a name is longer than 255 bytes")?;
         let next = self.first(parent);
-        let (name_at, name_length) = (name.at, name.length);
-        self.slots.push(Slot { what, layer: self.layer, name_length, name_at, parent, next, previous: NONE });
-        if next != NONE {
-            self.slots[next as usize].previous = id;
-        }
+        self.slots.push(Slot { what, name_length, layer: self.layer, name_at: name.at, parent, next });
         self.set_first(parent, id);
         let (slots, text, hasher) = (&self.slots, &self.text, &self.hasher);
         let hash = |id: &NodeId| {
@@ -330,18 +339,16 @@ impl Tree {
     }
 
     fn remove(&mut self, id: NodeId) {
-        let Slot { parent, next, previous, .. } = self.slots[id as usize];
-        let hash = self.hasher.hash_one((parent, self.name(id)));
+        let hash = self.hasher.hash_one((self.slots[id as usize].parent, self.name(id)));
         if let Ok(place) = self.places.find_entry(hash, |there| *there == id) {
             place.remove();
         }
-        match previous {
-            NONE => self.set_first(parent, next),
-            _ => self.slots[previous as usize].next = next,
-        }
-        if next != NONE {
-            self.slots[next as usize].previous = previous;
-        }
+        self.slots[id as usize].parent = NONE;
+    }
+
+    /// A folder without anything in it.
+    fn empty(attributes: u32) -> What {
+        What::Dir(Folder { attributes, first: NONE })
     }
 
     pub(super) fn child(&self, parent: NodeId, name: &str) -> Option<NodeId> {
@@ -352,19 +359,20 @@ impl Tree {
 
     fn siblings(&self, parent: NodeId) -> impl Iterator<Item = NodeId> + use<'_> {
         let here = |id: NodeId| (id != NONE).then_some(id);
-        std::iter::successors(here(self.first(parent)), move |id| here(self.slots[*id as usize].next))
+        let all = std::iter::successors(here(self.first(parent)), move |id| here(self.slots[*id as usize].next));
+        all.filter(move |id| self.slots[*id as usize].parent == parent)
     }
 
     fn first(&self, parent: NodeId) -> NodeId {
         match self.slots[parent as usize].what {
-            What::Dir { first, .. } => first,
+            What::Dir(folder) => folder.first,
             _ => NONE,
         }
     }
 
     fn set_first(&mut self, parent: NodeId, id: NodeId) {
-        if let What::Dir { first, .. } = &mut self.slots[parent as usize].what {
-            *first = id;
+        if let What::Dir(folder) = &mut self.slots[parent as usize].what {
+            folder.first = id;
         }
     }
 
@@ -385,7 +393,7 @@ impl Tree {
         while let Some(step) = walk.next(self)? {
             match step {
                 Step::Missing(name) => {
-                    let id = self.insert(walk.here(), &name, What::Dir { attributes: 0, first: NONE })?;
+                    let id = self.insert(walk.here(), &name, Tree::empty(0))?;
                     walk.dirs.push(id);
                 }
                 Step::NotAFolder(name) => bail!("{name:?} on the way to it is not a folder"),
@@ -447,17 +455,9 @@ impl Tree {
     }
 }
 
-fn halves(size: u64) -> Halves {
-    [(size >> 32) as u32, size as u32]
-}
-
-fn whole([high, low]: Halves) -> u64 {
-    u64::from(high) << 32 | u64::from(low)
-}
-
 impl Slot {
     fn name(&self) -> Span {
-        Span { at: self.name_at, length: self.name_length }
+        Span { at: self.name_at, length: self.name_length.into() }
     }
 }
 

@@ -6,8 +6,10 @@ mod common;
 
 mod bench;
 mod hostile;
+mod leftovers;
 mod logins;
 mod network;
 mod places;
+mod proxy;
 mod pulls;
 mod resume;

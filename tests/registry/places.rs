@@ -1,6 +1,6 @@
 //! Where images really are: mirrors, other locations, short names, engines.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, sync::atomic::Ordering};
 
 use serde_json::Value;
 use sysctr::{
@@ -12,6 +12,7 @@ use super::{
     bench::{Bench, digest_of, image_in, layer},
     common::{self, Layout, Packing, Registry},
     logins::pull_among,
+    proxy::{self, Proxy, large_image},
 };
 
 impl Bench {
@@ -63,6 +64,22 @@ fn a_mirror_that_has_the_image_is_used_and_then_the_place_it_was_moved_to() {
     bench.refuses("example.org/team/app:1", &["registries.conf blocks example.org/team/app:1"]);
     bench.conf("[[registry]]\nblocked = true\n");
     bench.refuses("example.org/team/app:1", &["registries.conf", "neither prefix nor location"]);
+}
+
+#[test]
+fn where_a_mirror_dies_within_a_layer_the_next_place_goes_on() {
+    let bench = Bench::new();
+    let (registry, bytes, _) = large_image(&bench);
+    let (mirror, own) =
+        (Proxy::start(&registry, proxy::Fault::DiesAt(60)), Proxy::start(&registry, proxy::Fault::CutAt(100)));
+    bench.conf(&format!(
+        "[[registry]]\nprefix = 'example.org'\nlocation = '{}'\n[[registry.mirror]]\nlocation = '{}'\n",
+        own.host, mirror.host
+    ));
+    let stored = bench.pull("example.org/app:1").unwrap();
+    assert_eq!(stored.commit, Bench::new().pull(&format!("{}/app:1", registry.host())).unwrap().commit);
+    let [of_mirror, of_own] = [&mirror, &own].map(|proxy| proxy.passed.load(Ordering::SeqCst) as f64 / bytes as f64);
+    assert!(of_mirror > 0.5 && of_own > 0.3 && of_mirror + of_own < 1.1, "{of_mirror} and {of_own}");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! [distribution specification](https://github.com/opencontainers/distribution-spec/blob/main/spec.md) describes them.
 //!
 //! ```text
-//! mod       an image by its reference: the first of its places that has it (mirrors, then its own)
+//! mod       an image by its reference
+//! places    mirrors, then its own registry: the first that has it, and the next where that one fails
 //! endpoint  one repository of one registry: ask, log in where that is asked for, ask again where it failed for now
 //! failure   why there was no answer
 //! download  a blob that goes on where a connection broke
@@ -19,48 +20,31 @@ mod download;
 mod endpoint;
 mod failure;
 mod login;
+mod places;
 mod retry;
 mod tls;
 
 use std::{io::Read, sync::Arc};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use oci_spec::distribution::Reference;
 
-use self::{download::Download, endpoint::Endpoint};
+use self::{download::Download, places::Places};
 use super::{blob::Blob, registries::Registries, source::BlobSource};
 use crate::model::{digest::Digest, settings::Settings};
 
-/// An image's repository, at the place that has it.
+/// An image's repository, at the places that have it.
 pub struct Registry {
-    endpoint: Arc<Endpoint>,
+    places: Arc<Places>,
     top: Vec<u8>,
 }
 
 impl Registry {
     /// Asks the places that may have the image, one after the other.
-    pub fn find(reference: &Reference, registries: &Registries, settings: &Settings) -> Result<Registry> {
-        // one worker, so that a download goes on while its reader is busy
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let runtime = Arc::new(runtime);
-        let mut failures: Vec<anyhow::Error> = Vec::new();
-        for place in registries.places(reference)? {
-            let found = Endpoint::open(&place, registries, settings, runtime.clone())
-                .and_then(|endpoint| Ok((endpoint.manifest(&place.reference)?, endpoint)));
-            match found {
-                Ok((top, endpoint)) => return Ok(Registry { endpoint: Arc::new(endpoint), top }),
-                Err(error) => failures.push(error),
-            }
-        }
-        // the last place is the image's own
-        match failures.pop() {
-            Some(own) if failures.is_empty() => Err(own),
-            Some(own) => {
-                let mirrors: Vec<String> = failures.iter().map(|error| format!("{error:#}")).collect();
-                Err(own.context(format!("no mirror has it ({})", mirrors.join("; "))))
-            }
-            None => bail!("no registry is configured for it"),
-        }
+    pub fn find(reference: &Reference, registries: Registries, settings: &Settings) -> Result<Registry> {
+        let places = Places::of(reference, registries, settings)?;
+        let (top, _) = places.ask(|endpoint| endpoint.manifest(&endpoint.reference))?;
+        Ok(Registry { places: Arc::new(places), top })
     }
 }
 
@@ -70,14 +54,17 @@ impl BlobSource for Registry {
     }
 
     fn manifest(&self, digest: &Digest) -> Result<Vec<u8>> {
-        self.endpoint.manifest(&self.endpoint.reference.clone_with_digest(digest.to_string()))
+        let named = digest.to_string();
+        let (manifest, _) =
+            self.places.ask(|endpoint| endpoint.manifest(&endpoint.reference.clone_with_digest(named.clone())))?;
+        Ok(manifest)
     }
 
     fn blob(&self, blob: &Blob) -> Result<Box<dyn Read + Send>> {
-        Ok(Box::new(Download::begin(self.endpoint.clone(), blob, None)?))
+        Ok(Box::new(Download::begin(self.places.clone(), blob.clone())?))
     }
 
     fn foreign(&self, blob: &Blob, url: &str) -> Result<Box<dyn Read + Send>> {
-        Ok(Box::new(Download::begin(self.endpoint.clone(), blob, Some(url))?))
+        Ok(Box::new(Download::elsewhere(self.places.now()?, blob.clone(), url)?))
     }
 }
