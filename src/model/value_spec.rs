@@ -141,7 +141,7 @@ impl ValueSpec {
             ValueKind::Boolean => "true or false".to_owned(),
             ValueKind::Enum => format!("one of {}", self.choices.join(", ")),
             ValueKind::Url => "a URL such as https://host:port".to_owned(),
-            ValueKind::Path => "an absolute path without '.' and '..'".to_owned(),
+            ValueKind::Path => "an absolute path without '.', '..', quotes and backslashes".to_owned(),
             ValueKind::Duration => format!("a time such as 90s or 5min{range}"),
             ValueKind::String => "text".to_owned(),
         })

@@ -100,6 +100,23 @@ WantedBy=multi-user.target
 }
 
 #[test]
+fn state_lies_where_it_is_judged_to_lie() {
+    let rendered_at = |path: &str| {
+        let folders = json!({"version": "2.0", "state": {"folders": [{"path": path, "target": "/data"}]}});
+        rendered(&[("manifest.json", &folders.to_string())], &[])
+    };
+    let rendered_to = |path| rendered_at(path).expect("files").files[layout::TMPFILES].clone();
+    assert_eq!(rendered_to("/var/lib/etcd/a b%"), "d \"/var/lib/etcd/a b%%\" 0700 2379 2379 -\n");
+    for path in ["/etc/\\cron.d", "/etc/\"cron.d\"", "/etc/'cron.d'"] {
+        let message = format!("{:#}", rendered_at(path).expect_err(path));
+        assert!(message.contains("state.folders") && message.contains(&format!("{path:?}")), "{message}");
+        let config = CONFIG.replace("/data", &path.replace('\\', "\\\\").replace('"', "\\\""));
+        let message = format!("{:#}", rendered_with(&config, &[], &[], None).expect_err(path));
+        assert!(message.contains("the image's volumes") && message.contains(&format!("{path:?}")), "{message}");
+    }
+}
+
+#[test]
 fn what_an_image_reaches_for_is_requested() {
     let manifest = r#"{"version": "2.0", "wants": ["debug-shell.service"], "state": {"folders": [{"path": "/srv/x"}]},
         "container": {"capabilities": {"add": ["NET_ADMIN"]}, "devices": ["/dev/net/tun"], "mounts": [{"source": "/etc", "target": "/host"}]}}"#;
