@@ -77,7 +77,7 @@ rules! {
     HOOK: "hooks", "run on the host: {} ({} hook)", "startContainer, which runs in the container";
     COMMAND: "Exec lines of units", "run on the host: {}={}", "the launcher's own lines, as `{{exec_start}}` is";
     ESSENTIAL: "`essential`", "keep the machine from booting while it fails (essential)", "false";
-    HOLD_UP: "[Service] of what the boot waits for", "hold up the boot for as long as it takes: {}={} ({})", "time-outs that end";
+    HOLD_UP: "[Service] of what the boot waits for", "hold up the boot for as long as it takes: {}={} ({})", "time-outs of an hour or less";
     START: "`requires`, `wants`, and their like in [Unit]", "start along: {}", "the container's own units; targets that only order";
     LINE: "any other directive of a unit", "{}={}", "those below; those of [Service] in directives.md";
     TMPFILES: "tmpfiles.hbs", "make or change on the host: {} ({})", "folders and files right in /var/lib/NAME and /run/NAME";

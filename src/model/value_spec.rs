@@ -166,7 +166,7 @@ pub fn duration(text: &str) -> Option<Duration> {
     match &text[digits.len()..] {
         "ms" => Some(Duration::from_millis(number)),
         "" | "s" => seconds(1),
-        "min" => seconds(60),
+        "min" | "m" => seconds(60),
         "h" => seconds(60 * 60),
         "d" => seconds(24 * 60 * 60),
         _ => None,
