@@ -229,9 +229,9 @@ fn remove_if_known(folder: &Folder, name: &str, known: &[Placed], path: &str) ->
         && known.iter().any(|one| one.path == path && one.sha256 == sha256)
     {
         folder.remove(name)?;
+        folder.sync()?;
     }
-    // Also what a run before this one removed: the record goes next.
-    folder.sync()
+    Ok(())
 }
 
 /// The innermost first; what somebody put something into stays.

@@ -224,8 +224,6 @@ fn disable(root: &Folder, name: &ContainerName) -> Result<()> {
     // As `systemctl disable` does; also those that an earlier run emptied.
     for id in set_ids(root, name)? {
         for link in links(root, name, id)? {
-            // Also a link that an earlier run removed: the set that tells of it goes next.
-            root.open(&link.folder)?.map_or(Ok(()), |folder| folder.sync())?;
             remove_if_unused(root, &link)?;
         }
     }
