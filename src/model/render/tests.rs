@@ -201,6 +201,37 @@ fn a_config_of_the_images_own_is_judged_as_a_whole() {
 }
 
 #[test]
+fn precedence_over_other_services_is_asked_for_wherever_it_is_said() {
+    let asked = |process: &str| {
+        let config = format!(
+            r#"{{"ociVersion": "1.2.0", "root": {{"path": "rootfs", "readonly": true}},
+            "process": {{"user": {{"uid": 5, "gid": 5}}, "args": ["/a"], "cwd": "/", "noNewPrivileges": true{process}}},
+            "linux": {{"namespaces": [{{"type": "mount"}}]}}}}"#
+        );
+        rendered(&[("config.json.hbs", &config)], &[]).expect("files").requests
+    };
+    let limit = |name: &str, hard: u64| {
+        asked(&format!(r#", "rlimits": [{{"type": "RLIMIT_{name}", "soft": 0, "hard": {hard}}}]"#))
+    };
+    let plain = asked("");
+    for (asked, expected) in [
+        (asked(r#", "oomScoreAdj": -500"#), "OOMScoreAdjust=-500"),
+        (limit("RTPRIO", 1), "LimitRTPRIO=1"),
+        (limit("NICE", 21), "LimitNICE=21"),
+    ] {
+        assert_eq!(asked.difference(&plain).collect::<Vec<_>>(), [expected]);
+    }
+    for free in [asked(r#", "oomScoreAdj": 5"#), limit("RTPRIO", 0), limit("NICE", 20), limit("NOFILE", 100_000)] {
+        assert_eq!(free, plain);
+    }
+    for line in ["LimitRTPRIO=99", "LimitNICE=40", "OOMScoreAdjust=-500"] {
+        let service = format!("[Service]\nExecStart={{{{exec_start}}}}\n{line}\n");
+        let asked = rendered(&[("service.hbs", &service)], &[]).expect("files").requests;
+        assert_eq!(asked.into_iter().collect::<Vec<_>>(), [format!("{line} (etcd.service)")]);
+    }
+}
+
+#[test]
 fn a_mistake_is_named_with_its_file_and_place() {
     for (exports, settings, expected) in [
         (
