@@ -8,6 +8,7 @@
 //! | `{{args LIST}}` | each of the list as a word of its own |
 //! | `{{json X}}` | a whole JSON value |
 //! | `{{join LIST ","}}` | one text |
+//! | `{{brace}}`, `{{backslash}}` | `{` and `\`, where two braces, or a backslash before them, are meant |
 //! | `{{unitpath PATH}}` | a path as it stands in the name of a unit, as systemd-escape --path makes it |
 //! | `{{lookup LIST 0}}`, `{{len LIST}}` | one of a list, and how many there are |
 //! | `{{#if}}`, `{{#unless}}`, `{{#each}}`, `{{#with}}`, `eq`, `ne`, `gt`, `gte`, `lt`, `lte`, `and`, `or`, `not` | conditions and lists |
@@ -61,7 +62,8 @@ pub fn render(kind: Kind, file: &str, text: &str, data: &Json, raw: &[(&str, Str
     handlebars.register_escape_fn(str::to_owned);
     helpers::register(&mut handlebars);
     let budget = Budget::of(data);
-    let marks = marks::prepare(&mut handlebars, &mut template, raw, &budget);
+    let braces = [("brace", "{".to_owned()), ("backslash", "\\".to_owned())];
+    let marks = marks::prepare(&mut handlebars, &mut template, &[raw, &braces].concat(), &budget);
     budget.count_passes(&mut handlebars, &mut template);
     handlebars.register_template(file, template);
     let mut out = Text::within(&budget);
@@ -86,6 +88,23 @@ pub fn render(kind: Kind, file: &str, text: &str, data: &Json, raw: &[(&str, Str
         Kind::Sysusers => fill::lines(&text, &marks, false).map_err(tell),
         Kind::Plain => Ok(fill::plain(&text, &marks)),
     }
+}
+
+/// A template that makes just this text.
+pub fn verbatim(text: &str) -> String {
+    let special = |c: char| matches!(c, '{' | '\\');
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find(special) {
+        let (before, run) = rest.split_at(at);
+        let (run, after) = run.split_at(run.find(|c| !special(c)).unwrap_or(run.len()));
+        out.push_str(before);
+        match run.contains("{{") {
+            true => run.chars().for_each(|c| out.push_str(if c == '{' { "{{brace}}" } else { "{{backslash}}" })),
+            false => out.push_str(run),
+        }
+        rest = after;
+    }
+    out + rest
 }
 
 /// Blocks, and brackets in one expression, that no template needs; reading and rendering recurse with them.
