@@ -488,6 +488,7 @@ fn systemd_tmpfiles_writes_what_was_meant() {
     for (number, meant) in meant.iter().enumerate() {
         assert_eq!(fs::read_to_string(root.path().join(format!("file{number}"))).unwrap(), *meant);
     }
+    assert_eq!(meant.len(), 100);
     for (kind, line) in [
         (Kind::Tmpfiles, "d /var/lib/{{x}}"),
         (Kind::Tmpfiles, "d /a {{x}}"),
@@ -497,5 +498,38 @@ fn systemd_tmpfiles_writes_what_was_meant() {
         for value in ["a b", "%n", "\"", "", "a\\x2f"] {
             assert!(render(kind, "t", line, &json!({"x": value}), &[]).is_err(), "{line} took {value:?}");
         }
+    }
+}
+
+#[test]
+fn systemd_sysusers_writes_what_was_meant() {
+    let root = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs::create_dir(root.path().join("etc")).unwrap();
+    let mut dice = Dice(37);
+    let (mut lines, mut meant) = (String::new(), Vec::new());
+    while meant.len() < 100 {
+        let (value, quote) = (dice.value(), dice.pick(&["", "\"", "'"]));
+        let line = format!("u user{} - {quote}{{{{x}}}}end{quote}\n", meant.len());
+        if let Ok(line) = render(Kind::Sysusers, "u", &line, &json!({"x": value}), &[]) {
+            lines += &line;
+            meant.push(format!("{value}end"));
+        } else {
+            assert!(value.is_empty() || value.contains(['\n', ':', '%']), "{value:?} was refused");
+        }
+    }
+    let conf = root.path().join("conf");
+    fs::write(&conf, lines).unwrap();
+    let output = Command::new("systemd-sysusers")
+        .arg(format!("--root={}", root.path().display()))
+        .arg(&conf)
+        .env("LANG", "C.UTF-8")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let passwd = fs::read_to_string(root.path().join("etc/passwd")).unwrap();
+    for (number, meant) in meant.iter().enumerate() {
+        let start = format!("user{number}:");
+        let user = passwd.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("no {start}"));
+        assert_eq!(user.split(':').nth(4), Some(meant.as_str()));
     }
 }
