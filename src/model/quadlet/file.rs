@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 
-use crate::model::unit::one_line_each;
+use crate::model::unit::{is_comment, joined_lines};
 
 /// One `Key=value`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,21 +19,10 @@ pub struct Line {
 
 /// Reads a file's text; `file` is its name in errors.
 pub fn lines(file: &str, text: &str) -> Result<Vec<Line>> {
-    one_line_each(file, text)?;
     let (mut found, mut section) = (Vec::new(), None::<String>);
-    let mut rest = text.lines().enumerate();
-    while let Some((at, line)) = rest.next() {
-        let number = at + 1;
-        let mut joined = line.trim().to_owned();
-        if joined.is_empty() || joined.starts_with(['#', ';']) {
+    for (number, joined) in joined_lines(file, text)? {
+        if is_comment(&joined) {
             continue;
-        }
-        while joined.ends_with('\\') {
-            joined.pop();
-            let Some((_, next)) = rest.by_ref().find(|(_, next)| !next.trim_start().starts_with(['#', ';'])) else {
-                bail!("{file}, line {number}: continued, but nothing follows");
-            };
-            joined = format!("{} {}", joined.trim_end(), next.trim());
         }
         if let Some(name) = joined.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             section = Some(name.to_owned());
