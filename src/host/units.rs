@@ -271,6 +271,9 @@ pub fn preset(root: &Folder, name: &ContainerName, enabled: Option<bool>) -> Res
         return remove_if_empty(root, layout::PRESET_FOLDER);
     }
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    if text == known {
+        return Ok(());
+    }
     root.create(layout::PRESET_FOLDER, 0o755)?.write(layout::PRESET, &text, 0o644)
 }
 
