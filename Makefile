@@ -29,9 +29,12 @@ check:
 	$(CARGO) clippy --test vm --test demo -- -D warnings
 	$(CARGO) test
 
+# Scenarios that take minutes each: `make test-long` has them.
+LONG = runtimes_agree run_leaves_nothing_when_it_is_killed failing_containers_do_not_stop_a_boot unusual_updates_and_one_bad_of_twenty
+
 # The machines share two cores with the emulator, so one at a time.
 test: deps check
-	$(CARGO) test --test vm -- --test-threads=1
+	$(CARGO) test --test vm -- --test-threads=1 $(LONG:%=--skip %)
 
 # Also what takes longer: Debian 12, and every scenario in QEMU.
 test-long: deps check

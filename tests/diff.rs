@@ -72,8 +72,9 @@ fn what_an_update_changed_is_told_by_its_meaning() {
     assert_eq!(
         found["values"],
         json!([
-            {"name": "mode", "from": null, "to": {"value": "x", "source": "default"}},
-            {"name": "port", "from": {"value": 80, "source": "default"}, "to": {"value": 8080, "source": "admin"}},
+            {"name": "mode", "from": null, "to": {"value": "x", "source": "default", "type": "string"}},
+            {"name": "port", "from": {"value": 80, "source": "default", "type": "integer"},
+                "to": {"value": 8080, "source": "admin", "type": "integer"}},
         ])
     );
     let unit = &found["units"][0];

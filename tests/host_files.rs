@@ -110,6 +110,18 @@ fn what_was_edited_is_kept_and_the_newer_text_lies_beside_it() {
 }
 
 #[test]
+fn repair_puts_back_what_is_missing_and_leaves_what_was_edited() {
+    let host = host();
+    installed(&host);
+    fs::remove_file(host.at(TOOL)).unwrap();
+    host.write(CONF, "port=9\n");
+    assert_eq!(problems(&host).len(), 1);
+    host.does(&["verify", "--repair"]);
+    assert_eq!((host.read(TOOL), host.read(CONF)), ("#!/bin/sh\n".into(), "port=9\n".into()));
+    assert_eq!(problems(&host), Vec::<String>::new());
+}
+
+#[test]
 fn an_update_takes_away_what_the_image_has_no_more_and_a_rollback_brings_it_back() {
     let host = host();
     installed(&host);

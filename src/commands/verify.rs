@@ -110,7 +110,10 @@ fn repair(context: &Context, root: &Folder, lock: &StoreLock, args: &VerifyArgs,
         }
         let mut misplaced = Report::default();
         units::verify_placed(root, name, active, &mut misplaced)?;
+        host_files::verify(root, name, active, &mut misplaced)?;
         if !misplaced.problems.is_empty() {
+            // Those that are missing come back, what somebody edited stays.
+            host_files::switch(root, name, Some(active), active)?;
             units::place(root, name, active)?;
             if let Some(manager) = context.manager()? {
                 manager.reload()?;

@@ -18,6 +18,7 @@ use serde::Deserialize;
 use super::{
     blob::{Blob, decompressed},
     ostree::sha256,
+    paths::MAX_PATH,
     source::{BlobSource, MAX_JSON},
     tarball::{Kind, TarReader},
 };
@@ -123,12 +124,14 @@ fn members(file: &File) -> Result<HashMap<String, Member>> {
     let mut reader = TarReader::new(BufReader::new(file));
     while let Some(entry) = reader.next_entry()? {
         ensure!(members.len() < MAX_MEMBERS, "it has more than {MAX_MEMBERS} members");
+        ensure!(entry.path.len().max(entry.link.len()) <= MAX_PATH, "it has a member whose name is too long");
         let Ok(name) = String::from_utf8(entry.path) else { continue };
         let name = normal(&name);
         match entry.kind {
             Kind::File => {
                 let offset = reader.offset();
-                ensure!(offset + entry.size <= length, "it is cut short within {name:?}");
+                let end = offset.checked_add(entry.size);
+                ensure!(end.is_some_and(|end| end <= length), "it is cut short within {name:?}");
                 members.insert(name, Member::File { offset, size: entry.size });
                 reader.leap()?;
             }

@@ -94,9 +94,9 @@ pub fn stage(root: &Folder, record: &Deployment, files: &[Ready]) -> Result<()> 
 pub fn discard(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
     let Ok(record) = state::deployment(root, name, id) else { return Ok(()) };
     for placed in &record.host_files {
-        if let Some((folder, file)) = parent(root, &placed.path)?
-            && folder.remove(&temporary(&file, id))?
-        {
+        if let Some((folder, file)) = parent(root, &placed.path)? {
+            // Synced whoever removed it: what stopped before may not have been, and the record goes next.
+            folder.remove(&temporary(&file, id))?;
             folder.sync()?;
         }
     }
@@ -185,6 +185,7 @@ pub fn withdraw(root: &Folder, name: &ContainerName) -> Result<()> {
         for placed in &record.host_files {
             if let Some((folder, file)) = parent(root, &placed.path)? {
                 folder.remove(&temporary(&file, record.id))?;
+                folder.sync()?;
             }
             take_away(root, &known, placed)?;
         }

@@ -78,15 +78,14 @@ pub fn sweep(root: &Folder, _lock: &StoreLock) -> Result<()> {
 /// Which of our checkouts are mounted, and where, in the order of proc_pid_mountinfo(5).
 fn mounts_of(root: &Folder, table: &str) -> Result<Vec<(String, PathBuf)>> {
     let Some(folder) = root.open(layout::MOUNTS)? else { return Ok(Vec::new()) };
-    let device = rustix::fs::fstat(&folder)?.st_dev;
-    let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
     let table = std::fs::read_to_string(table).with_context(|| format!("reading {table}"))?;
     let mut found = Vec::new();
     for line in table.lines() {
         let fields: Vec<&str> = line.split(' ').collect();
-        let [_, _, on, shown, at, ..] = fields[..] else { continue };
+        let [_, _, _, shown, at, ..] = fields[..] else { continue };
+        // Not by the device, which is another one for stat(2) on btrfs: at worst a checkout is kept for longer.
         let name = shown.rsplit_once("/sysctr/mounts/").map(|(_, name)| name);
-        let name = name.filter(|name| *on == *device && folder.kind(name).is_ok_and(|kind| kind.is_some()));
+        let name = name.filter(|name| folder.kind(name).is_ok_and(|kind| kind.is_some()));
         if let Some(name) = name.filter(|name| !name.contains('/')) {
             found.push((name.to_owned(), PathBuf::from(unescaped(at))));
         }

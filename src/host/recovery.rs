@@ -115,6 +115,8 @@ fn recover_one(
         container.active.map_or(Ok(()), |id| units::point(root, name, id))?;
         return Ok(transaction::discard_staged(root, lock, name)?.then(|| Recovered::Undone(name.clone())));
     };
+    // What the one that was stopped did may not be on the disk yet, and doing it again would not see that.
+    rustix::fs::sync();
     let winner = journal.winner(container.active, group.as_ref().is_ok_and(|open| *open));
     let done = match journal.operation {
         Operation::Install if container.active == journal.to => {

@@ -85,6 +85,7 @@ impl<R: Read> TarReader<R> {
     /// The next entry; none at the end of the archive. Content not read is skipped.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         let mut extensions = Extensions::default();
+        let mut extended = 0;
         loop {
             self.skip_content()?;
             let Some(header) = self.header()? else {
@@ -92,7 +93,13 @@ impl<R: Read> TarReader<R> {
             };
             let size = header.entry_size().context("reading a tar header")?;
             match header.entry_type() {
-                EntryType::XHeader => read_pax(&self.extension(size)?, &mut extensions.pax)?,
+                EntryType::XHeader => {
+                    let records = self.extension(size)?;
+                    // also of many together
+                    extended += size;
+                    ensure!(extended <= MAX_EXTENSION, "a tar entry has more than {MAX_EXTENSION} bytes of headers");
+                    read_pax(&records, &mut extensions.pax)?;
+                }
                 EntryType::XGlobalHeader => drop(self.extension(size)?),
                 EntryType::GNULongName => extensions.path = Some(until_nul(self.extension(size)?)),
                 EntryType::GNULongLink => extensions.link = Some(until_nul(self.extension(size)?)),
@@ -316,6 +323,19 @@ mod tests {
         let second = reader.next_entry().expect("sound").expect("an entry");
         assert_eq!(second.xattrs[&b"security.capability"[..]], b"\x01\n\x00=\xff");
         assert!(reader.next_entry().expect("sound").is_none());
+    }
+
+    #[test]
+    fn the_headers_of_one_entry_are_bounded_together() {
+        let value = vec![b'v'; 600 * 1024];
+        let bytes = archive(|builder| {
+            for key in ["one", "two", "three"] {
+                builder.append_pax_extensions([(key, &value[..])]).expect("in memory");
+            }
+            file("name", b"", builder);
+        });
+        let Err(error) = TarReader::new(&bytes[..]).next_entry() else { panic!("not refused") };
+        assert!(error.to_string().contains("bytes of headers"), "{error:#}");
     }
 
     #[test]

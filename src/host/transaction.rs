@@ -95,7 +95,8 @@ impl<'a> Staged<'a> {
         if committed.is_err() {
             // The cause is what counts; what cannot be removed now, the next changing command removes.
             if let Ok(Some(settings)) = self.root.open(&layout::settings(&self.name)) {
-                let _ = settings.remove(layout::ACTIVE).and_then(|_| settings.remove(layout::JOURNAL));
+                let removed = settings.remove(layout::ACTIVE).and_then(|_| settings.remove(layout::JOURNAL));
+                let _ = removed.and_then(|_| settings.sync());
             }
         }
         committed?;
@@ -363,7 +364,9 @@ pub fn remove_empty_folders(root: &Folder) -> Result<()> {
 pub fn discard_staged(root: &Folder, _lock: &StoreLock, name: &ContainerName) -> Result<bool> {
     let mut staged = Vec::new();
     let deployments = state::deployment_ids(root, name)?;
-    for id in &deployments {
+    // What is in force is never left over, whatever a mark says and though /var may lack it.
+    let active = state::container(root, name)?.and_then(|container| container.active);
+    for id in deployments.iter().filter(|id| Some(**id) != active) {
         let folder = root.open(&layout::deployment(name, *id))?;
         let marked = |folder: &Folder| Ok::<_, anyhow::Error>(folder.kind(layout::STAGED)?.is_some());
         let recorded = |folder: &Folder| Ok::<_, anyhow::Error>(folder.kind(state::DEPLOYMENT)?.is_some());
@@ -373,8 +376,7 @@ pub fn discard_staged(root: &Folder, _lock: &StoreLock, name: &ContainerName) ->
             staged.push(*id);
         }
     }
-    // the last of a deployment that was being thrown away; what is in force is never left over, though /var may lack it
-    let active = state::container(root, name)?.and_then(|container| container.active);
+    // the last of a deployment that was being thrown away
     let left = |id: &u32| !deployments.contains(id) && Some(*id) != active;
     staged.extend(units::set_ids(root, name)?.into_iter().filter(left));
     staged.iter().try_for_each(|id| discard(root, name, *id))?;

@@ -6,7 +6,7 @@
 //! lead to another node.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     hash::{BuildHasher, RandomState},
 };
 
@@ -88,6 +88,8 @@ pub struct Tree {
     attributes: Vec<Attributes>,
     numbers: BTreeMap<Attributes, u32>,
     layer: u16,
+    /// folders of which this layer has taken away what lower ones have
+    swept: HashSet<NodeId>,
     entries: u64,
     most: u64,
     xattr_bytes: usize,
@@ -119,6 +121,7 @@ impl Tree {
             attributes: vec![Attributes::implied()],
             numbers: BTreeMap::from([(Attributes::implied(), 0)]),
             layer: 0,
+            swept: HashSet::new(),
             entries: 0,
             most,
             xattr_bytes: 0,
@@ -184,6 +187,7 @@ impl Tree {
 
     /// Puts the next layer on top.
     pub fn apply(&mut self, layer: impl IntoIterator<Item = Result<Piece>>) -> Result<()> {
+        self.swept.clear();
         self.layer = self.layer.checked_add(1).context("the image has more than 65535 layers")?;
         for piece in layer {
             let piece = piece?;
@@ -282,6 +286,10 @@ impl Tree {
     }
 
     fn drop_lower_children(&mut self, id: NodeId) {
+        // Once a layer: nothing of a lower one comes back, and many whiteouts of a large folder would take hours.
+        if self.first(id) == NONE || !self.swept.insert(id) {
+            return;
+        }
         for child in self.siblings(id).collect::<Vec<_>>() {
             if self.drop_lower(child) {
                 self.remove(child);

@@ -107,6 +107,8 @@ pub fn kill(kills: usize, seed: usize) -> Count {
     }
     for version in versions {
         host.image("app", &version());
+        // an install takes what the store has already
+        host.does(&["pull", &image]);
         host.does(&["install", &image]);
         host.does(&["uninstall", "--purge", "app"]);
     }

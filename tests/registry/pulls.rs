@@ -175,9 +175,10 @@ fn the_same_image_makes_the_same_commit_and_hostile_ones_make_none() {
     }
     // a config that promises other content than the layer has
     let layout = Layout::new(&two.path("lying"));
-    let image = layout.image(this_architecture(), &[(layer(1), Packing::Gzip)]);
+    // not one that the store knows already: that would not be fetched
+    let image = layout.image(this_architecture(), &[(layer(4), Packing::Gzip)]);
     let mut manifest: Value = serde_json::from_slice(&blob(&layout, &image)).unwrap();
-    manifest["layers"] = json!([layout.blob("application/vnd.oci.image.layer.v1.tar", &layer(2))]);
+    manifest["layers"] = json!([layout.blob("application/vnd.oci.image.layer.v1.tar", &layer(5))]);
     let image = layout.blob("application/vnd.oci.image.manifest.v1+json", manifest.to_string().as_bytes());
     layout.index(&[(None, &image)]);
     two.refuses(&format!("oci:{}", layout.folder.display()), &["promises"]);

@@ -24,6 +24,8 @@ enum Fault {
     CutAt(u64),
     /// The same, and never passes a range on.
     CutOnceWithoutRanges(u64),
+    /// The same each time, so that nobody gets further.
+    CutWithoutRanges(u64),
     /// Keeps the connection open and says nothing more.
     StallOnce(u64),
     /// Says 429 and `Retry-After: 1` to the first question of any kind.
@@ -92,7 +94,7 @@ fn serve(
         let mut registry = TcpStream::connect(behind)?;
         let mut lines: Vec<&str> = question.lines().filter(|line| !line.is_empty()).collect();
         lines.retain(|line| !line.to_lowercase().starts_with("connection:"));
-        if matches!(fault, Fault::CutOnceWithoutRanges(_)) {
+        if matches!(fault, Fault::CutOnceWithoutRanges(_) | Fault::CutWithoutRanges(_)) {
             lines.retain(|line| !line.to_lowercase().starts_with("range:"));
         }
         registry.write_all((lines.join("\r\n") + "\r\nConnection: close\r\n\r\n").as_bytes())?;
@@ -105,7 +107,7 @@ fn serve(
         let before = passed.load(Ordering::SeqCst);
         let limit = match fault {
             _ if !is_blob => length,
-            Fault::CutAt(percent) => length * percent / 100 + 1,
+            Fault::CutAt(percent) | Fault::CutWithoutRanges(percent) => length * percent / 100 + 1,
             Fault::CutOnceWithoutRanges(percent) | Fault::StallOnce(percent) if before == 0 => length * percent / 100,
             Fault::Drip => 1,
             _ => length,
@@ -172,6 +174,15 @@ fn a_registry_without_ranges_is_asked_for_all_of_it_again() {
     let proxy = Proxy::start(&registry, Fault::CutOnceWithoutRanges(50));
     bench.pull(&format!("{}/app:1", proxy.host)).unwrap();
     assert!(proxy.passed.load(Ordering::SeqCst) > bytes);
+}
+
+#[test]
+fn a_registry_that_begins_anew_and_never_gets_further_is_given_up() {
+    let mut bench = Bench::new();
+    let (registry, _) = large_image(&bench);
+    let proxy = Proxy::start(&registry, Fault::CutWithoutRanges(50));
+    bench.settings = Settings::parse("[registry]\nretries = 1\n").unwrap();
+    bench.refuses(&format!("{}/app:1", proxy.host), &["the registry broke off"]);
 }
 
 #[test]

@@ -67,9 +67,12 @@ fn a_program_that_ends_at_once_is_told_by_its_own_status() {
 }
 
 #[test]
-fn a_failure_while_preparing_names_no_main_process_and_is_never_ready() {
+fn a_failure_while_preparing_is_told_and_is_never_ready() {
     let (bundle, manager) = (Bundle::running(&["/bin/nothing"]), Manager::new());
     let launcher = start(&bundle, &manager);
+    // named while the root is put together: systemd takes it in meanwhile
+    manager.main_pid();
+    manager.answer_barrier();
     let text = manager.next().text;
     assert!(
         text.starts_with("STATUS=starting ") && text.ends_with("program \"/bin/nothing\" not found in the image"),

@@ -193,6 +193,7 @@ const CARD: &str =
     printf '[Match]\\nName=behind\\n[Network]\\nLinkLocalAddressing=no\\n' >10-behind.network";
 
 #[test]
+#[ignore = "minutes to build flannel and a machine with an engine: `make test-long`"]
 fn docker_starts_on_the_subnet_of_flanneld() -> Result<()> {
     let (tree, payload) = engine()?;
     scenario(nspawn::Nspawn::boot("engine", &tree, &payload), |machine| {

@@ -55,19 +55,24 @@ impl Download {
     }
 
     fn next(&mut self) -> io::Result<()> {
+        let begun = Instant::now();
         loop {
             let broken = match &mut self.body {
                 Some(body) => match self.endpoint.runtime.block_on(body.chunk()) {
                     Ok(Some(piece)) => {
-                        self.tries.progress();
                         let skipped = self.skip.min(piece.len() as u64);
                         self.skip -= skipped;
                         self.piece = piece.slice(skipped as usize..);
                         self.at += self.piece.len() as u64;
-                        if self.piece.is_empty() {
-                            continue;
+                        // What is passed over is no progress, and takes its time.
+                        match self.piece.is_empty() {
+                            true if self.waited + begun.elapsed() > self.patience() => "it is too slow".to_owned(),
+                            true => continue,
+                            false => {
+                                self.tries.progress();
+                                return Ok(());
+                            }
                         }
-                        return Ok(());
                     }
                     // a registry that tells of its end has no more, and our caller's check says what is missing
                     Ok(None) if self.at >= self.size || body.content_length().is_some() => return Ok(()),
@@ -80,7 +85,7 @@ impl Download {
                 }
             };
             self.body = None;
-            let Some(pause) = self.tries.pause(None).filter(|_| self.waited < self.patience()) else {
+            let Some(pause) = self.tries.pause(None).filter(|_| self.waited + begun.elapsed() < self.patience()) else {
                 return Err(aborted(format!("the registry broke off: {broken}")));
             };
             std::thread::sleep(pause);
