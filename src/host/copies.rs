@@ -143,20 +143,29 @@ fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat
         fs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode), AtFlags::empty())?;
     }
     let (original, copy) = (below(from, name), below(to, name));
-    let mut buffer = vec![0; XATTR_MAX];
-    let length = match fs::llistxattr(&original, &mut buffer[..]) {
-        Err(Errno::OPNOTSUPP) => 0,
-        length => length?,
-    };
-    let mut value = vec![0; if length > 0 { XATTR_MAX } else { 0 }];
-    for name in buffer[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let length = fs::lgetxattr(&original, name, &mut value[..])?;
-        let set = fs::lsetxattr(&copy, name, &value[..length], XattrFlags::empty());
+    let wanted = xattrs(&original)?;
+    // such as the access list that it inherited; labels are the kernel's to give
+    let inherited = |name: &&Vec<u8>| !wanted.contains(name) && !name.starts_with(b"security.");
+    xattrs(&copy)?.iter().filter(inherited).try_for_each(|name| fs::lremovexattr(&copy, name.as_slice()))?;
+    let mut value = vec![0; if wanted.is_empty() { 0 } else { XATTR_MAX }];
+    for name in &wanted {
+        let length = fs::lgetxattr(&original, name.as_slice(), &mut value[..])?;
+        let set = fs::lsetxattr(&copy, name.as_slice(), &value[..length], XattrFlags::empty());
         set.with_context(|| format!("its attribute {}", shown(name)))?;
     }
     let last_access = Timespec { tv_sec: stat.st_atime as _, tv_nsec: stat.st_atime_nsec as _ };
     let last_modification = Timespec { tv_sec: stat.st_mtime as _, tv_nsec: stat.st_mtime_nsec as _ };
     Ok(fs::utimensat(to, name, &Timestamps { last_access, last_modification }, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn xattrs(path: &Path) -> Result<Vec<Vec<u8>>> {
+    let mut buffer = vec![0; XATTR_MAX];
+    let length = match fs::llistxattr(path, &mut buffer[..]) {
+        Err(Errno::OPNOTSUPP) => 0,
+        length => length?,
+    };
+    let names = buffer[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    Ok(names.map(<[u8]>::to_owned).collect())
 }
 
 /// Shares the blocks, or copies what is no hole.
@@ -238,15 +247,49 @@ fn shown(path: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::dir::Folder;
-    use std::{os::unix::fs::MetadataExt, process::Command};
+    use sha2::{Digest, Sha256};
+    use std::{collections::BTreeMap, fmt::Debug, os::unix::fs::MetadataExt, process::Command};
 
-    /// What tar(1) says of a folder, but for the blocks it takes.
-    fn archive(folder: &Path) -> Vec<u8> {
-        // neither its process number nor what reading and copying change
-        let headers = "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime";
-        let words = ["--xattrs", "--xattrs-include=*", "--sort=name", "--numeric-owner", headers, "-c", "."];
-        Command::new("tar").arg("-C").arg(folder).args(words).output().expect("tar(1)").stdout
+    /// All that a copy is to have too: what stat(2) says but for the inode and the time of its change, extended attributes (access lists
+    /// and capabilities are some), where a link points, and of a file the content and the blocks.
+    fn all_of(folder: &Path) -> BTreeMap<PathBuf, Vec<String>> {
+        fn add(top: &Path, path: &Path, all: &mut BTreeMap<PathBuf, Vec<String>>) {
+            let stat = path.symlink_metadata().expect("there");
+            let mut facts = Vec::new();
+            let mut note = |what: &str, fact: &dyn Debug| facts.push(format!("{what}: {fact:?}"));
+            note("mode", &stat.mode());
+            note("owner", &(stat.uid(), stat.gid()));
+            note("changed", &(stat.mtime(), stat.mtime_nsec()));
+            note("names", &stat.nlink());
+            note("device", &stat.rdev());
+            for name in xattrs(path).expect("listed") {
+                let mut value = vec![0; XATTR_MAX];
+                let length = fs::lgetxattr(path, name.as_slice(), &mut value[..]).expect("there");
+                note("attribute", &(shown(&name), &value[..length]));
+            }
+            if stat.is_symlink() {
+                note("target", &path.read_link().expect("read"));
+            }
+            if stat.is_file() {
+                note("blocks", &(stat.size(), stat.blocks()));
+                note("content", &Sha256::digest(std::fs::read(path).expect("read")));
+            }
+            all.insert(path.strip_prefix(top).expect("below").to_owned(), facts);
+            for entry in stat.is_dir().then(|| path.read_dir().expect("read")).into_iter().flatten() {
+                add(top, &entry.expect("read").path(), all);
+            }
+        }
+        let mut all = BTreeMap::new();
+        add(folder, folder, &mut all);
+        all
+    }
+
+    /// An access list as the kernel has it (acl(5)): the user 12 may read, and so may others or not.
+    fn access_list(others: u8) -> Vec<u8> {
+        let entry = |tag: u8, may: u8, id: [u8; 4]| [[tag, 0, may, 0].as_slice(), &id].concat();
+        let (no, user) = ([255; 4], [12, 0, 0, 0]);
+        let entries = [(1, 6, no), (2, 4, user), (4, 4, no), (16, 4, no), (32, others, no)];
+        [vec![2, 0, 0, 0], entries.into_iter().flat_map(|(tag, may, id)| entry(tag, may, id)).collect()].concat()
     }
 
     #[test]
@@ -255,19 +298,31 @@ mod tests {
         let script = "mkdir -p from/a/b to && cd from && echo text >a/b/file && chmod 2750 a && ln a/b/file a/again &&
             ln -s ../none a/link && mkfifo a/pipe && mknod a/null c 1 3 && chown -h 12:34 a/b a/link && echo x >$'odd \\xff name' &&
             truncate -s 50M sparse && printf end | dd of=sparse bs=1 seek=40000000 conv=notrunc status=none &&
-            cp /bin/true capable && setcap cap_net_raw+ep capable && chmod 4755 a/b/file &&
-            touch -d 2001-02-03T04:05:06.789 a/b/file a/b . && chmod 700 .";
+            cp /bin/true capable && setcap cap_net_raw+ep capable && chmod 4755 a/b/file && touch plain && chmod 400 plain &&
+            touch -h -d 1999-01-01T00:00:00.123456789 a/link && touch -d 2001-02-03T04:05:06.789 a/b/file a/b . && chmod 700 .";
         assert!(Command::new("bash").arg("-c").arg(script).current_dir(&place).status().expect("bash").success());
         let [from, to] = ["from", "to"].map(|name| Folder::root(&place.path().join(name)).expect("there"));
-        let mark = |folder: &Folder| fs::fsetxattr(folder, "trusted.sysctr", b"app", XattrFlags::empty());
-        mark(&from).expect("marked");
+        let set =
+            |path: &Path, name: &str, value: &[u8]| fs::setxattr(path, name, value, XattrFlags::empty()).expect(name);
+        set(from.path(), "trusted.sysctr", b"app");
+        set(&from.path().join("a/b"), "system.posix_acl_default", &access_list(0));
+        set(&from.path().join("a/b"), "system.posix_acl_access", &access_list(4));
+        // what comes there inherits a list that the original has not
+        set(to.path(), "system.posix_acl_default", &access_list(4));
+        // and is another one's
+        fs::fsetxattr(&to, "user.old", b"x", XattrFlags::empty()).expect("marked");
+
         copy(&from, &to).expect("copied");
-        assert!(archive(from.path()) == archive(to.path()), "the copy differs");
+        let (original, copied) = (all_of(from.path()), all_of(to.path()));
+        assert!(original.keys().eq(copied.keys()), "{:?}\n{:?}", original.keys(), copied.keys());
+        for (path, facts) in &original {
+            assert_eq!(facts, &copied[path], "{} differs", path.display());
+        }
         let stat = |folder: &Folder, name: &str| folder.path().join(name).metadata().expect("there");
         assert_eq!(stat(&to, "a/again").ino(), stat(&to, "a/b/file").ino(), "two names of one file became two files");
         assert!(stat(&to, "sparse").blocks() < 1000, "holes were filled");
-        let (one, other) = (measure(&from).expect("measured"), measure(&to).expect("measured"));
-        assert_eq!((one.names, other.names), (11, 11));
+        let [one, other] = [&from, &to].map(|folder| measure(folder).expect("measured"));
+        assert_eq!((one.names, other), (11, one));
         empty(&to).expect("emptied");
         assert_eq!(measure(&to).expect("measured"), Size::default());
     }

@@ -1,5 +1,5 @@
 //! The disk becomes full at some moment of an operation: it is done all the same, or it fails, and everything is as before. A rollback
-//! may be left half-way (6): with room it is finished or undone.
+//! may be left half-way (6), and so may an uninstall and the recovery of what is no update: with room they are finished or undone.
 
 use std::{
     fs::{self, File},
@@ -12,7 +12,7 @@ use crate::{
         run,
     },
     copy,
-    matrix::{Origin, memory},
+    matrix::{Origin, Whole, memory},
     operation::Operation,
     program::Program,
     tracer,
@@ -71,7 +71,7 @@ impl Drop for Small {
     }
 }
 
-/// Fills it before each call of the operation, or before `most` of them. A recovery begins with a full disk: it has to go through.
+/// Fills it before each call of the operation, or before `most` of them. A recovery begins with a full disk: where it goes back to what ran, it has to go through.
 pub fn fill_everywhere(operation: &Operation, most: Option<usize>, seed: usize) -> Count {
     let origin = Origin::new(operation);
     let whole = origin.whole(operation);
@@ -94,7 +94,7 @@ pub fn fill_everywhere(operation: &Operation, most: Option<usize>, seed: usize) 
         let place = format!("{} on a disk that is full from call {at} on, {}", operation.name, done.places[at]);
         count.filled += 1;
         count.failed += usize::from(done.code != Some(0));
-        if let Err(why) = small.found(&whole, done.code) {
+        if let Err(why) = small.found(operation, &whole, done.code) {
             count.wrong.push(format!("{place}: {why}"));
         }
     }
@@ -103,7 +103,7 @@ pub fn fill_everywhere(operation: &Operation, most: Option<usize>, seed: usize) 
 
 impl Small {
     /// With room again, and nothing recovered.
-    fn found(&self, whole: &crate::matrix::Whole, code: Option<i32>) -> Result<(), String> {
+    fn found(&self, operation: &Operation, whole: &Whole, code: Option<i32>) -> Result<(), String> {
         // nothing changed after the moment that was chosen
         if self.0.at(FILLER).exists() {
             self.make_room();
@@ -116,6 +116,10 @@ impl Small {
             (Some(6), Some(before)) => {
                 self.0.does(&["recover"]);
                 vec![before, &whole.after]
+            }
+            (Some(6), None) if !operation.goes_back() => {
+                self.0.does(&["recover"]);
+                vec![&whole.after]
             }
             _ => return Err(format!("it ended with {code:?}")),
         };

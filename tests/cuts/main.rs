@@ -163,7 +163,7 @@ fn fill(most: Option<usize>) {
 
 #[test]
 fn operations_on_a_disk_that_becomes_full_are_done_or_undone() {
-    fill(Some(4));
+    fill(Some(2));
 }
 
 #[test]

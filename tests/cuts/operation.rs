@@ -97,6 +97,11 @@ impl Operation {
         (host, verb)
     }
 
+    /// Whether it brings back what ran before: for that there is room, whatever else there is none for.
+    pub fn goes_back(&self) -> bool {
+        self.cut.is_some_and(|(verb, _)| verb[0] == "update")
+    }
+
     /// Whether it mends what another one left.
     pub fn is_recovery(&self) -> bool {
         self.cut.is_some()

@@ -34,7 +34,7 @@ pub fn comes_and_goes_with_its_program(machine: &mut dyn Machine) -> Result<()> 
     machine.booted()?;
     settle(machine, 3)?;
     machine.run(&format!(
-        "sysctr -q install --now --name app {IMAGES}/tiny-format-1:1
+        "sysctr -q install --now --yes --name app {IMAGES}/tiny-format-1:1
          printf '[Unit]\\nRequires=app.service\\nAfter=app.service\\n[Service]\\nExecStart=/bin/sleep infinity\\n' \
              >/etc/systemd/system/needs-app.service && systemctl daemon-reload && systemctl start needs-app app.socket"
     ))?;
