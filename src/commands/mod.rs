@@ -144,14 +144,15 @@ impl Context {
 
     /// What was killed while it changed a container with its state left a program that may still write there.
     fn stop_those_with_state(&self, root: &Folder) -> Result<()> {
-        for container in state::containers(root)? {
-            let Some(journal) = container.journal.filter(|journal| journal.state && journal.boot == clock::boot())
-            else {
+        for name in state::names(root)? {
+            // One that cannot be read is told of by the recovery, and holds up no other.
+            let journal = state::container(root, &name).ok().flatten().and_then(|container| container.journal);
+            let Some(journal) = journal.filter(|journal| journal.state && journal.boot == clock::boot()) else {
                 continue;
             };
             let Some(manager) = self.manager()? else { return Ok(()) };
             for id in [journal.from, journal.to].into_iter().flatten() {
-                let units = units::set_files(root, &container.name, id)?;
+                let units = units::set_files(root, &name, id)?;
                 let units = units.iter().filter(|file| layout::is_unit(file));
                 let (services, starters): (Vec<_>, Vec<_>) = units.partition(|unit| unit.ends_with(".service"));
                 starters.into_iter().chain(services).try_for_each(|unit| manager.stop(unit))?;

@@ -156,9 +156,8 @@ impl<'a> Running<'a> {
         let mut changed = Vec::new();
         let stopped = self.stopped.take();
         for unit in new.units.iter().filter(starter) {
-            if stopped && self.before.own.contains(unit) {
-                changed.push(unit);
-            } else if !old.units.contains(unit) || !units::is_same(self.root, self.name, unit, old.id, new.id)? {
+            let went_down = stopped && self.before.own.contains(unit);
+            if went_down || !old.units.contains(unit) || !units::is_same(self.root, self.name, unit, old.id, new.id)? {
                 changed.push(unit);
             }
         }
