@@ -275,15 +275,16 @@ fn activate(root: &Folder, manager: Option<&Manager>, record: &Deployment) -> Re
     manager.map_or(Ok(()), Manager::reload)
 }
 
-/// Starts what the container's units ask for: sockets, timers and paths first, and the service where no timer or path is to start it;
-/// that one has to be well then.
+/// Starts what the container's units ask for: sockets, timers and paths first, and the service where no timer or path and no
+/// connection is to start it; that one has to be well then.
 fn start(manager: Option<&Manager>, root: &Folder, name: &ContainerName) -> Result<Option<Verdict>> {
     let Some(manager) = manager else { bail!("starting {name}: systemd does not run this system") };
     let (_, deployment) = state::installed(root, name)?;
     let (services, starters): (Vec<&String>, Vec<&String>) =
         deployment.units.iter().partition(|unit| unit.ends_with(".service"));
     starters.iter().try_for_each(|unit| manager.start(unit))?;
-    match starters.iter().any(|unit| unit.ends_with(".timer") || unit.ends_with(".path")) {
+    let accepts = units::accepts(root, name, deployment.id)?;
+    match accepts || starters.iter().any(|unit| unit.ends_with(".timer") || unit.ends_with(".path")) {
         true => Ok(None),
         false => {
             services.into_iter().try_for_each(|unit| manager.start(unit))?;

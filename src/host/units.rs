@@ -341,6 +341,17 @@ pub fn tmpfiles(root: &Folder, name: &ContainerName) -> Result<String> {
     Ok(root.open(folder)?.map(|folder| folder.read(&placed)).transpose()?.flatten().unwrap_or_default())
 }
 
+/// Whether a socket of the set has an instance of a service started for each connection.
+pub fn accepts(root: &Folder, name: &ContainerName, id: u32) -> Result<bool> {
+    let Some(set) = root.open(&layout::unit_set(name, id))? else { return Ok(false) };
+    for file in set.names()?.iter().filter(|file| file.ends_with(".socket")) {
+        if UnitFile::parse(file, &set.read(file)?.unwrap_or_default())?.accepts() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The files of a set.
 pub fn set_files(root: &Folder, name: &ContainerName, id: u32) -> Result<Vec<String>> {
     root.open(&layout::unit_set(name, id))?.map_or(Ok(Vec::new()), |set| set.names())

@@ -132,7 +132,7 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
     let secrets = values::secrets(&manifest, &settings);
     let filter = filter(inputs, &inputs.overrides.capabilities_of(&manifest.container))?;
     let templates = Templates {
-        data: data(inputs, &manifest, &values, filter.as_ref()),
+        data: data(inputs, &manifest, &values, filter.as_ref())?,
         exec_start: layout::launch(inputs.name, inputs.id, inputs.runtime),
     };
     let user = user(inputs, &manifest)?;

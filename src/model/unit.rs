@@ -89,6 +89,12 @@ impl UnitFile {
         self.entries().filter(move |entry| entry.section == section && entry.key == key).map(|entry| entry.value)
     }
 
+    /// Whether it is a socket that wants an instance of a service for each connection (`Accept=`, systemd.socket(5)).
+    pub fn accepts(&self) -> bool {
+        let last = self.values("Socket", "Accept").last();
+        last.is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "yes" | "y" | "true" | "t" | "on" | "1"))
+    }
+
     /// Lets each text of the file become another one; the names of sections and directives stay, if they may.
     pub fn rewrite(
         &mut self,

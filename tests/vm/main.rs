@@ -83,6 +83,7 @@ scenarios! {
     run_throws_a_container_away: super::exec::throws_a_container_away;
     run_leaves_nothing_when_it_is_killed: super::exec::leaves_nothing_when_it_is_killed;
     httpd_serves_the_hosts_pages: super::httpd::serves_the_hosts_pages;
+    httpd_starts_on_the_first_request: super::httpd::starts_on_the_first_request;
     httpd_leaves_nothing_behind: super::httpd::leaves_nothing_behind;
     hooks_run_around_a_service: super::hooks::hooks_run_around_a_service_with_a_root_to_write_on;
     crun_in_place_of_the_bundled_runtime_leaves_a_service_a_service: super::foreign::crun_runs_etcd;
@@ -95,6 +96,7 @@ scenarios! {
     root_inside_names_no_main_process: super::handover::root_inside_names_no_main_process;
     listening_sockets_arrive_as_in_a_plain_unit: super::sockets::listeners_arrive;
     an_accepted_connection_reaches_its_instance: super::sockets::a_connection_reaches_its_instance;
+    an_image_answers_each_connection: super::sockets::an_image_answers_each_connection;
     files_are_standard_streams_as_in_a_plain_unit: super::sockets::files_are_standard_streams;
     a_service_starts_on_the_first_connection: super::on_demand::starts_on_the_first_connection;
     stored_descriptors_come_back: super::sockets::stored_descriptors_come_back;
@@ -179,11 +181,11 @@ fn etcd_is_there_before_the_network_with_no_card_in_the_machine() -> Result<()> 
     })
 }
 
-/// With an engine in the machine, and flanneld in its registry.
-fn engine() -> Result<(image::Tree, image::Payload)> {
+/// With an engine in the machine, and these images in its registry.
+fn engine(images: &[&str]) -> Result<(image::Tree, image::Payload)> {
     let programs = Path::new(env!("CARGO_BIN_EXE_sysctr")).parent().unwrap_or(Path::new("/"));
     let tree = image::Tree::with(&suite(), engine::packages(&suite()))?;
-    Ok((tree, image::Payload::with(programs, "vm-payload-engine", &["etcd", "flanneld"])?))
+    Ok((tree, image::Payload::with(programs, &format!("vm-payload-{}", images.join("-")), images)?))
 }
 
 /// A card for a machine that has none, with nothing behind it.
@@ -195,7 +197,7 @@ const CARD: &str =
 #[test]
 #[ignore = "minutes to build flannel and a machine with an engine: `make test-long`"]
 fn docker_starts_on_the_subnet_of_flanneld() -> Result<()> {
-    let (tree, payload) = engine()?;
+    let (tree, payload) = engine(&["etcd", "flanneld"])?;
     scenario(nspawn::Nspawn::boot("engine", &tree, &payload), |machine| {
         machine.run(CARD)?;
         engine::install(machine, "eth0")?;
@@ -207,7 +209,7 @@ fn docker_starts_on_the_subnet_of_flanneld() -> Result<()> {
 #[test]
 #[ignore = "minutes: `make test-long`"]
 fn docker_starts_on_the_subnet_of_flanneld_from_power_on() -> Result<()> {
-    let (tree, payload) = engine()?;
+    let (tree, payload) = engine(&["etcd", "flanneld"])?;
     scenario(qemu::Qemu::boot("engine-qemu", &tree, &payload), |machine| {
         engine::install(machine, "eth0")?;
         machine.without_network_card();
@@ -224,7 +226,7 @@ fn docker_starts_on_the_subnet_of_flanneld_from_power_on() -> Result<()> {
 #[test]
 #[ignore = "minutes: `make test-long`"]
 fn containers_of_two_machines_reach_each_other() -> Result<()> {
-    let (tree, payload) = engine()?;
+    let (tree, payload) = engine(&["etcd", "flanneld"])?;
     scenario(nspawn::Nspawn::boot("one", &tree, &payload), |one| {
         scenario(nspawn::Nspawn::boot("other", &tree, &payload), |other| {
             one.plug_into(other)?;

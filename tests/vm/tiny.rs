@@ -24,6 +24,10 @@ const SOCKET: &str =
 
 const LOAD_SOCKET: &str = "[Socket]\nListenStream=127.0.0.1:8080\n[Install]\nWantedBy=sockets.target\n";
 
+const ACCEPT_SOCKET: &str = "[Socket]\nAccept=yes\nListenStream=127.0.0.1:4716\n[Install]\nWantedBy=sockets.target\n";
+const ACCEPT_SERVICE: &str =
+    "[Service]\nExecStart={{exec_start}}\nStandardInput=socket\nStandardError=journal\nEnvironment=MODE=speak\n";
+
 /// As docs/images.md has them.
 const EARLY_SOCKET: &str = "[Unit]\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target sockets.target\n\
     [Socket]\nListenStream=127.0.0.1:8080\n[Install]\nWantedBy=sockets.target\n";
@@ -43,6 +47,9 @@ pub fn images(folder: &Path) -> Result<()> {
     // Another program in the same image, which tells all that systemd passed.
     compile("passed.c", &folder.join("passed-program"))?;
     image_of("passed-program", folder, "passed", &[])?;
+    // And behind a socket, an instance for each connection.
+    let more = [("exports/socket.hbs", ACCEPT_SOCKET), ("exports/service@.hbs", ACCEPT_SERVICE)];
+    image_of("passed-program", folder, "per-connection", &more)?;
     // A web server behind a socket, in two versions. The program can also be the load on it.
     compile("load.c", &folder.join("load-program"))?;
     for version in ["first", "second"] {

@@ -21,10 +21,16 @@ pub fn judge(manifest: &Manifest, exports: &BTreeMap<String, Vec<u8>>) -> Vec<Pr
     let container = &manifest.container;
     // A config.json of its own is not made of the section.
     let made = !exports.contains_key("config.json.hbs");
-    if !made && serde_json::to_value(container).ok() != serde_json::to_value(Container::default()).ok() {
-        warn(
-            "container: the image has a config.json.hbs, which takes its place; only user and seccomp count".to_owned(),
-        );
+    let counted = Container::default();
+    let rest = Container {
+        user: counted.user,
+        seccomp: counted.seccomp,
+        capabilities: counted.capabilities,
+        ..container.clone()
+    };
+    if !made && serde_json::to_value(rest).ok() != serde_json::to_value(Container::default()).ok() {
+        let detail = "container: the image has a config.json.hbs, which takes its place; only user, capabilities and seccomp count";
+        warn(detail.to_owned());
     }
     if made {
         capabilities(container, &mut warn);

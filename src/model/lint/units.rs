@@ -128,9 +128,7 @@ pub fn judge(
         if kind == "service" && unit.values("Service", "ExecStart").all(|line| !line.contains(layout::RUNTIME)) {
             warn(Level::Warning, "ExecStart= does not start the container; write {{exec_start}}".to_owned());
         }
-        let accepts =
-            unit.values("Socket", "Accept").last().is_some_and(|value| matches!(value, "yes" | "true" | "on" | "1"));
-        if accepts && !files.contains_key(&format!("{name}@.service")) {
+        if unit.accepts() && !files.contains_key(&format!("{name}@.service")) {
             warn(Level::Error, "Accept=yes wants a service for each connection: it needs a service@.hbs".to_owned());
         }
     }

@@ -33,16 +33,22 @@ pub(super) fn filter(inputs: &Inputs, container: &Container) -> Result<Option<Li
 }
 
 /// What templates see.
-pub(super) fn data(inputs: &Inputs, manifest: &Manifest, values: &Values, filter: Option<&LinuxSeccomp>) -> Json {
+pub(super) fn data(
+    inputs: &Inputs,
+    manifest: &Manifest,
+    values: &Values,
+    filter: Option<&LinuxSeccomp>,
+) -> Result<Json> {
     let values: serde_json::Map<String, Json> =
         values.iter().map(|(name, value)| (name.clone(), shown(inputs, name, value))).collect();
     let description = manifest.description.as_deref().map(str::trim).filter(|text| !text.is_empty());
-    json!({
+    Ok(json!({
         "name": inputs.name,
         "description": description.map_or_else(|| format!("{} ({})", inputs.name, inputs.image), str::to_owned),
         "image_name": inputs.image,
         "image_id": inputs.digest.hex(),
         "seccomp": filter,
+        "capabilities": spec::bounding(&manifest.container)?,
         "range": inputs.range,
         "state_directory": "/var/lib",
         "run_directory": "/run",
@@ -52,7 +58,7 @@ pub(super) fn data(inputs: &Inputs, manifest: &Manifest, values: &Values, filter
         "requires": manifest.requires.iter().map(|unit| unit_name(unit)).collect::<Vec<_>>(),
         "wants": manifest.wants.iter().map(|unit| unit_name(unit)).collect::<Vec<_>>(),
         "values": values,
-    })
+    }))
 }
 
 /// A value as templates see it: of a secret only where the program finds it.

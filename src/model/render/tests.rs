@@ -161,6 +161,31 @@ fn what_would_lead_around_the_requests_is_refused_or_asked_for() {
 }
 
 #[test]
+fn a_value_may_leave_a_unit_out() {
+    let manifest = r#"{"version": "2.0", "values": {"on_demand": {"type": "boolean", "default": false}}}"#;
+    let socket = "{{#if values.on_demand}}\n[Socket]\nListenStream=80\n{{/if}}\n";
+    let exports = [("manifest.json", manifest), ("socket.hbs", socket)];
+    let has = |settings: &[&str]| rendered(&exports, settings).expect("units").files.contains_key("etcd.socket");
+    assert!(!has(&[]));
+    assert!(has(&["on_demand=true"]));
+    let error = rendered(&[("service.hbs", "\n")], &[]).expect_err("no service");
+    assert!(format!("{error:#}").contains("no ExecStart="), "{error:#}");
+}
+
+#[test]
+fn a_config_of_the_images_own_has_the_capabilities_of_the_manifest() {
+    let manifest = r#"{"version": "2.0", "container": {"capabilities": {"add": ["SYS_ADMIN"], "drop": ["KILL"]}}}"#;
+    let config = r#"{"ociVersion": "1.2.0", "root": {"path": "rootfs", "readonly": true}, "mounts": [],
+        "process": {"user": {"uid": 0, "gid": 0}, "args": ["/a"], "cwd": "/", "noNewPrivileges": true,
+            "capabilities": {"bounding": {{json capabilities}}}},
+        "linux": {"namespaces": [{"type": "mount"}], "seccomp": {{json seccomp}}}}"#;
+    let rendered = rendered(&[("manifest.json", manifest), ("config.json.hbs", config)], &[]).expect("files");
+    let text = spec::to_text(&rendered.spec).expect("text");
+    assert!(text.contains("CAP_SYS_ADMIN") && text.contains("CAP_CHOWN") && !text.contains("CAP_KILL"), "{text}");
+    assert!(rendered.requests.iter().any(|request| request.contains("SYS_ADMIN")), "{:?}", rendered.requests);
+}
+
+#[test]
 fn a_config_of_the_images_own_is_judged_as_a_whole() {
     let config = r#"{"ociVersion": "1.2.0", "root": {"path": "rootfs", "readonly": true}, "mounts": [],
         "process": {"user": {"uid": 0, "gid": 0}, "args": ["/a"], "cwd": "/", "noNewPrivileges": false},

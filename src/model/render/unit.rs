@@ -35,14 +35,25 @@ pub(super) fn set(
     spec: &Spec,
 ) -> Result<BTreeMap<String, String>> {
     let program = spec.process().as_ref().and_then(|process| Some(process.args().as_ref()?.first()?.as_str()));
+    // Where each connection has a service of its own, the boot does not start another one. What is wrong with the socket is told below.
+    let socket = text(inputs, "socket.hbs")?.and_then(|text| templates.file(Kind::Unit, "socket.hbs", text).ok());
+    let socket = socket.and_then(|text| UnitFile::parse("socket.hbs", &text).ok());
+    let default = match socket.is_some_and(|socket| socket.accepts()) {
+        true => DEFAULT_SERVICE.split("[Install]").next().unwrap_or_default(),
+        false => DEFAULT_SERVICE,
+    };
     let mut files = BTreeMap::new();
     for kind in TEMPLATES {
         let file = format!("{kind}.hbs");
         let text = match text(inputs, &file)? {
             Some(text) => templates.file(Kind::Unit, &file, text)?,
-            None if kind == "service" => templates.file(Kind::Unit, "service.hbs (the default)", DEFAULT_SERVICE)?,
+            None if kind == "service" => templates.file(Kind::Unit, "service.hbs (the default)", default)?,
             None => continue,
         };
+        // A value may leave a unit out; a service there is always.
+        if kind != "service" && text.trim().is_empty() {
+            continue;
+        }
         let unit = match kind.strip_suffix('@') {
             Some(kind) => format!("{}@.{kind}", inputs.name),
             None => format!("{}.{kind}", inputs.name),

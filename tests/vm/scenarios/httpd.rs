@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{REGISTRY, processes, registry, stops_cleanly};
+use super::{REGISTRY, on_demand, processes, registry, stops_cleanly};
 use crate::machine::Machine;
 use crate::snapshot::Snapshot;
 
@@ -46,6 +46,44 @@ pub fn serves_the_hosts_pages(machine: &mut dyn Machine) -> Result<()> {
 
     stops_cleanly(machine, "httpd")?;
     machine.fails(7, "curl -sS http://127.0.0.1/").map(drop)
+}
+
+/// The image's own program and files in a plain unit, behind a socket too.
+const PLAIN: &str = "cat >/etc/systemd/system/plain.service <<'END'
+[Service]
+Type=exec
+RootDirectory=/var/lib/sysctr/containers/httpd/current/rootfs
+MountAPIVFS=yes
+BindReadOnlyPaths=/var/www
+TemporaryFileSystem=/run/apache2 /tmp
+Environment=LD_PRELOAD=/usr/lib/listen.so
+ExecStart=/usr/sbin/apache2 -f /etc/apache2/httpd.conf -C 'Listen 8081' -D FOREGROUND
+END
+    printf '[Socket]\nListenStream=8081\n' >/etc/systemd/system/plain.socket
+    systemctl daemon-reload && systemctl start plain.socket";
+
+/// Behind a socket it is off until the first request, also after a boot, and a new start of it refuses nobody.
+pub fn starts_on_the_first_request(machine: &mut dyn Machine) -> Result<()> {
+    registry(machine)?;
+    machine.run("mkdir -p /var/www && echo here >/var/www/index.html")?;
+    machine.run(&format!("sysctr -q install --yes --set on_demand=true {REGISTRY}/httpd"))?;
+    machine.reboot()?;
+    machine.booted()?;
+    machine.run("systemctl is-active httpd.socket && ! systemctl is-active httpd.service")?;
+    machine.run(PLAIN)?;
+    on_demand::first_answers(machine, ("httpd", 80), ("plain", 8081), "here")?;
+    let main = machine.run("cat /proc/$(systemctl show --value -p MainPID httpd)/comm")?;
+    ensure!(main == "apache2", "{main} answered");
+    machine.run(
+        "systemctl restart --no-block httpd; for n in 1 2 3 4 5 6 7 8; do curl -sf http://127.0.0.1/ || exit 1; done",
+    )?;
+    // With another value it is a service as before, and the socket is gone.
+    registry(machine)?;
+    machine.run(
+        "sysctr -q update --yes --set on_demand=false httpd && ! systemctl is-active httpd.socket &&
+         systemctl restart httpd && curl -sf --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1/ && sysctr verify",
+    )?;
+    Ok(())
 }
 
 /// With --purge there is nothing left of it, and the host's pages are as they were.

@@ -128,6 +128,39 @@ pub fn a_connection_reaches_its_instance(machine: &mut dyn Machine) -> Result<()
     Ok(())
 }
 
+/// The same where the image brings the socket and the template of the service: it needs nothing of the admin's.
+pub fn an_image_answers_each_connection(machine: &mut dyn Machine) -> Result<()> {
+    machine.run("sysctr -q install --yes --now --name per oci:/srv/payload/images/per-connection:1")?;
+    machine.run("systemctl is-active per.socket && ! systemctl is-active per.service")?;
+    let ask = |machine: &mut dyn Machine| -> Result<()> {
+        let answer = machine.run(&TWO_CONNECTIONS.replace("PORT", "4716"))?;
+        for word in ["input: inet stream 127.0.0.1:4716", "from 127.0.0.1", "heard one", "heard two"] {
+            ensure!(answer.contains(word), "an instance does not say {word:?}: {answer}");
+        }
+        ended(machine, "per")
+    };
+    ask(machine)?;
+    // After a boot nothing runs but the socket.
+    machine.reboot()?;
+    machine.booted()?;
+    machine.run("systemctl is-active per.socket && ! systemctl is-active per.service")?;
+    ask(machine)?;
+    machine.run("sysctr verify && sysctr -q uninstall per && ! systemctl is-active per.socket").map(drop)
+}
+
+/// Two connections at a time, and each hears its own.
+const TWO_CONNECTIONS: &str = "exec 8<>/dev/tcp/127.0.0.1/PORT 9<>/dev/tcp/127.0.0.1/PORT; echo one >&8; echo two >&9
+    timeout 20 cat <&8 && timeout 20 cat <&9";
+
+/// All instances have ended, and well.
+fn ended(machine: &mut dyn Machine, kind: &str) -> Result<()> {
+    let active = format!("systemctl list-units --no-legend --state=active,activating,deactivating '{kind}@*'");
+    machine.wait_until(SOON, &format!("[ -z \"$({active})\" ]"))?;
+    let failed = machine.run(&format!("systemctl list-units --no-legend --state=failed '{kind}@*'"))?;
+    ensure!(failed.is_empty(), "failed: {failed}");
+    Ok(())
+}
+
 /// What the instances for two connections answer. `boxed` is the container.
 fn connect(machine: &mut dyn Machine, kind: &str, input: &str) -> Result<String> {
     machine.run(&format!(
@@ -139,15 +172,8 @@ fn connect(machine: &mut dyn Machine, kind: &str, input: &str) -> Result<String>
          printf '[Socket]\\nAccept=yes\\nListenStream=127.0.0.1:4715\\n' >/etc/systemd/system/{kind}.socket
          systemctl daemon-reload; systemctl start {kind}.socket"
     ))?;
-    // Two at a time, and each hears its own.
-    let answer = machine.run(
-        "exec 8<>/dev/tcp/127.0.0.1/4715 9<>/dev/tcp/127.0.0.1/4715; echo one >&8; echo two >&9
-         timeout 20 cat <&8 && timeout 20 cat <&9",
-    )?;
-    let active = format!("systemctl list-units --no-legend --state=active,activating,deactivating '{kind}@*'");
-    machine.wait_until(SOON, &format!("[ -z \"$({active})\" ]"))?;
-    let failed = machine.run(&format!("systemctl list-units --no-legend --state=failed '{kind}@*'"))?;
-    ensure!(failed.is_empty(), "failed: {failed}");
+    let answer = machine.run(&TWO_CONNECTIONS.replace("PORT", "4715"))?;
+    ended(machine, kind)?;
     machine.run(&format!("systemctl stop {kind}.socket"))?;
     Ok(answer)
 }
