@@ -25,7 +25,7 @@ const GIVEN: &str = "Beyond what the image says (stays over updates)";
 #[command(name = "sysctr", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
 #[command(
     after_help = "IMAGE is REGISTRY/REPOSITORY[:TAG][@DIGEST], a short name that registries.conf knows, oci:DIR[:TAG], \
-        oci-archive:FILE, docker-archive:FILE, docker-daemon:NAME or containers-storage:NAME."
+        oci-archive:FILE, docker-archive:FILE, docker-daemon:NAME, containers-storage:NAME or rootfs:DIR."
 )]
 pub struct Cli {
     /// Work on the system below this folder, without talking to systemd
@@ -147,11 +147,14 @@ pub enum Verb {
 #[derive(Args)]
 pub struct InstallArgs {
     /// Where it comes from, such as registry.example/team/app:1 or oci:DIR
-    #[arg(required_unless_present = "quadlet")]
+    #[arg(required_unless_present_any = ["quadlet", "rootfs"])]
     pub image: Option<ImageName>,
     /// Install what a Quadlet file of Podman describes
     #[arg(long, value_name = "FILE.container", value_hint = ValueHint::FilePath, conflicts_with = "image")]
     pub quadlet: Option<PathBuf>,
+    /// Install an unpacked root file system, as it is now (the image rootfs:DIR)
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with_all = ["image", "quadlet"])]
+    pub rootfs: Option<PathBuf>,
     /// Name of the container and of its unit [default: the last part of the repository]
     #[arg(long)]
     pub name: Option<ContainerName>,

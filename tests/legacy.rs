@@ -110,3 +110,55 @@ fn lint_tells_what_is_changed_and_asked_for() {
         assert!(text.contains(word), "{word} is not in {text}");
     }
 }
+
+/// Where the old tool shared the folder, the container has what lay there when it was installed.
+#[test]
+fn an_unpacked_root_file_system_is_installed_as_it_was() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
+    let host = Host::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (place, root) = (folder.path().to_str().unwrap(), folder.path().join("rootfs"));
+    host.refuses(1, &["is no root file system"], &["install", "--rootfs", place, "--name", "relay"]);
+    host.refuses(2, &["--rootfs"], &["install", "--rootfs", place, "localhost/relay"]);
+    let long = format!("usr/share/{}/{}", "l".repeat(120), "n".repeat(200));
+    for (path, content) in [
+        ("usr/bin/app", "app 1"),
+        ("exports/service.template", SERVICE),
+        ("exports/config.json", &CONFIG.replace("$ADDTL_MOUNTS", "").replace('$', "")),
+        (&long, "far"),
+    ] {
+        std::fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+        std::fs::write(root.join(path), content).unwrap();
+    }
+    let app = root.join("usr/bin/app");
+    std::fs::set_permissions(&app, PermissionsExt::from_mode(0o4711)).unwrap();
+    std::fs::hard_link(&app, root.join("usr/bin/same")).unwrap();
+    symlink("/etc/shadow", root.join("usr/secret")).unwrap();
+    std::os::unix::fs::chown(root.join(&long), Some(33), Some(44)).unwrap();
+    let file = std::fs::File::open(root.join(&long)).unwrap();
+    rustix::fs::fsetxattr(&file, "user.kept", b"\0\xff", rustix::fs::XattrFlags::empty()).unwrap();
+    // By the folder or by the root itself, it is the same image.
+    let inner = root.to_str().unwrap();
+    host.does(&["install", "--yes", "--rootfs", place, "--name", "relay"]);
+    assert!(host.does(&["install", "--yes", "--rootfs", inner, "--name", "relay"]).contains("nothing to do"));
+    let checkout = |id: u32| host.at(&format!("var/lib/sysctr/containers/relay/deployments/{id}/rootfs"));
+    let about = std::fs::metadata(checkout(1).join(&long)).unwrap();
+    assert_eq!((about.uid(), about.gid()), (33, 44));
+    let mut kept = [1; 4];
+    assert_eq!(rustix::fs::getxattr(checkout(1).join(&long), "user.kept", &mut kept[..]).unwrap(), 2);
+    assert_eq!(kept[..2], [0, 0xff]);
+    assert_eq!(std::fs::metadata(checkout(1).join("usr/bin/same")).unwrap().mode() & 0o7777, 0o4711);
+    assert_eq!(std::fs::read_link(checkout(1).join("usr/secret")).unwrap().to_str(), Some("/etc/shadow"));
+    // What happens in the folder is nothing to the container until it is updated.
+    std::fs::write(&app, "app 2").unwrap();
+    host.does(&["verify"]);
+    assert_eq!(std::fs::read_to_string(checkout(1).join("usr/bin/app")).unwrap(), "app 1");
+    host.does(&["update", "relay"]);
+    assert_eq!(std::fs::read_to_string(checkout(2).join("usr/bin/app")).unwrap(), "app 2");
+    assert!(host.does(&["update", "relay"]).contains("relay"));
+    assert!(!checkout(3).exists());
+    std::fs::remove_dir_all(&root).unwrap();
+    host.refuses(1, &["is no root file system"], &["update", "relay"]);
+    host.does(&["rollback", "relay"]);
+    host.does(&["uninstall", "relay"]);
+}

@@ -49,11 +49,14 @@ impl What {
                 let image = context.named(&image)?;
                 Ok(What { name, image, quadlet: Some(source) })
             }
-            (None, Some(image)) => {
-                let image = context.named(image)?;
+            (None, image) => {
+                let image = match (image, &args.rootfs) {
+                    (Some(image), _) => context.named(image)?,
+                    (None, Some(folder)) => format!("rootfs:{}", folder.display()).parse()?,
+                    (None, None) => bail!(Fault::new(Code::Usage, "an image, --rootfs or --quadlet has to be given")),
+                };
                 Ok(What { name: name(args.name.as_ref(), &image)?, image, quadlet: None })
             }
-            (None, None) => bail!(Fault::new(Code::Usage, "an image or --quadlet has to be given")),
         }
     }
 }
@@ -205,8 +208,7 @@ fn run_once(context: &Context, args: &InstallArgs, what: What) -> Result<()> {
         );
     }
     context.output.note(format!("{image} is run once, and nothing of it stays (its label atomic.run)"));
-    let given = args.image.clone().context("no image")?;
-    run::run(context, &RunArgs::once(given, name, args.values.clone(), args.yes))
+    run::run(context, &RunArgs::once(ImageName::Full(image), name, args.values.clone(), args.yes))
 }
 
 /// The failure that says who has the name.

@@ -6,13 +6,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use sysctr::{
     host::{
-        apply, dependents, dir::Folder, health, lock::StoreLock, process, quarantine, start_limit, state,
+        apply, dependents, dir::Folder, health, instances, lock::StoreLock, process, quarantine, start_limit, state,
         systemd::Manager, systems, transaction, units,
     },
     model::{
         deployment::{Deployment, Journal},
         fault::{Code, Fault},
         health::Verdict,
+        layout,
         name::ContainerName,
     },
 };
@@ -39,6 +40,8 @@ pub struct Running<'a> {
 #[derive(Default)]
 struct Before {
     own: Vec<String>,
+    /// Of the container's templates; they run what it is, too.
+    instances: Vec<String>,
     dependents: Vec<String>,
 }
 
@@ -58,6 +61,11 @@ impl<'a> Running<'a> {
             for unit in &deployment.units {
                 if is_up(manager, unit)? && !(unit.ends_with(".service") && manager.is_oneshot(unit)?) {
                     before.own.push(unit.clone());
+                }
+            }
+            for unit in instances::running(root, manager, deployment)? {
+                if !(unit.ends_with(".service") && manager.is_oneshot(&unit)?) {
+                    before.instances.push(unit);
                 }
             }
             before.dependents = dependents::of(manager, &name.service_unit(), &deployment.units)?;
@@ -168,9 +176,14 @@ impl<'a> Running<'a> {
         for unit in changed.iter().filter(|_| !self.before.own.is_empty()) {
             manager.restart(unit)?;
         }
-        if !self.is_up() {
-            return Ok(());
+        if self.is_up() {
+            self.restart_service(manager, new)?;
         }
+        self.restart_instances(manager, old, new)
+    }
+
+    fn restart_service(&self, manager: &Manager, new: &Deployment) -> Result<()> {
+        let service = self.name.service_unit();
         manager.reset_failed(&service);
         // With another one that it requires it was restarted already, or it was never stopped.
         match running(Some(manager), self.name)? == Some(new.id) {
@@ -180,6 +193,22 @@ impl<'a> Running<'a> {
         self.verdict.set(Some(health::judge(manager, new, self.settle)?));
         // Those that went down with it come back with it.
         dependents::come_back(manager, &self.before.dependents, self.settle)
+    }
+
+    fn restart_instances(&self, manager: &Manager, old: &Deployment, new: &Deployment) -> Result<()> {
+        let templates = units::set_files(self.root, self.name, new.id)?;
+        let mut restarted = Vec::new();
+        for unit in &self.before.instances {
+            let template = layout::template_of(unit);
+            if !templates.contains(&template) {
+                manager.stop(unit)?;
+            } else if unit.ends_with(".service") || !units::is_same(self.root, self.name, &template, old.id, new.id)? {
+                manager.reset_failed(unit);
+                manager.restart(unit)?;
+                restarted.push(unit.clone());
+            }
+        }
+        dependents::stay_up(manager, &restarted, "an instance of it", self.settle)
     }
 
     /// After `cause`: puts `old` back in force and in the place of `new`, and remembers that the image of `new` failed.
@@ -255,13 +284,16 @@ pub fn is_up(manager: &Manager, unit: &str) -> Result<bool> {
     Ok(matches!(manager.state(unit)?.active.as_str(), "active" | "activating" | "reloading"))
 }
 
-/// Those of them that nothing needs: neither the running service nor a unit or drop-in of the admin's, nor another version of the
+/// Those of them that nothing needs: neither the running service, an instance of it, nor a unit or drop-in of the admin's, nor another version of the
 /// operating system.
 pub fn unneeded(root: &Folder, manager: Option<&Manager>, name: &ContainerName, surplus: Vec<u32>) -> Result<Vec<u32>> {
-    let running = running(manager, name)?;
     let mut named = units::named_deployments(root, name)?;
     named.extend(systems::named_deployments(root, name)?);
-    Ok(surplus.into_iter().filter(|id| running != Some(*id) && !named.contains(id)).collect())
+    named.extend(running(manager, name)?);
+    if let Some(manager) = manager {
+        named.extend(instances::deployments(manager, name)?);
+    }
+    Ok(surplus.into_iter().filter(|id| !named.contains(id)).collect())
 }
 
 /// The deployment that runs, where its launcher noted it.

@@ -93,6 +93,10 @@ fn tell_health(context: &Context, root: &Folder, manager: &Manager, name: &Conta
     let settle = settings::load(root).map(|settings| settings.update.settle()).unwrap_or_default();
     let Ok((_, now)) = state::installed(root, name) else { return };
     let Err(error) = is_well(manager, &now, settle) else { return };
+    // What a machine that goes down takes with it says nothing of the service.
+    if manager.goes_down() {
+        return;
+    }
     let now = Some(Version { digest: now.digest, deployment: Some(now.id) });
     let cause = Some(format!("after the boot that recovered it: {error:#}"));
     let (operation, result) = (Operation::Recovery, event::Result::NeedsYou);

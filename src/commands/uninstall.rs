@@ -7,7 +7,7 @@ use crate::cli::UninstallArgs;
 use sysctr::{
     host::{
         dir::Folder,
-        health,
+        health, instances,
         lock::StoreLock,
         owned, recovery,
         state::{self, Container},
@@ -63,7 +63,8 @@ pub fn remove(
         // What could start the service again goes before it.
         let (services, starters): (Vec<&String>, Vec<&String>) =
             deployment.units.iter().partition(|unit| unit.ends_with(".service"));
-        for unit in starters.into_iter().chain(services) {
+        let instances = instances::running(root, manager, deployment)?;
+        for unit in starters.into_iter().chain(&instances).chain(services) {
             manager.stop(unit)?;
         }
     }

@@ -36,16 +36,22 @@ pub fn of(manager: &Manager, unit: &str, own: &[String]) -> Result<Vec<String>> 
 
 /// Starts those that did not come back by themselves, and watches all of them for as long as `settle`. The failure names the unit.
 pub fn come_back(manager: &Manager, units: &[String], settle: Duration) -> Result<()> {
+    let which = "which requires it";
     for unit in units {
         if !is_up(&manager.state(unit)?) {
             manager.reset_failed(unit);
-            manager.start(unit).with_context(|| format!("bringing back {unit}, which requires it"))?;
+            manager.start(unit).with_context(|| format!("bringing back {unit}, {which}"))?;
         }
     }
+    stay_up(manager, units, which, settle)
+}
+
+/// Watches units that were just started for as long as `settle`. The failure names the unit, and `which` it is.
+pub fn stay_up(manager: &Manager, units: &[String], which: &str, settle: Duration) -> Result<()> {
     let end = Instant::now() + PATIENCE;
     let mut runs = Vec::new();
     for unit in units {
-        wait(manager, unit, end)?;
+        wait(manager, unit, which, end)?;
         runs.push((unit, manager.invocation(unit)?));
     }
     let end = Instant::now() + settle;
@@ -55,7 +61,7 @@ pub fn come_back(manager: &Manager, units: &[String], settle: Duration) -> Resul
             let same = manager.invocation(unit)? == *run;
             ensure!(
                 same && state.active == "active",
-                "{unit}, which requires it, did not stay up: it {}",
+                "{unit}, {which}, did not stay up: it {}",
                 if same { format!("is {} ({})", state.active, state.sub) } else { "was restarted".to_owned() }
             );
         }
@@ -68,13 +74,13 @@ pub fn come_back(manager: &Manager, units: &[String], settle: Duration) -> Resul
 }
 
 /// Waits until a unit is not on its way any more, and refuses one that is not active then.
-fn wait(manager: &Manager, unit: &str, end: Instant) -> Result<()> {
+fn wait(manager: &Manager, unit: &str, which: &str, end: Instant) -> Result<()> {
     loop {
         let state = manager.state(unit)?;
         match state.active.as_str() {
             "active" => return Ok(()),
             "activating" | "deactivating" | "reloading" if Instant::now() < end => sleep(POLL),
-            other => bail!("{unit}, which requires it, is {other} ({})", state.sub),
+            other => bail!("{unit}, {which}, is {other} ({})", state.sub),
         }
     }
 }

@@ -140,7 +140,7 @@ fn piece(entry: Entry, content: &mut dyn Read, importer: &mut dyn Importer, room
 }
 
 /// Only attributes that mean the same on every machine are kept: labels and overlay marks are the host's.
-fn kept(xattr: &[u8]) -> bool {
+pub(super) fn kept(xattr: &[u8]) -> bool {
     let user = xattr.starts_with(b"user.") && !xattr.starts_with(b"user.overlay.");
     user || matches!(xattr, b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")
 }

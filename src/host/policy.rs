@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::model::{
     fault::{Code, Fault},
-    reference::ImageSource,
+    reference::{Archived, ImageSource},
 };
 
 const PLACES: [&str; 2] = ["etc/containers/policy.json", "usr/share/containers/policy.json"];
@@ -128,9 +128,9 @@ fn scopes_of(source: &ImageSource) -> Vec<String> {
             );
         }
         // by path, though a policy can hardly know a file that anyone may bring
-        ImageSource::OciArchive(at) => {
+        ImageSource::OciArchive(Archived { path, .. }) | ImageSource::Rootfs(path) => {
             scopes.extend(
-                at.path.ancestors().take_while(|path| path.parent().is_some()).map(|path| path.display().to_string()),
+                path.ancestors().take_while(|path| path.parent().is_some()).map(|path| path.display().to_string()),
             );
         }
         // the manual gives this transport no scope but the empty one

@@ -8,7 +8,7 @@ use oci_spec::image::{ImageConfiguration, ImageManifest};
 pub use super::machine::this_architecture;
 use super::{
     archive, blob::Blob, dir::Folder, machine::this_platform, ostree::sha256, registries::Registries,
-    registry::Registry, skopeo,
+    registry::Registry, rootfs, skopeo,
 };
 use crate::model::{
     digest::Digest,
@@ -72,6 +72,7 @@ pub fn resolve(source: &ImageSource, root: &Folder, settings: &Settings) -> Resu
         ImageSource::OciArchive(at) => Box::new(archive::Layout::file(at)?),
         ImageSource::DockerArchive(at) => Box::new(archive::DockerArchive::open(at)?),
         ImageSource::DockerDaemon(_) | ImageSource::ContainersStorage(_) => Box::new(skopeo::fetch(source)?),
+        ImageSource::Rootfs(path) => Box::new(rootfs::Packed::of(path)?),
     };
     let top = place.top()?;
     if let Some(wanted) = source.wanted_digest() {

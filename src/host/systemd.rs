@@ -30,6 +30,10 @@ const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 const SAID: usize = 160;
 /// Longer than any start or stop that systemd itself lets run by default.
 const JOB_DEADLINE: Duration = Duration::from_secs(15 * 60);
+const SCOPE_STOP: Duration = Duration::from_secs(10);
+
+/// A unit as ListUnitsByPatterns tells it; the first is its name.
+type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
 /// A connection to the running service manager.
 pub struct Manager {
@@ -174,6 +178,30 @@ impl Manager {
         Ok(lists.into_iter().collect::<Result<Vec<_>>>()?.concat())
     }
 
+    /// The units with names like these that are up, or on their way.
+    pub fn running(&self, patterns: &[String]) -> Result<Vec<String>> {
+        let context = || format!("asking systemd for {}", patterns.join(", "));
+        let states = ["active", "activating", "reloading"];
+        let reply = self.call("ListUnitsByPatterns", &(&states[..], patterns)).with_context(context)?;
+        let units: Vec<Listed> = reply.body().deserialize().with_context(context)?;
+        Ok(units.into_iter().map(|unit| unit.0).collect())
+    }
+
+    /// Whether a service was started for one connection of a socket (`Accept=yes`).
+    pub fn answers_a_connection(&self, unit: &str) -> Result<bool> {
+        let starters: Vec<String> = self.property(unit, UNIT, "TriggeredBy")?;
+        let accepts = |socket: &String| self.property(socket, "org.freedesktop.systemd1.Socket", "Accept");
+        let sockets = starters.iter().filter(|unit| unit.ends_with(".socket"));
+        Ok(sockets.map(accepts).collect::<Result<Vec<bool>>>()?.contains(&true))
+    }
+
+    /// Whether the system is shutting down, or systemd does not answer any more.
+    pub fn goes_down(&self) -> bool {
+        let reply = self.raw(PATH, "org.freedesktop.DBus.Properties", "Get", &(MANAGER, "SystemState"));
+        let state = reply.ok().and_then(|reply| reply.body().deserialize::<OwnedVariant>().ok());
+        state.and_then(|state| String::try_from(state).ok()).is_none_or(|state| state == "stopping")
+    }
+
     /// A property of a unit, which is loaded if need be.
     fn property<T>(&self, unit: &str, interface: &str, name: &str) -> Result<T>
     where
@@ -207,13 +235,15 @@ impl Manager {
         Ok((pid != 0 && !group.is_empty()).then_some((pid, group)))
     }
 
-    /// Moves this process into a scope of its own, which goes when the last process in it ends.
+    /// Moves this process into a scope of its own, which goes when the last process in it ends. A stop waits for it as long as
+    /// `podman stop` does, since a first process that handles no SIGTERM does not get it (pid_namespaces(7)).
     pub fn start_scope(&self, unit: &str, description: &str) -> Result<()> {
         let properties = vec![
             ("Description", Variant::from(description)),
             ("PIDs", Variant::from(vec![std::process::id()])),
             ("Delegate", Variant::from(true)),
             ("CollectMode", Variant::from("inactive-or-failed")),
+            ("TimeoutStopUSec", Variant::from(SCOPE_STOP.as_secs() * 1_000_000)),
         ];
         let none: Vec<(String, Vec<(String, Variant)>)> = Vec::new();
         self.job("StartTransientUnit", unit, &(unit, "fail", properties, none))

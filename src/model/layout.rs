@@ -108,6 +108,13 @@ pub fn is_template(unit: &str) -> bool {
     unit.contains("@.")
 }
 
+/// The template that a unit is an instance of: `NAME@.service` of `NAME@x.service`.
+pub fn template_of(unit: &str) -> String {
+    let (stem, rest) = unit.split_once('@').unwrap_or((unit, unit));
+    let kind = rest.rsplit_once('.').map_or("", |(_, kind)| kind);
+    format!("{stem}@.{kind}")
+}
+
 /// What the unit runs after a stop: another runtime keeps files of its own, and does not see systemd end its container.
 pub fn clean_up(name: &ContainerName, id: u32, other: &RuntimePath) -> String {
     format!("-{RUNTIME} delete-with {other} /{}", deployment(name, id))

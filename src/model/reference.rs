@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    path::{Component, Path, PathBuf},
+    path::{Component, PathBuf},
     str::FromStr,
 };
 
@@ -28,6 +28,8 @@ pub enum ImageSource {
     DockerDaemon(String),
     /// `containers-storage:NAME`, an image that podman, buildah or CRI-O have
     ContainersStorage(String),
+    /// `rootfs:DIR`, an unpacked root file system, or the folder that has it as `rootfs`
+    Rootfs(PathBuf),
 }
 
 /// An image as a person names it.
@@ -57,7 +59,8 @@ pub struct BadSource {
 }
 
 /// For who writes another one.
-const TRANSPORTS: &str = "use docker://, oci:, oci-archive:, docker-archive:, docker-daemon: or containers-storage:";
+const TRANSPORTS: &str =
+    "use docker://, oci:, oci-archive:, docker-archive:, docker-daemon:, containers-storage: or rootfs:";
 const SHORT: &str = "it does not name its registry, write REGISTRY/REPOSITORY[:TAG]";
 const TAG_PREFIX: &str = "sysctr/tag/";
 /// A ref is a file in the repository, so a part of it may not be longer than a file's name.
@@ -73,6 +76,7 @@ impl ImageSource {
             ImageSource::DockerArchive(_) => "docker-archive",
             ImageSource::DockerDaemon(_) => "docker-daemon",
             ImageSource::ContainersStorage(_) => "containers-storage",
+            ImageSource::Rootfs(_) => "rootfs",
         }
     }
 
@@ -80,7 +84,9 @@ impl ImageSource {
     pub fn repository_name(&self) -> &str {
         match self {
             ImageSource::Registry(reference) => reference.repository().rsplit('/').next().unwrap_or_default(),
-            ImageSource::OciDir(at) => at.path.file_name().and_then(|name| name.to_str()).unwrap_or_default(),
+            ImageSource::OciDir(Archived { path, .. }) | ImageSource::Rootfs(path) => {
+                path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+            }
             ImageSource::OciArchive(at) | ImageSource::DockerArchive(at) => at.docker_name().unwrap_or_else(|| {
                 let name = at.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 name.split_once('.').map_or(name, |(stem, _)| stem)
@@ -160,6 +166,7 @@ impl ImageSource {
             Some(("docker-archive", rest)) => Archived::parse(rest).map(ImageSource::DockerArchive),
             Some(("docker-daemon", rest)) => engines_name(rest).map(ImageSource::DockerDaemon),
             Some(("containers-storage", rest)) => engines_name(rest).map(ImageSource::ContainersStorage),
+            Some(("rootfs", rest)) => plain_path(rest).map(ImageSource::Rootfs),
             Some((transport @ ("dir" | "tarball" | "sif" | "ostree" | "atomic" | "docker-registry"), _)) => {
                 Err(format!("the transport {transport}: is not supported"))
             }
@@ -198,11 +205,7 @@ impl Archived {
             Some((path, image)) => (path, Some(image.to_owned())),
             None => (text, None),
         };
-        if path.is_empty() {
-            return Err("it names no file".into());
-        }
-        let path = std::path::absolute(path).map_err(|error| error.to_string())?;
-        Ok(Archived { path: without_dots(&path), image })
+        Ok(Archived { path: plain_path(path)?, image })
     }
 
     /// `name` of an image called `repository/name:tag`.
@@ -214,10 +217,13 @@ impl Archived {
     }
 }
 
-/// `..` is taken away as text, so that one folder has one name; a path over links should be written out.
-fn without_dots(path: &Path) -> PathBuf {
+/// Absolute, and `..` taken away as text, so that one folder has one name; a path over links should be written out.
+fn plain_path(path: &str) -> Result<PathBuf, String> {
+    if path.is_empty() {
+        return Err("it names no file".into());
+    }
     let mut plain = PathBuf::new();
-    for part in path.components() {
+    for part in std::path::absolute(path).map_err(|error| error.to_string())?.components() {
         match part {
             Component::CurDir => {}
             Component::ParentDir => {
@@ -226,7 +232,7 @@ fn without_dots(path: &Path) -> PathBuf {
             other => plain.push(other),
         }
     }
-    plain
+    Ok(plain)
 }
 
 impl fmt::Display for Archived {
@@ -245,6 +251,7 @@ impl fmt::Display for ImageSource {
             ImageSource::DockerArchive(at) => write!(f, "docker-archive:{at}"),
             ImageSource::DockerDaemon(name) => write!(f, "docker-daemon:{name}"),
             ImageSource::ContainersStorage(name) => write!(f, "containers-storage:{name}"),
+            ImageSource::Rootfs(path) => write!(f, "rootfs:{}", path.display()),
         }
     }
 }
@@ -316,6 +323,7 @@ mod tests {
             ("docker-archive:/x/y.tar.gz:reg.io/lib/web:1", "docker-archive:/x/y.tar.gz:reg.io/lib/web:1", "web"),
             ("docker-daemon:reg.io:5000/lib/web:1", "docker-daemon:reg.io:5000/lib/web:1", "web"),
             ("containers-storage:localhost/app", "containers-storage:localhost/app", "app"),
+            ("rootfs:/srv/./a:1/../web/", "rootfs:/srv/web", "web"),
             ("containers-storage:[vfs@/var/x+/run/x]app:1", "containers-storage:[vfs@/var/x+/run/x]app:1", "app"),
         ];
         for (text, written, name) in table {
@@ -340,6 +348,7 @@ mod tests {
             ("http://reg.io/x", "unknown transport http:"),
             ("foo:/x", "unknown transport foo:"),
             ("oci:", "names no file"),
+            ("rootfs:", "names no file"),
             ("oci:/x:", "nothing follows"),
             ("docker:reg.io/x", "docker://"),
             ("reg.io/UPPER", "invalid reference"),

@@ -18,8 +18,8 @@ use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
     auto, boot, boots, dependents, directives, engine, etcd, exec, failures, foreign, handover, health, hooks, httpd,
-    legacy, limits, load, many, on_demand, order, probation, refuse, sockets, state, together, trace, update, updates,
-    users,
+    instances, legacy, limits, load, many, on_demand, order, probation, refuse, sockets, state, together, trace, update,
+    updates, users,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -78,6 +78,7 @@ scenarios! {
     an_install_that_was_cut_is_finished_by_the_boot: super::etcd::is_finished_by_the_boot_after_a_cut;
     exec_runs_beside_the_service: super::exec::runs_beside_the_service;
     exec_reaches_an_instance: super::exec::reaches_an_instance;
+    instances_follow_their_container: super::instances::follow_their_container;
     exec_is_confined_as_the_service: super::exec::is_confined_as_the_service;
     exec_has_a_terminal: super::exec::has_a_terminal;
     run_throws_a_container_away: super::exec::throws_a_container_away;

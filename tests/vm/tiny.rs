@@ -94,6 +94,11 @@ pub fn images(folder: &Path) -> Result<()> {
         .replace("\"container\"", "\"state\": {\"folders\": [{\"path\": \"/var/lib/app/data\"}]}, \"container\"");
     let service = "[Service]\nEnvironment=BOOT=%b\nExecStart={{exec_start}}\nRestart=on-failure\n[Install]\nWantedBy=multi-user.target\n";
     old_images(folder)?;
+    for (name, word) in [("instances-1", "X_N=1"), ("instances-2", "X_N=2"), ("instances-bad", "end")] {
+        let manifest = MANIFEST.replace("\"/bin/tiny\"]", &format!("\"/bin/tiny\", \"{word}\"]"));
+        let service = "[Service]\nExecStart={{exec_start}}\n";
+        image(folder, name, &[("exports/manifest.json", &manifest), ("exports/service@.hbs", service)])?;
+    }
     image(folder, "tiny-once", &[("exports/manifest.json", &once), ("exports/service.hbs", service)])?;
     ordered(folder)
 }

@@ -110,6 +110,8 @@ impl Results {
             }
             // Version 1 hierarchies, where the host has any, say nothing of interest.
             "cgroup" => drop(put(field.into(), value.lines().last().unwrap_or_default())),
+            // Links by number are udev's; in a /dev that is the host's they come when a driver is loaded.
+            _ if field.starts_with("device./dev/char/") => {}
             _ if field.starts_with("namespace.") => drop(put(field.into(), self.namespace(value))),
             _ => drop(put(field.into(), value)),
         }
@@ -153,6 +155,8 @@ impl Results {
                         fields.insert(format!("hook.{name}.state.{key}"), value.to_string());
                     }
                 }
+                // Links by number are udev's; in a /dev that is the host's they come when a driver is loaded.
+                _ if field.starts_with("device./dev/char/") => {}
                 _ if field.starts_with("namespace.") => {
                     fields.insert(format!("hook.{name}.{field}"), self.namespace(&value).to_owned());
                 }
@@ -174,6 +178,10 @@ fn outcome(code: i32, said: &str) -> String {
     }
 }
 
+/// What the host's kernel numbers the files of a tmpfs by (tmpfs(5)), and what its one hierarchy of control groups is mounted with, which
+/// the others change for all when they mount it without a namespace (cgroups(7)).
+const OF_THE_HOST: [&str; 4] = ["inode32", "inode64", "nsdelegate", "memory_recursiveprot"];
+
 /// proc_pid_mountinfo(5), a few fields for each mount.
 fn mounts(fields: &mut Fields, text: &str) -> Result<()> {
     if !text.contains(" - ") {
@@ -192,7 +200,7 @@ fn mounts(fields: &mut Fields, text: &str) -> Result<()> {
             name.push('+'); // another one on top
         }
         let sorted = |text: &str| {
-            let mut words: Vec<&str> = text.split(',').collect();
+            let mut words: Vec<&str> = text.split(',').filter(|word| !OF_THE_HOST.contains(word)).collect();
             words.sort_unstable();
             words.join(",")
         };

@@ -8,7 +8,7 @@ use super::{REGISTRY, etcd, httpd, processes, registry, stops_cleanly};
 use crate::machine::{LIMIT, Machine};
 use crate::snapshot::Snapshot;
 
-fn equal(found: &str, wanted: &str, of: &str) -> Result<()> {
+pub fn equal(found: &str, wanted: &str, of: &str) -> Result<()> {
     ensure!(found == wanted, "{of}: {found:?}, not {wanted:?}");
     Ok(())
 }
@@ -247,7 +247,7 @@ pub fn leaves_nothing_when_it_is_killed(machine: &mut dyn Machine) -> Result<()>
     machine
         .run("ls /var/lib/sysctr/run/trial >/dev/null && sysctr prune && ! ls /var/lib/sysctr/run/trial 2>/dev/null")?;
     start(machine)?;
-    machine.run("systemctl stop sysctr-run-trial.scope")?;
+    machine.run("timeout 30 systemctl stop sysctr-run-trial.scope")?;
     machine.wait_until(Duration::from_secs(20), "! pgrep -x sleep && ! pgrep -x sysctr-runtime")?;
     machine.try_run("rm -f /root/pid", LIMIT)?;
     machine
