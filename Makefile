@@ -30,7 +30,8 @@ check:
 	$(CARGO) test
 
 # Scenarios that take minutes each: `make test-long` has them.
-LONG = runtimes_agree failing_containers_do_not_stop_a_boot unusual_updates_and_one_bad_of_twenty
+LONG = runtimes_agree failing_containers_do_not_stop_a_boot unusual_updates_and_one_bad_of_twenty \
+    state_in_another_format_comes_and_goes_with_its_program
 
 # The machines share two cores with the emulator, so one at a time.
 test: deps check

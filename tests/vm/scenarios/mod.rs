@@ -24,6 +24,7 @@ pub mod order;
 pub mod probation;
 pub mod refuse;
 pub mod sockets;
+pub mod state;
 pub mod together;
 pub mod trace;
 pub mod update;
