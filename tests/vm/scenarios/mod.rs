@@ -14,6 +14,7 @@ pub mod handover;
 pub mod health;
 pub mod hooks;
 pub mod httpd;
+pub mod kubelet;
 pub mod legacy;
 pub mod limits;
 pub mod load;
