@@ -15,6 +15,7 @@ pub mod health;
 pub mod hooks;
 pub mod httpd;
 pub mod instances;
+pub mod kubelet;
 pub mod legacy;
 pub mod limits;
 pub mod load;
