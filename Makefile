@@ -10,7 +10,7 @@ GENERATORS ?= /usr/lib/systemd/system-generators
 # Where the built programs are. `make install` builds the release ones if they are not there.
 PROGRAMS ?= target/release
 
-.PHONY: all bench check deps demo fuzz machine test test-long install
+.PHONY: all bench check deps demo fuzz kubelet machine test test-long install
 
 # The runtime starts a quarter quicker without shared libraries to load. Where there is no static libc it goes without that.
 STATIC := $(if $(filter /%,$(shell cc -print-file-name=libc.a 2>/dev/null)),-C target-feature=+crt-static)
@@ -30,7 +30,8 @@ check:
 	$(CARGO) test
 
 # Scenarios that take minutes each: `make test-long` has them.
-LONG = runtimes_agree failing_containers_do_not_stop_a_boot unusual_updates_and_one_bad_of_twenty
+LONG = runtimes_agree failing_containers_do_not_stop_a_boot unusual_updates_and_one_bad_of_twenty \
+    state_in_another_format_comes_and_goes_with_its_program
 
 # The machines share two cores with the emulator, so one at a time.
 test: deps check
@@ -41,6 +42,10 @@ test-long: deps check
 	$(CARGO) test --test cuts -- --ignored --test-threads=1
 	$(CARGO) test --test vm -- --test-threads=1 --include-ignored
 	SYSCTR_TEST_SUITE=bookworm $(CARGO) test --test vm -- --test-threads=1
+
+# Compiles kubelet, a quarter of an hour on two cores, and boots it: alone, and behind etcd, flanneld and Docker.
+kubelet: deps
+	$(CARGO) test --test vm kubelet -- --test-threads=1 --include-ignored
 
 demo: deps
 	@$(CARGO) build --bins --test demo

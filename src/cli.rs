@@ -85,6 +85,7 @@ pub enum Verb {
         images: Vec<ImageSource>,
     },
     /// Show what an image says about itself
+    #[command(override_usage = "sysctr inspect [OPTIONS] <IMAGE | --schema>")]
     Inspect {
         /// In the store, or where it comes from
         #[arg(required_unless_present = "schema")]
@@ -145,6 +146,7 @@ pub enum Verb {
 }
 
 #[derive(Args)]
+#[command(override_usage = "sysctr install [OPTIONS] <IMAGE | --quadlet FILE.container>")]
 pub struct InstallArgs {
     /// Where it comes from, such as registry.example/team/app:1 or oci:DIR
     #[arg(required_unless_present_any = ["quadlet", "rootfs"])]
@@ -411,6 +413,7 @@ pub struct LintArgs {
 }
 
 #[derive(Args)]
+#[command(override_usage = "sysctr update [OPTIONS] <NAME... | --all | --auto>")]
 pub struct UpdateArgs {
     /// The containers
     #[arg(value_name = "NAME", required_unless_present_any = ["all", "auto"])]
@@ -453,6 +456,7 @@ pub struct UpdateArgs {
 
 #[derive(Args)]
 #[command(after_help = "The exit code is 0 whether or not they differ.")]
+#[command(override_usage = "sysctr diff [OPTIONS] <NAME> [A [B] | --available | --to IMAGE]")]
 pub struct DiffArgs {
     /// The container
     pub name: ContainerName,

@@ -190,3 +190,28 @@ fn old_images_put_their_files_as_they_did() {
     host.does(&["uninstall", "relay"]);
     assert_same(&before, &host.tree(), "uninstalled");
 }
+
+#[test]
+fn what_would_lie_on_the_host_is_shown_before_and_between_deployments() {
+    let host = host();
+    let relay = host.image("relay", &image("#!/bin/sh\n", "port={{values.port}}\n"));
+    let text = host.does(&["install", "--dry-run", &relay]);
+    assert!(text.contains("--- /etc/relay/relay.conf (0644)\nport=80\n"), "{text}");
+    assert!(text.contains("--- /usr/local/bin/relayctl (0755)\n#!/bin/sh\n"), "{text}");
+    let shown = host.json(&["install", "--dry-run", &relay]);
+    assert_eq!(
+        (&shown["hostFiles"][1]["path"], &shown["hostFiles"][1]["mode"]),
+        (&json!("/etc/relay/relay.conf"), &json!("0644"))
+    );
+    host.does(&["install", "--yes", &relay]);
+    let files = json!([{"path": "/usr/local/bin/relayctl", "source": "relayctl", "mode": "0700"}, {"path": "/etc/relay/new", "source": "relayctl"}]);
+    let next =
+        Image::new().manifest(json!({"version": "2.0", "hostFiles": files})).export("hostfs/relayctl", "#!/bin/sh\n");
+    host.image("relay", &next);
+    let section = "\nFiles on the host:\n  + /etc/relay/new\n  - /etc/relay/relay.conf\n    /usr/local/bin/relayctl, mode 0755 -> 0700\n";
+    let text = host.does(&["diff", "relay", "--available"]);
+    assert!(text.contains(section), "{text}");
+    host.does(&["update", "--yes", "relay"]);
+    assert!(host.does(&["diff", "relay"]).contains(section));
+    assert_eq!(host.json(&["diff", "relay", "2", "1"])["hostFiles"][0]["change"], "removed");
+}

@@ -85,18 +85,3 @@ fn only_what_is_new_is_asked() {
     assert!(!said.contains("NET_ADMIN"), "{said}");
     host.does(&["update", "--yes", "app"]);
 }
-
-#[test]
-fn state_of_a_newer_format_is_no_way_back() {
-    let of = |epoch: u32| {
-        let state = json!({"epoch": epoch, "folders": [{"path": "/var/lib/app/data"}]});
-        Image::new().manifest(json!({"version": "2.0", "state": state}))
-    };
-    let host = Host::new();
-    let image = host.image("app", &of(1));
-    host.does(&["install", &image]);
-    host.image("app", &of(2));
-    host.refuses(4, &["format 2"], &["update", "app"]);
-    host.does(&["update", "--yes", "app"]);
-    host.refuses(1, &["format 1", "format 2"], &["rollback", "app"]);
-}

@@ -120,3 +120,19 @@ fn a_wrong_command_line_ends_with_2_and_as_json_in_one_document() {
     assert!(nothing.code == 2 && nothing.err.contains("Usage: "), "{}", nothing.err);
     assert_eq!(sysctr(&["--version"]).code, 0);
 }
+
+#[test]
+fn a_usage_never_shows_what_is_refused() {
+    for (wrong, usage) in [
+        (&["inspect", "--schema", "oci:x"][..], "inspect [OPTIONS] <IMAGE | --schema>"),
+        (&["install", "--quadlet", "a.container", "oci:x"], "install [OPTIONS] <IMAGE | --quadlet FILE.container>"),
+        (&["update", "--all", "web"], "update [OPTIONS] <NAME... | --all | --auto>"),
+        (&["diff", "--available", "web", "1"], "diff [OPTIONS] <NAME> [A [B] | --available | --to IMAGE]"),
+    ] {
+        let outcome = sysctr(wrong);
+        let hint = format!("hint: usage: sysctr {usage}");
+        assert!(outcome.code == 2 && outcome.err.lines().nth(1) == Some(&hint), "{wrong:?}: {}", outcome.err);
+        let help = sysctr(&[wrong[0], "--help"]).out;
+        assert!(help.contains(&format!("\nUsage: sysctr {usage}\n")), "{help}");
+    }
+}

@@ -13,7 +13,9 @@ use sysctr::{
         dir::Folder,
         lock::StoreLock,
         ostree::{Store, StoredImage},
-        owned, secrets, settings, state,
+        owned, secrets, settings,
+        space::{self, Need},
+        state,
         systemd::Manager,
         transaction::{Parts, Staged},
         units,
@@ -290,6 +292,14 @@ impl Candidate {
             health: rendered.health,
         };
         let config_json = spec::to_text(&rendered.spec)?;
+        let checkout = Need::file(0).times(store.count_folders(&image)? + mount_points.len() as u64);
+        let units: Need = rendered.files.values().map(|text| Need::file(text.len()).times(2)).sum();
+        let mut texts: Vec<Need> = rendered.secrets.values().map(|text| Need::file(text.len())).collect();
+        texts.push(Need::file(config_json.len()));
+        texts.extend(rendered.host_files.iter().map(|file| Need::file(file.content.len())));
+        let back = if replaces.is_some() { Need::reserve() } else { Need::default() };
+        let (state, settings) = ([checkout, back].into_iter().chain(texts).sum(), [units, back].into_iter().sum());
+        space::check(root, &[(layout::STATE, state), (layout::CONTAINERS, settings)]).with_context(staging)?;
         let Rendered { files, secrets, host_files, .. } = rendered;
         let parts =
             Parts { image: &image, record: record.clone(), config_json, files, secrets, mount_points, host_files };

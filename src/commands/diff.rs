@@ -10,7 +10,7 @@ use super::{
 };
 use crate::cli::DiffArgs;
 use sysctr::{
-    host::{compare, dir::Folder, id_ranges, ostree::Store, settings, state, transaction},
+    host::{self, compare, dir::Folder, id_ranges, ostree::Store, settings, state, transaction},
     model::{
         deployment::Deployment,
         diff::{self, Difference, Identity, Side, files::FilesDifference},
@@ -109,6 +109,13 @@ fn available(context: &Context, now: &Deployment, source: &ImageSource) -> Resul
         created: None,
         commit: candidate.image.commit.clone(),
     };
+    let mut host_files = Vec::new();
+    for file in &candidate.rendered.host_files {
+        // What is there already would stay as it is.
+        if !file.optional || !host::host_files::is_foreign(&root, name, &file.path)? {
+            host_files.push(file.clone());
+        }
+    }
     let config = serde_json::from_str(&spec::to_text(&candidate.rendered.spec)?).context("reading config.json")?;
     let side = Side {
         identity,
@@ -120,6 +127,7 @@ fn available(context: &Context, now: &Deployment, source: &ImageSource) -> Resul
             .into_iter()
             .map(|(file, text)| (file, diff::units::without_number(&text, id)))
             .collect(),
+        host_files: host::host_files::records(&host_files),
         config,
         packages: compare::packages(&store, &candidate.image),
     };

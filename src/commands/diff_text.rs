@@ -9,7 +9,7 @@ use super::{
     image::{self, bytes},
 };
 use sysctr::model::{
-    diff::{GainedLost, Identity, files::FileChange, units::Change},
+    diff::{GainedLost, Identity, files::FileChange, host_files::HostFileDifference, units::Change},
     values::{Source, Value},
 };
 
@@ -42,6 +42,7 @@ pub fn of(shown: &Shown) -> String {
     for unit in &difference.units {
         let _ = write!(text, "\n{}", unit.diff);
     }
+    section(&mut text, "Files on the host", difference.host_files.iter().map(host_file));
     packages(&mut text, shown);
     files(&mut text, shown);
     if text.len() == before {
@@ -118,13 +119,24 @@ fn files(text: &mut String, shown: &Shown) {
     }
 }
 
-fn line(file: &FileChange) -> String {
-    let sign = match file.change {
+fn sign(change: Change) -> char {
+    match change {
         Change::Added => '+',
         Change::Removed => '-',
         Change::Changed => ' ',
-    };
-    let mut line = format!("{sign} {}", file.path);
+    }
+}
+
+fn host_file(file: &HostFileDifference) -> String {
+    let line = format!("{} {}", sign(file.change), file.path);
+    match (&file.from, &file.to) {
+        (Some(from), Some(to)) if from.mode != to.mode => format!("{line}, mode {} -> {}", from.mode, to.mode),
+        _ => line,
+    }
+}
+
+fn line(file: &FileChange) -> String {
+    let mut line = format!("{} {}", sign(file.change), file.path);
     if let (Some(from), Some(to)) = (&file.from, &file.to) {
         let mut say = |what: &str, from: String, to: String| {
             if from != to {

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Context;
 use crate::output::Output;
+pub use sysctr::model::size::shown as bytes;
 use sysctr::{
     host::{
         dir::Folder,
@@ -100,16 +101,4 @@ pub fn missing(source: &ImageSource) -> Fault {
 /// `1 image`, `2 images`.
 pub fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
-/// A size in the unit that fits, of powers of 1000.
-pub fn bytes(size: u64) -> String {
-    let mut value = size as f64;
-    for unit in ["B", "kB", "MB", "GB"] {
-        if value < 999.5 {
-            return if unit == "B" { format!("{size} B") } else { format!("{value:.1} {unit}") };
-        }
-        value /= 1000.0;
-    }
-    format!("{value:.1} TB")
 }

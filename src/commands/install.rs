@@ -14,7 +14,7 @@ use super::{
 use crate::cli::{InstallArgs, RunArgs};
 use sysctr::{
     host::{
-        apply, dir::Folder, health, id_ranges, lock::StoreLock, ostree::Store, other_runtime, owned, policy,
+        self, apply, dir::Folder, health, id_ranges, lock::StoreLock, ostree::Store, other_runtime, owned, policy,
         quadlet_files, recovery, settings, state, systemd::Manager, transaction, units, value_files,
     },
     model::{
@@ -221,20 +221,36 @@ fn show(context: &Context, candidate: &Candidate) -> Result<()> {
     let root = context.folder()?;
     let requests = candidate.requests(&root)?;
     let config = serde_json::to_value(&candidate.rendered.spec).context("writing config.json")?;
+    let host_files = &candidate.rendered.host_files;
+    let placed: Vec<_> = host::host_files::records(host_files)
+        .iter()
+        .map(|file| serde_json::json!({"path": file.path, "sha256": file.sha256, "mode": format!("{:04o}", file.mode)}))
+        .collect();
     let document = serde_json::json!({
         "name": candidate.name, "image": candidate.image.name(), "digest": candidate.image.digest, "values": candidate.rendered.values,
-        "requests": requests, "files": candidate.rendered.files, "config": config,
+        "requests": requests, "files": candidate.rendered.files, "hostFiles": placed, "config": config,
     });
     context.output.result(&document, || {
         let mut text = format!("would install {} (deployment {})\n", candidate.name, candidate.id);
         for (file, content) in &candidate.rendered.files {
             text.push_str(&format!("\n--- {file}\n{content}"));
         }
+        for file in host_files {
+            text.push_str(&format!("\n--- {} ({:04o})\n{}", file.path, file.mode, readable(&file.content)));
+        }
         for request in &requests {
             text.push_str(&format!("\nrequests: {request}"));
         }
         text
     })
+}
+
+/// A file for the host, as far as a terminal can show it.
+fn readable(content: &[u8]) -> String {
+    let text = std::str::from_utf8(content).ok();
+    let text =
+        text.filter(|text| text.len() <= 1 << 16 && !text.chars().any(|c| c.is_control() && c != '\n' && c != '\t'));
+    text.map_or_else(|| format!("({} bytes)\n", content.len()), |text| format!("{}\n", text.trim_end_matches('\n')))
 }
 
 /// Stages, commits and activates. A failure before the commit leaves nothing; one after it is undone.

@@ -28,6 +28,7 @@ pub mod rollback;
 pub mod run;
 pub mod settle;
 pub mod show;
+pub mod snapshot;
 pub mod together;
 pub mod uninstall;
 pub mod unmount;
@@ -43,16 +44,16 @@ use anyhow::Result;
 
 use crate::output::Output;
 use sysctr::host::{
-    apply,
+    apply, clock,
     dir::Folder,
     events,
     lock::StoreLock,
     recovery::{self, Recovered, Recovery},
     start_limit, state,
     systemd::Manager,
-    transaction,
+    transaction, units,
 };
-use sysctr::model::name::ContainerName;
+use sysctr::model::{journal::Journal, layout, name::ContainerName};
 
 /// What every verb needs to know about this run.
 pub struct Context {
@@ -98,13 +99,26 @@ impl Context {
         // First, because the lock makes its folder, and that below a mistyped root is no help.
         let root = self.folder()?;
         let lock = StoreLock::acquire(&self.root, verb, patience)?;
-        let recovery = self.recover(&root, &lock)?;
+        self.stop_those_with_state(&root)?;
+        let recovery = self.recover(&root, &lock, &|_| false)?;
         for one in &recovery.done {
             if let Recovered::Back(name) | Recovered::RolledBack(name) = one {
                 self.leave_staged(&root, &lock, name)?;
             }
         }
+        self.start_again(&recovery.stopped)?;
         Ok((root, lock))
+    }
+
+    /// What an operation that was killed had stopped.
+    fn start_again(&self, stopped: &[String]) -> Result<()> {
+        let manager = if stopped.is_empty() { None } else { self.manager()? };
+        for unit in stopped {
+            if let Some(Err(error)) = manager.as_ref().map(|manager| manager.start(unit)) {
+                self.output.warn(format!("{error:#}"));
+            }
+        }
+        Ok(())
     }
 
     /// What was taken back may still run: the deployment in force takes its place before its files go.
@@ -128,9 +142,28 @@ impl Context {
         transaction::discard_staged(root, lock, name).map(drop)
     }
 
-    /// Finishes or undoes what was cut short; says what could not be.
-    pub fn recover(&self, root: &Folder, lock: &StoreLock) -> Result<Recovery> {
-        let recovery = recovery::recover(root, lock)?;
+    /// What was killed while it changed a container with its state left a program that may still write there.
+    fn stop_those_with_state(&self, root: &Folder) -> Result<()> {
+        for name in state::names(root)? {
+            // One that cannot be read is told of by the recovery, and holds up no other.
+            let journal = state::container(root, &name).ok().flatten().and_then(|container| container.journal);
+            let Some(journal) = journal.filter(|journal| journal.state && journal.boot == clock::boot()) else {
+                continue;
+            };
+            let Some(manager) = self.manager()? else { return Ok(()) };
+            for id in [journal.from, journal.to].into_iter().flatten() {
+                let units = units::set_files(root, &name, id)?;
+                let units = units.iter().filter(|file| layout::is_unit(file));
+                let (services, starters): (Vec<_>, Vec<_>) = units.partition(|unit| unit.ends_with(".service"));
+                starters.into_iter().chain(services).try_for_each(|unit| manager.stop(unit))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finishes or undoes what was cut short, but what is to be left; says what could not be.
+    pub fn recover(&self, root: &Folder, lock: &StoreLock, leave: &dyn Fn(&Journal) -> bool) -> Result<Recovery> {
+        let recovery = recovery::recover(root, lock, leave)?;
         for (name, error) in &recovery.failed {
             self.output.warn(format!("recovering {name}: {error:#}"));
         }

@@ -4,9 +4,13 @@ use anyhow::{Result, bail};
 
 use super::{Context, probation};
 use sysctr::{
-    host::{dir::Folder, lock::StoreLock, recovered, recovery::Recovered, state, systemd::Manager, transaction, units},
+    host::{
+        clock, dir::Folder, lock::StoreLock, recovered, recovery::Recovered, state, systemd::Manager, transaction,
+        units,
+    },
     model::{
         fault::{Code, Fault},
+        journal::Journal,
         layout,
         name::ContainerName,
     },
@@ -17,8 +21,10 @@ use sysctr::{
 pub fn run(context: &Context) -> Result<()> {
     let Some(lock) = StoreLock::try_acquire(&context.root, "recover")? else { return Ok(()) };
     let root = context.folder()?;
-    let recovery = context.recover(&root, &lock)?;
     let manager = context.manager()?;
+    // What writes to the state would have to be stopped first, and its start may be waiting for us.
+    let is_live = |journal: &Journal| manager.is_some() && journal.state && journal.boot == clock::boot();
+    let recovery = context.recover(&root, &lock, &is_live)?;
     for one in recovery.done {
         if let Recovered::Back(name) = &one {
             // Where it runs already, this is no boot; what it runs from goes with the next changing command.

@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use sysctr::{
     host::{
@@ -31,6 +31,8 @@ pub struct Running<'a> {
     restart: bool,
     /// Units that are running now, of the container and of those that require it.
     before: Before,
+    /// It was stopped, with all that could start it.
+    stopped: Cell<bool>,
     /// By what the service was found to be well when it was last restarted.
     pub verdict: Cell<Option<Verdict>>,
 }
@@ -68,12 +70,60 @@ impl<'a> Running<'a> {
             }
             before.dependents = dependents::of(manager, &name.service_unit(), &deployment.units)?;
         }
-        Ok(Running { root, lock, manager, name, settle, restart, before, verdict: Cell::default() })
+        Ok(Running {
+            root,
+            lock,
+            manager,
+            name,
+            settle,
+            restart,
+            before,
+            stopped: Cell::default(),
+            verdict: Cell::default(),
+        })
     }
 
     /// Whether the service runs.
     pub fn is_up(&self) -> bool {
         self.before.own.contains(&self.name.service_unit())
+    }
+
+    /// The units that ran, in the order in which they can be started: what passes a socket on goes before the service, what requires it
+    /// behind.
+    pub fn ran(&self) -> Vec<String> {
+        let (services, starters): (Vec<&String>, Vec<&String>) =
+            self.before.own.iter().partition(|unit| unit.ends_with(".service"));
+        starters.into_iter().chain(services).chain(&self.before.dependents).cloned().collect()
+    }
+
+    /// Stops the service; what could start it again goes before it.
+    pub fn stop(&self, deployment: &Deployment) -> Result<()> {
+        let Some(manager) = self.manager else { return Ok(()) };
+        self.stopped.set(true);
+        let (services, starters): (Vec<&String>, Vec<&String>) =
+            deployment.units.iter().partition(|unit| unit.ends_with(".service"));
+        starters.into_iter().chain(services).try_for_each(|unit| manager.stop(unit))?;
+        self.is_down(deployment)
+    }
+
+    /// Fails if somebody started it meanwhile.
+    pub fn is_down(&self, deployment: &Deployment) -> Result<()> {
+        let Some(manager) = self.manager else { return Ok(()) };
+        for unit in &deployment.units {
+            let state = manager.state(unit)?.active;
+            ensure!(["inactive", "failed"].contains(&state.as_str()), "{unit} is {state}, and has to be down");
+        }
+        Ok(())
+    }
+
+    /// What was stopped, and is still the same, runs again.
+    pub fn start_again(&self, deployment: &Deployment) -> Result<()> {
+        let Some(manager) = self.manager.filter(|_| self.stopped.take()) else { return Ok(()) };
+        self.ran().iter().try_for_each(|unit| manager.start(unit))?;
+        if self.is_up() {
+            health::judge(manager, deployment, self.settle)?;
+        }
+        dependents::come_back(manager, &self.before.dependents, self.settle)
     }
 
     /// Leaves it to others, which are updated too, to bring their own units back, and to `later` ones what requires those as well.
@@ -112,8 +162,10 @@ impl<'a> Running<'a> {
         }
         // A socket that stays as it is stays open: its connections wait for the new program.
         let mut changed = Vec::new();
+        let stopped = self.stopped.take();
         for unit in new.units.iter().filter(starter) {
-            if !old.units.contains(unit) || !units::is_same(self.root, self.name, unit, old.id, new.id)? {
+            let went_down = stopped && self.before.own.contains(unit);
+            if went_down || !old.units.contains(unit) || !units::is_same(self.root, self.name, unit, old.id, new.id)? {
                 changed.push(unit);
             }
         }
@@ -176,6 +228,9 @@ impl<'a> Running<'a> {
         };
         // The journal stays until the old one runs: cut short here, recovery does it again, and takes nothing away beneath a program.
         let back = || -> Result<()> {
+            if journal.state {
+                self.stop(new)?;
+            }
             transaction::go_back(self.root, self.lock, name, journal)?;
             self.become_new(new, old)
         };
@@ -224,7 +279,8 @@ pub fn become_all(changes: &[Change]) -> Result<(), (usize, anyhow::Error)> {
     changed
 }
 
-fn is_up(manager: &Manager, unit: &str) -> Result<bool> {
+/// Whether a unit runs, or is about to.
+pub fn is_up(manager: &Manager, unit: &str) -> Result<bool> {
     Ok(matches!(manager.state(unit)?.active.as_str(), "active" | "activating" | "reloading"))
 }
 

@@ -5,10 +5,11 @@ use anyhow::{Context as _, Result, bail};
 use super::{
     Context, auto, probation,
     replace::{self, Running},
+    snapshot,
 };
 use crate::cli::RollbackArgs;
 use sysctr::{
-    host::{events, recovery, settings, state, transaction},
+    host::{self, events, recovery, settings, state, transaction},
     model::{
         event::{self, Event, Operation},
         fault::{Code, Fault},
@@ -26,15 +27,22 @@ pub fn run(context: &Context, args: &RollbackArgs) -> Result<()> {
         let same = serde_json::json!({"name": name, "changed": false, "deployment": old.id});
         return context.output.result(&same, || format!("{name} runs deployment {} already; nothing to do", old.id));
     }
-    if old.raises_epoch_of(&new) {
+    let kept = if old.epoch == new.epoch { None } else { host::snapshot::of(&root, name, new.id)? };
+    if old.raises_epoch_of(&new) && kept.is_none() {
         bail!(replace::older_format(&new, &old));
     }
     let manager = context.manager()?;
     let settle = settings::load(&root)?.update.settle();
     let running = Running::look(&root, &lock, manager.as_ref(), &old, settle, true)?;
-    transaction::roll_back(&root, &lock, name, old.id, new.id)
-        .with_context(|| format!("rolling back {name}"))
-        .with_context(|| transaction::half_done(name))?;
+    let rolling_back = || format!("rolling back {name}");
+    let placed = match &kept {
+        None => transaction::roll_back(&root, &lock, name, old.id, new.id).map(drop),
+        Some(_) => {
+            let journal = snapshot::make_way(&running, &old, &new).with_context(rolling_back)?;
+            transaction::roll_back_with_state(&root, &lock, name, &journal)
+        }
+    };
+    placed.with_context(rolling_back).with_context(|| transaction::half_done(name))?;
     let done = running.become_new(&old, &new);
     transaction::finish(&root, &lock, name)?;
     probation::forget(manager.as_ref(), name, old.id);
@@ -56,7 +64,10 @@ pub fn run(context: &Context, args: &RollbackArgs) -> Result<()> {
         true => String::new(),
         false => {
             let verdict = running.verdict.take().map_or_else(String::new, |verdict| format!(": {verdict}"));
-            format!("rolled back {name} from deployment {} to {} ({}){verdict}", old.id, new.id, new.image)
+            let state = kept.map_or_else(String::new, |kept| {
+                format!("; its state is that of {}, and what it was is kept with deployment {}", kept.created, old.id)
+            });
+            format!("rolled back {name} from deployment {} to {} ({}){verdict}{state}", old.id, new.id, new.image)
         }
     })
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::output::one_line;
 use sysctr::{
-    host::{clock, dir::Folder, probation, settings, state, units},
+    host::{clock, dir::Folder, probation, settings, snapshot, state, units},
     model::{
         deployment::{Deployment, OwnedFolder},
         digest::Digest,
@@ -20,6 +20,8 @@ use sysctr::{
         overrides::Overrides,
         probation::Probation,
         settings::Policy,
+        size::shown,
+        snapshot::KeptState,
         values::Values,
     },
 };
@@ -69,6 +71,8 @@ struct Version {
     digest: String,
     commit: String,
     created: String,
+    /// State that a rollback to it puts back.
+    state: Option<KeptState>,
 }
 
 /// Prints everything about a container.
@@ -88,7 +92,7 @@ pub fn run(context: &Context, name: &ContainerName) -> Result<()> {
         given: &deployment.overrides,
         accepted: deployment.accepted.iter().collect(),
         probation: probation::load(&root, name)?.filter(|it| !it.is_over(&clock::now())).map(OnProbation::of),
-        deployments: deployments.into_iter().map(Version::of).collect(),
+        deployments: deployments.into_iter().map(|one| Version::of(&root, one)).collect::<Result<_>>()?,
     };
     context.output.result(&shown, || shown.text())
 }
@@ -129,9 +133,10 @@ impl OnProbation {
 }
 
 impl Version {
-    fn of(deployment: Deployment) -> Version {
-        let Deployment { id, image, digest, commit, created, .. } = deployment;
-        Version { id, image, digest: digest.to_string(), commit, created }
+    fn of(root: &Folder, deployment: Deployment) -> Result<Version> {
+        let Deployment { id, name, image, digest, commit, created, .. } = deployment;
+        let state = snapshot::of(root, &name, id)?;
+        Ok(Version { id, image, digest: digest.to_string(), commit, created, state })
     }
 }
 
@@ -183,7 +188,9 @@ impl Shown<'_> {
         }
         for version in &self.deployments {
             let mark = if version.id == row.deployment { " (in force)" } else { "" };
-            line("Deployment", &format!("{} of {}{mark}", version.id, version.created));
+            let kept = |kept: &KeptState| format!(", with its state of {} ({})", kept.created, shown(kept.bytes()));
+            let state = version.state.as_ref().map_or_else(String::new, kept);
+            line("Deployment", &format!("{} of {}{mark}{state}", version.id, version.created));
         }
         text
     }

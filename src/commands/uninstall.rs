@@ -71,7 +71,7 @@ pub fn remove(
     transaction::commit_uninstall(root, lock, container, purge)?;
     let paths = deployment.state.iter().map(|folder| folder.path.as_str()).filter(|_| purge);
     let purged = owned::purge_all(root, &container.name, paths);
-    transaction::remove_files(root, &container.name)?;
+    transaction::remove_files(root, &container.name).with_context(|| transaction::half_done(&container.name))?;
     if let Some(manager) = manager {
         manager.reload()?;
         deployment.units.iter().for_each(|unit| manager.reset_failed(unit));

@@ -10,7 +10,7 @@ use super::{
     prepare::{Next, Prepared},
     probation,
     replace::{self, Running},
-    together,
+    snapshot, together,
 };
 use crate::cli::UpdateArgs;
 use sysctr::{
@@ -222,34 +222,42 @@ impl Updater<'_> {
             Running::look(&self.root, lock, manager, old, self.settings.update.settle(), !self.args.no_restart)?;
         let (staged, new) = candidate.stage(self.context, &self.root, lock, store, manager).with_context(updating)?;
         self.tried.replace(Some(Version { digest: new.digest.clone(), deployment: Some(new.id) }));
-        if new.raises_epoch_of(old) && !self.args.yes {
-            let message = format!(
-                "{name}: the new image keeps its state in format {}, the old one in {}: there may be no way back",
-                new.epoch, old.epoch
-            );
-            bail!(Fault::new(Code::Refused, message).hint("copy the state away first; --yes goes on"));
-        }
         if old.raises_epoch_of(&new) {
             bail!(replace::older_format(&new, old));
         }
-        let comes_back = !self.args.no_rollback && !new.raises_epoch_of(old);
-        let probation = comes_back.then_some(&self.settings.update);
+        let raises = new.raises_epoch_of(old);
+        let kept = if raises { snapshot::plan(self, old, &new, manager)? } else { None };
+        let comes_back = !self.args.no_rollback && (!raises || kept.is_some());
+        // Going back unasked would take away what was written since.
+        let probation = (comes_back && !raises).then_some(&self.settings.update);
         host::probation::prepare(&self.root, lock, &new, old, probation).with_context(updating)?;
-        let journal = staged.replace(lock, old.id).with_context(updating)?;
+        let has_way_back = kept.is_some();
+        let journal = match kept {
+            // of an earlier time
+            None if raises => {
+                host::snapshot::forget(&self.root, name, old.id)?;
+                staged.replace(lock, old.id, &[])
+            }
+            None => staged.replace(lock, old.id, &[]),
+            Some(plan) => snapshot::replace(&running, staged, old, &new, plan),
+        };
+        let journal = journal.with_context(updating)?;
         match running.become_new(old, &new) {
             Ok(()) => {
                 probation::begin(self.context, &self.root, lock, manager, name);
                 transaction::finish(&self.root, lock, name)?;
                 quarantine::forget(&self.root, lock, name, &new.digest)?;
             }
-            Err(error) if self.args.no_rollback || new.raises_epoch_of(old) => {
+            Err(error) if !comes_back => {
                 transaction::finish(&self.root, lock, name)?;
                 let message = format!("deployment {} of {name} is in force, and not well: {error:#}", new.id);
                 bail!(Fault::new(Code::NeedsYou, message).hint(format!("`sysctr rollback {name}` goes back")));
             }
             Err(error) => bail!(running.go_back(&journal, old, &new, error)?),
         }
-        self.say(format!("updated {name} to {} (deployment {}){}", short(&new.digest), new.id, self.judged(&running)));
+        let way_back = if has_way_back { "; a rollback puts its state of before back" } else { "" };
+        let judged = self.judged(&running);
+        self.say(format!("updated {name} to {} (deployment {}){judged}{way_back}", short(&new.digest), new.id));
         Ok(new)
     }
 

@@ -62,6 +62,7 @@ pub fn side(root: &Folder, store: &Store, deployment: &Deployment) -> Result<Sid
         values: deployment.values.clone(),
         requests: deployment.accepted.clone(),
         units: texts,
+        host_files: deployment.host_files.clone(),
         config,
         packages: packages(store, &image),
     })

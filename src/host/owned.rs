@@ -2,7 +2,10 @@
 //! that a later install knows its own from somebody else's.
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::fs::{self, FileType, Gid, Mode, Uid, XattrFlags};
+use rustix::{
+    fs::{self, FileType, Gid, Mode, Uid, XattrFlags},
+    io::Errno,
+};
 
 use super::dir::Folder;
 use crate::model::{deployment::OwnedFolder, name::ContainerName, request};
@@ -27,13 +30,13 @@ pub fn claim(root: &Folder, name: &ContainerName, owned: &OwnedFolder) -> Result
     let home = home(name);
     if request::is_below(&owned.path, &home) && owned.path != home {
         // What else an image keeps there is ours too.
-        mark(&root.create(&home[1..], 0o755)?, name);
+        mark(&root.create(&home[1..], 0o755)?, name)?;
     }
     let folder = root.create(owned.path.trim_start_matches('/'), 0o700)?;
     let context = || format!("making {}", owned.path);
     fs::fchown(&folder, Some(Uid::from_raw(owned.uid)), Some(Gid::from_raw(owned.gid))).with_context(context)?;
     fs::fchmod(&folder, Mode::from_raw_mode(owned.mode)).with_context(context)?;
-    mark(&folder, name);
+    mark(&folder, name)?;
     folder.sync()
 }
 
@@ -113,9 +116,18 @@ pub(super) fn home(name: &ContainerName) -> String {
     format!("/var/lib/{name}")
 }
 
-fn mark(folder: &Folder, name: &ContainerName) {
-    // A file system without such attributes only makes the next install ask once more.
-    let _ = fs::fsetxattr(folder, MARK, name.as_str().as_bytes(), XattrFlags::empty());
+fn mark(folder: &Folder, name: &ContainerName) -> Result<()> {
+    // On a full disk what is as it should be may not be written again.
+    if owner(folder).as_deref() == Some(name.as_str()) {
+        return Ok(());
+    }
+    match fs::fsetxattr(folder, MARK, name.as_str().as_bytes(), XattrFlags::empty()) {
+        Err(error @ (Errno::NOSPC | Errno::DQUOT)) => {
+            Err(error).with_context(|| format!("marking {}", folder.path().display()))
+        }
+        // A file system without such attributes only makes the next install ask once more.
+        _ => Ok(()),
+    }
 }
 
 fn open(root: &Folder, path: &str) -> Result<Option<Folder>> {

@@ -19,7 +19,7 @@ use super::{
     source::{Resolved, resolve},
     tree::Tree,
 };
-use crate::model::{reference::ImageSource, settings::Settings};
+use crate::model::{reference::ImageSource, settings::Settings, size::shown};
 
 /// More than any system image has; a full desktop has half a million.
 const MAX_ENTRIES: u64 = 1_000_000;
@@ -81,7 +81,9 @@ pub(super) fn import(
     let download = layers.download_size();
     ensure!(
         download <= free,
-        "{download} bytes of layers do not fit into {free} bytes of free space in {}",
+        "its layers are {}, and {} of space are free in {}",
+        shown(download),
+        shown(free),
         store.path().display()
     );
     progress.begin(source, download);

@@ -15,10 +15,11 @@ use std::collections::BTreeSet;
 use anyhow::{Result, bail};
 
 use super::{
+    clock,
     dir::Folder,
     group,
     lock::StoreLock,
-    owned, probation,
+    owned, probation, snapshot,
     state::{self, Container},
     transaction::{self, finish, half_done, remove_files, roll_forward, switch_files},
     units,
@@ -49,11 +50,13 @@ pub struct Recovery {
     pub done: Vec<Recovered>,
     /// What could not be recovered, and why; the others were.
     pub failed: Vec<(ContainerName, anyhow::Error)>,
+    /// Units that an operation of this boot had stopped, and did not start again.
+    pub stopped: Vec<String>,
 }
 
 /// Finishes or undoes what was cut short, in files only: it neither starts nor awaits anything. One container that cannot be recovered
-/// does not hold up the others.
-pub fn recover(root: &Folder, lock: &StoreLock) -> Result<Recovery> {
+/// does not hold up the others, and neither does one that is to be left as it is.
+pub fn recover(root: &Folder, lock: &StoreLock, leave: &dyn Fn(&Journal) -> bool) -> Result<Recovery> {
     let mut names = BTreeSet::new();
     for folder in [layout::CONTAINERS.to_owned(), format!("{}/containers", layout::STATE)] {
         let found = root.open(&folder)?.map_or(Ok(Vec::new()), |folder| folder.names())?;
@@ -62,8 +65,16 @@ pub fn recover(root: &Folder, lock: &StoreLock) -> Result<Recovery> {
     let mut recovery = Recovery::default();
     let group = group::is_open(root);
     for name in names {
+        let journal = state::container(root, &name).ok().flatten().and_then(|container| container.journal);
+        if journal.as_ref().is_some_and(leave) {
+            continue;
+        }
         match recover_one(root, lock, &name, &group) {
-            Ok(done) => recovery.done.extend(done),
+            Ok(done) => {
+                recovery.done.extend(done);
+                let stopped = journal.filter(|journal| journal.boot == clock::boot()).map(|journal| journal.stopped);
+                recovery.stopped.extend(stopped.into_iter().flatten());
+            }
             Err(error) => recovery.failed.push((name, error)),
         }
     }
@@ -93,20 +104,20 @@ fn recover_one(
         remove_files(root, name)?;
         return Ok(left.then(|| Recovered::Undone(name.clone())));
     };
+    if let (Err(error), true) = (group, container.journal.as_ref().is_some_and(|journal| journal.group)) {
+        bail!("{error:#}");
+    }
     sweep(root, name)?;
     let Some(journal) = &container.journal else {
         probation::drop_stale(root, name)?;
+        snapshot::sweep(root, name)?;
         // An operating system that went back took /etc with it, and /var stayed.
         container.active.map_or(Ok(()), |id| units::point(root, name, id))?;
         return Ok(transaction::discard_staged(root, lock, name)?.then(|| Recovered::Undone(name.clone())));
     };
     // What the one that was stopped did may not be on the disk yet, and doing it again would not see that.
     rustix::fs::sync();
-    let group = match group {
-        Err(error) if journal.group => bail!("{error:#}"),
-        group => group.as_ref().is_ok_and(|open| *open),
-    };
-    let winner = journal.winner(container.active, group);
+    let winner = journal.winner(container.active, group.as_ref().is_ok_and(|open| *open));
     let done = match journal.operation {
         Operation::Install if container.active == journal.to => {
             roll_forward(root, name, journal)?;

@@ -12,7 +12,7 @@ use super::{
     lock::StoreLock,
     mount_points,
     ostree::{Store, StoredImage},
-    owned, probation, quarantine, secrets,
+    owned, probation, quarantine, secrets, snapshot, space,
     state::{self, Container},
     units,
 };
@@ -75,6 +75,9 @@ impl<'a> Staged<'a> {
         folder.sync_all()?;
         units::stage(root, &staged.name, staged.id, &files)?;
         host_files::stage(root, &record, &host_files)?;
+        if record.replaces.is_some() {
+            space::reserve(root, &staged.name)?;
+        }
         Ok(staged)
     }
 
@@ -106,10 +109,22 @@ impl<'a> Staged<'a> {
         placed.map(|()| made)
     }
 
-    /// Updates: puts the deployment in force in place of `from`. Until [`finish`], a power cut ends in the old state.
-    pub fn replace(mut self, lock: &StoreLock, from: u32) -> Result<Journal> {
-        self.armed = false;
+    /// Notes that the state of `from` is going to be kept, and which units are down meanwhile: cut short from here on, they are started
+    /// again by whoever recovers.
+    pub fn announce(&self, _lock: &StoreLock, from: u32, stopped: &[String]) -> Result<()> {
         let journal = self.journal(from)?;
+        write_journal(
+            self.root,
+            &self.name,
+            &Journal { keep: false, state: true, stopped: stopped.to_owned(), ..journal },
+        )
+    }
+
+    /// Updates: puts the deployment in force in place of `from`. Until [`finish`], a power cut ends in the old state. `stopped` are units
+    /// that are down meanwhile.
+    pub fn replace(mut self, lock: &StoreLock, from: u32, stopped: &[String]) -> Result<Journal> {
+        self.armed = false;
+        let journal = Journal { stopped: stopped.to_owned(), ..self.journal(from)? };
         if let Err(error) = put_in_force(self.root, &self.name, &journal) {
             // Not in force: what cannot be removed now, the next changing command removes.
             let _ = finish(self.root, lock, &self.name).and_then(|()| discard(self.root, &self.name, self.id));
@@ -133,8 +148,13 @@ impl<'a> Staged<'a> {
     pub(super) fn journal(&self, from: u32) -> Result<Journal> {
         let enable = units::is_enabled(self.root, &self.name, from)?;
         let record = |id| state::deployment(self.root, &self.name, id);
-        let keep = record(self.id)?.raises_epoch_of(&record(from)?);
-        Ok(Journal { keep, ..Journal::new(Operation::Update, Some(from), Some(self.id), enable) })
+        let raises = record(self.id)?.raises_epoch_of(&record(from)?);
+        let state = raises && snapshot::of(self.root, &self.name, from)?.is_some();
+        Ok(Journal {
+            keep: raises && !state,
+            state,
+            ..Journal::new(Operation::Update, Some(from), Some(self.id), enable)
+        })
     }
 
     /// Leaves it to a journal what becomes of it.
@@ -154,16 +174,37 @@ impl Drop for Staged<'_> {
 
 /// Rolls back: puts an earlier deployment in force in place of `from`. A power cut ends in that one.
 pub fn roll_back(root: &Folder, _lock: &StoreLock, name: &ContainerName, from: u32, to: u32) -> Result<Journal> {
-    let enable = units::is_enabled(root, name, from)?;
-    let journal = Journal::new(Operation::Rollback, Some(from), Some(to), enable);
+    let journal = Journal::new(Operation::Rollback, Some(from), Some(to), units::is_enabled(root, name, from)?);
     put_in_force(root, name, &journal)?;
     roll_forward(root, name, &journal)?;
     Ok(journal)
 }
 
+/// Notes that a rollback is going to put the state back that is kept beside `to`, and which units are down meanwhile.
+pub fn announce_rollback(
+    root: &Folder,
+    _lock: &StoreLock,
+    name: &ContainerName,
+    from: u32,
+    to: u32,
+    stopped: &[String],
+) -> Result<Journal> {
+    let journal = Journal::new(Operation::Rollback, Some(from), Some(to), units::is_enabled(root, name, from)?);
+    let journal = Journal { state: true, stopped: stopped.to_owned(), ..journal };
+    write_journal(root, name, &journal)?;
+    Ok(journal)
+}
+
+/// Rolls back as it was announced, where [`snapshot::prepare`] has made ready.
+pub fn roll_back_with_state(root: &Folder, _lock: &StoreLock, name: &ContainerName, journal: &Journal) -> Result<()> {
+    put_in_force(root, name, journal)?;
+    roll_forward(root, name, journal)
+}
+
 /// Puts the deployment that was in force before back. The one that was to replace it is staged again: nothing of it is in force, but it
 /// may still run.
 pub fn go_back(root: &Folder, _lock: &StoreLock, name: &ContainerName, journal: &Journal) -> Result<()> {
+    space::release(root, name)?;
     if let (Operation::Update, Some(to)) = (journal.operation, journal.to)
         && let Some(folder) = root.open(&layout::deployment(name, to))?
     {
@@ -171,6 +212,13 @@ pub fn go_back(root: &Folder, _lock: &StoreLock, name: &ContainerName, journal: 
         folder.sync()?;
     }
     if let (Some(settings), Some(from)) = (root.open(&layout::settings(name))?, journal.from) {
+        if let (true, Some(to)) = (journal.state, journal.to) {
+            // Before the commit the old program may have run again, and what is kept is older than what is there.
+            match state::container(root, name)?.and_then(|container| container.active) == Some(to) {
+                true => snapshot::put_back(root, name, to, from)?,
+                false => snapshot::forget(root, name, from)?,
+            }
+        }
         settings.write(layout::ACTIVE, &format!("{from}\n"), 0o644)?;
     }
     switch_files(root, name, journal.to, journal.from, journal.enable)?;
@@ -218,6 +266,8 @@ pub(super) fn write_active(root: &Folder, name: &ContainerName, journal: &Journa
 /// Ends an operation: nothing is left to do for it.
 pub fn finish(root: &Folder, _lock: &StoreLock, name: &ContainerName) -> Result<()> {
     if let Some(settings) = root.open(&layout::settings(name))? {
+        space::release(root, name)?;
+        snapshot::sweep(root, name)?;
         probation::drop_stale(root, name)?;
         settings.remove(layout::JOURNAL)?;
         settings.sync()?;
@@ -233,6 +283,11 @@ pub fn half_done(name: &ContainerName) -> Fault {
 
 /// Everything behind the commit that is files. Can be done again.
 pub fn roll_forward(root: &Folder, name: &ContainerName, journal: &Journal) -> Result<()> {
+    if let (Operation::Rollback, true, Some(from), Some(to)) =
+        (journal.operation, journal.state, journal.from, journal.to)
+    {
+        snapshot::put_back(root, name, from, to)?;
+    }
     switch_files(root, name, journal.from, journal.to, journal.enable)
 }
 
@@ -330,6 +385,7 @@ pub fn discard_staged(root: &Folder, _lock: &StoreLock, name: &ContainerName) ->
 
 /// Throws a deployment away that is not in force.
 pub fn discard(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
+    space::release(root, name)?;
     host_files::discard(root, name, id)?;
     // The record first: cut short from here on, what is left is nobody's.
     if let Some(folder) = root.open(&layout::deployment(name, id))?

@@ -162,7 +162,6 @@ pub fn replace(root: &Folder, name: &ContainerName, old: u32, new: u32, enable: 
 /// Removes every placed file of the container's sets, and the links to them.
 pub fn withdraw(root: &Folder, name: &ContainerName) -> Result<()> {
     disable(root, name)?;
-    preset(root, name, None)?;
     for id in set_ids(root, name)? {
         for file in set_files(root, name, id)? {
             let (place, placed) = layout::place(name, &file);
@@ -174,7 +173,8 @@ pub fn withdraw(root: &Folder, name: &ContainerName) -> Result<()> {
             remove_if_empty(root, place)?;
         }
     }
-    Ok(())
+    // written anew where others have lines: what is removed gives room for it
+    preset(root, name, None)
 }
 
 /// Makes the links of the set's [Install] sections.
@@ -271,6 +271,9 @@ pub fn preset(root: &Folder, name: &ContainerName, enabled: Option<bool>) -> Res
         return remove_if_empty(root, layout::PRESET_FOLDER);
     }
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    if text == known {
+        return Ok(());
+    }
     root.create(layout::PRESET_FOLDER, 0o755)?.write(layout::PRESET, &text, 0o644)
 }
 

@@ -23,6 +23,12 @@ pub struct Journal {
     /// Whether an update that was cut short behind its commit stays, since what ran may have brought its state into a newer format.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keep: bool,
+    /// Whether the state of `from`, or `to` of a rollback, is kept beside it, and is put back with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub state: bool,
+    /// Units that were stopped meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stopped: Vec<String>,
     /// Whether it is part of an update of several containers as one: [`Group`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub group: bool,
@@ -35,7 +41,8 @@ impl Journal {
     /// An operation from one deployment to another.
     pub fn new(operation: Operation, from: Option<u32>, to: Option<u32>, enable: bool) -> Journal {
         let version = Journal::VERSION;
-        Journal { version, operation, from, to, enable, purge: false, keep: false, group: false, boot: None }
+        let (purge, keep, state, stopped, group, boot) = (false, false, false, Vec::new(), false, None);
+        Journal { version, operation, from, to, enable, purge, keep, state, stopped, group, boot }
     }
 
     /// The deployment that is in force when what was cut short is finished or undone; none where the container goes. `active` is what

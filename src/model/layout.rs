@@ -7,7 +7,7 @@
 //! etc/sysctr/containers/NAME/probation.json  after an update, until it is over
 //! etc/sysctr/group.json                      only while several containers are updated as one; its removal is their commit point
 //! etc/systemd/system.attached/               units, from the set in force
-//! var/lib/sysctr/containers/NAME/deployments/N/   deployment.json config.json rootfs/
+//! var/lib/sysctr/containers/NAME/deployments/N/   deployment.json config.json rootfs/ state/
 //! var/lib/sysctr/run/ID/                     lock config.json rootfs/, while `sysctr run` runs
 //! ```
 
@@ -30,6 +30,8 @@ pub const PROBATION: &str = "probation.json";
 pub const GROUP: (&str, &str) = ("etc/sysctr", "group.json");
 /// In a deployment's folder, empty: it is not in force yet, or not any more, and what is left of it is thrown away.
 pub const STAGED: &str = "staged";
+/// In a deployment's folder: the state as it was when that one was last in force, where a later one has it in another format.
+pub const KEPT_STATE: &str = "state";
 /// In the container's own folder: the images that failed.
 pub const QUARANTINE: &str = "quarantine.json";
 /// In the rendered set: becomes a file of tmpfiles.d(5).

@@ -282,8 +282,10 @@ pub(super) fn only_objects(manifest: &Json) -> Result<()> {
     Ok(())
 }
 
-/// An absolute path in its shortest form: what is compared and placed must be what is read.
+/// An absolute path in its shortest form: what is compared and placed must be what is read. Units and tmpfiles.d(5) would take quotes and
+/// backslashes away, or for something else.
 pub fn absolute(path: &str) -> Result<()> {
+    ensure!(!path.contains(['\\', '"', '\'']), "{path:?} holds quotes or backslashes, which no path may have here");
     let clean = path.starts_with('/')
         && path.len() > 1
         && !path.bytes().any(|b| b.is_ascii_control())
@@ -311,7 +313,7 @@ mod tests {
 
     #[test]
     fn paths_that_mean_another_place_are_refused() {
-        for path in ["", "/", "a", "/a/../b", "/a//b", "/a/", "/./a", "/a\nb"] {
+        for path in ["", "/", "a", "/a/../b", "/a//b", "/a/", "/./a", "/a\nb", "/etc/\\cron.d", "/a\"", "/'a"] {
             assert!(absolute(path).is_err(), "{path:?} was taken");
         }
         absolute("/var/lib/etcd").expect("a plain path");

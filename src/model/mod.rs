@@ -44,6 +44,8 @@ pub mod rules;
 pub mod schema;
 pub mod seccomp;
 pub mod settings;
+pub mod size;
+pub mod snapshot;
 pub mod spec;
 pub mod syntax;
 pub mod template;

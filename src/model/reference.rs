@@ -1,16 +1,18 @@
 //! Where an image comes from, as
 //! [containers-transports(5)](https://github.com/containers/image/blob/main/docs/containers-transports.5.md) writes it.
 
-use std::{
-    fmt,
-    path::{Component, PathBuf},
-    str::FromStr,
-};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use oci_spec::distribution::Reference;
 use serde::{Deserialize, Serialize};
 
 use super::{digest::Digest, registries_conf::is_short};
+
+mod archived;
+mod tag_ref;
+
+pub use archived::Archived;
+use archived::plain_path;
 
 /// A place that an image can be had from. `Display` writes text that parses to the same value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -41,15 +43,6 @@ pub enum ImageName {
     Short(String),
 }
 
-/// A file or folder, and which of the images in it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Archived {
-    /// absolute and without `.` or `..`
-    pub path: PathBuf,
-    /// the image's name in it; absent where it holds only one
-    pub image: Option<String>,
-}
-
 /// Text that names no source.
 #[derive(Debug, thiserror::Error)]
 #[error("invalid image {text:?}: {why}")]
@@ -62,9 +55,6 @@ pub struct BadSource {
 const TRANSPORTS: &str =
     "use docker://, oci:, oci-archive:, docker-archive:, docker-daemon:, containers-storage: or rootfs:";
 const SHORT: &str = "it does not name its registry, write REGISTRY/REPOSITORY[:TAG]";
-const TAG_PREFIX: &str = "sysctr/tag/";
-/// A ref is a file in the repository, so a part of it may not be longer than a file's name.
-const REF_PART: usize = 200;
 
 impl ImageSource {
     /// The transport's name, as containers-policy.json(5) uses it.
@@ -114,44 +104,6 @@ impl ImageSource {
         }
     }
 
-    /// The OSTree ref that keeps the image under this reference. No two references share one, and none is a folder of another.
-    pub fn tag_ref(&self) -> String {
-        let mut escaped = String::new();
-        for byte in self.to_string().bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' => escaped.push(byte as char),
-                _ => escaped.push_str(&format!("_{byte:02X}")),
-            }
-        }
-        let mut parts = Vec::new();
-        let mut rest = escaped.as_str();
-        while rest.len() > REF_PART {
-            let (part, more) = rest.split_at(REF_PART);
-            parts.push(format!("{part}_"));
-            rest = more;
-        }
-        parts.push(rest.to_owned());
-        format!("{TAG_PREFIX}{}", parts.join("/"))
-    }
-
-    /// The reference that [`ImageSource::tag_ref`] made this ref of; none for other refs.
-    pub fn from_tag_ref(name: &str) -> Option<ImageSource> {
-        let escaped = name.strip_prefix(TAG_PREFIX)?.replace("_/", "");
-        let mut bytes = Vec::with_capacity(escaped.len());
-        let mut rest = escaped.as_bytes();
-        while let [first, more @ ..] = rest {
-            rest = more;
-            if *first != b'_' {
-                bytes.push(*first);
-                continue;
-            }
-            let hex = more.get(..2)?;
-            bytes.push(u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()?);
-            rest = &more[2..];
-        }
-        String::from_utf8(bytes).ok()?.parse().ok()
-    }
-
     fn parse(text: &str) -> Result<ImageSource, String> {
         if text.bytes().any(|byte| byte.is_ascii_control()) {
             return Err("it holds control characters".into());
@@ -196,50 +148,6 @@ pub(super) fn parse_registry(text: &str) -> Result<Reference, String> {
 /// What an engine calls an image is the engine's to read.
 fn engines_name(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("it names no image".into()) } else { Ok(text.to_owned()) }
-}
-
-impl Archived {
-    fn parse(text: &str) -> Result<Archived, String> {
-        let (path, image) = match text.split_once(':') {
-            Some((_, "")) => return Err("nothing follows the last ':'".into()),
-            Some((path, image)) => (path, Some(image.to_owned())),
-            None => (text, None),
-        };
-        Ok(Archived { path: plain_path(path)?, image })
-    }
-
-    /// `name` of an image called `repository/name:tag`.
-    fn docker_name(&self) -> Option<&str> {
-        let image = self.image.as_deref()?;
-        let last = image.rsplit('/').next()?;
-        let (name, _tag) = last.split_once([':', '@']).filter(|(name, _)| !name.is_empty())?;
-        Some(name)
-    }
-}
-
-/// Absolute, and `..` taken away as text, so that one folder has one name; a path over links should be written out.
-fn plain_path(path: &str) -> Result<PathBuf, String> {
-    if path.is_empty() {
-        return Err("it names no file".into());
-    }
-    let mut plain = PathBuf::new();
-    for part in std::path::absolute(path).map_err(|error| error.to_string())?.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                plain.pop();
-            }
-            other => plain.push(other),
-        }
-    }
-    Ok(plain)
-}
-
-impl fmt::Display for Archived {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.display())?;
-        self.image.as_ref().map_or(Ok(()), |image| write!(f, ":{image}"))
-    }
 }
 
 impl fmt::Display for ImageSource {
@@ -375,21 +283,5 @@ mod tests {
         for bad in ["", "UPPER", "x y", "foo:/x", "http://reg.io/x", "dir:x", "x@sha256:12"] {
             assert!(bad.parse::<ImageName>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn refs_come_back_as_references_and_never_nest() {
-        let long = format!("oci:/{}:3", "very/deep_folder/".repeat(40));
-        let longer = format!("{long}.1");
-        let texts = ["localhost:5000/a/b:1", "oci:/img", "oci:/img/x", "oci:/é ü:t", &long, &longer];
-        let refs: Vec<String> = texts.iter().map(|text| parsed(text).tag_ref()).collect();
-        for (text, name) in texts.iter().zip(&refs) {
-            assert_eq!(ImageSource::from_tag_ref(name).expect(name), parsed(text));
-            assert!(name.split('/').all(|part| !part.is_empty() && part.len() <= 255 && !part.starts_with('.')));
-            let folder = format!("{name}/");
-            assert!(refs.iter().all(|other| !other.starts_with(&folder)), "{name} is a folder of another");
-        }
-        assert_eq!(ImageSource::from_tag_ref("sysctr/image/sha256/00"), None);
-        assert_eq!(ImageSource::from_tag_ref("sysctr/tag/a_Z"), None);
     }
 }

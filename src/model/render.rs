@@ -14,7 +14,7 @@ mod places;
 mod unit;
 
 use data::{data, filter};
-pub(super) use places::own_folders;
+pub(super) use places::{own_folders, tmpfiles_path};
 use places::{state, tmpfiles_line};
 use unit::DEFAULT_SERVICE;
 #[cfg(test)]

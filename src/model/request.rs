@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
-use oci_spec::runtime::{Hook, Hooks, IOPriorityClass, LinuxNamespaceType, LinuxSchedulerPolicy, Mount, Spec};
+use oci_spec::runtime::{
+    Hook, Hooks, IOPriorityClass, LinuxNamespaceType, LinuxSchedulerPolicy, Mount, PosixRlimitType, Spec,
+};
 
 use super::{
     directives, host_lines, id_range,
@@ -73,6 +75,20 @@ pub fn of_spec(spec: &Spec, own: &[String], state: &[String]) -> Result<Requests
     let io = process.and_then(|process| process.io_priority().as_ref());
     if io.is_some_and(|io| io.class() == IOPriorityClass::IoprioClassRt) {
         requests.insert(rules::REAL_TIME_IO.ask(&[]));
+    }
+    if let Some(score) = process.and_then(|process| process.oom_score_adj()).filter(|score| *score < 0) {
+        requests.insert(rules::SPARED.ask(&[&score]));
+    }
+    // What lets it run before others: real time, and a nice value below 0, which is a limit above 20 (setrlimit(2)).
+    for limit in process.and_then(|process| process.rlimits().as_ref()).into_iter().flatten() {
+        let (name, free) = match limit.typ() {
+            PosixRlimitType::RlimitRtprio => ("RTPRIO", 0),
+            PosixRlimitType::RlimitNice => ("NICE", 20),
+            _ => continue,
+        };
+        if limit.hard() > free {
+            requests.insert(rules::LIMIT.ask(&[&name, &limit.hard()]));
+        }
     }
     let uid = process.map_or(0, |process| process.user().uid());
     let annotated = |key| spec.annotations().as_ref().and_then(|all| all.get(key)).is_some_and(|value| value == "true");

@@ -59,6 +59,8 @@ rules! {
     SETUID: "the annotation org.sysctr.setuid", "let setuid programs of the image gain privileges", "";
     REAL_TIME: "process.scheduler", "run before everything else on its processor ({})", "policies that are not real-time";
     REAL_TIME_IO: "process.ioPriority", "read and write disks before everything else (IOPRIO_CLASS_RT)", "the other classes";
+    SPARED: "process.oomScoreAdj", "OOMScoreAdjust={}", "0 or more";
+    LIMIT: "process.rlimits", "Limit{}={}", "all but RLIMIT_RTPRIO and RLIMIT_NICE; RLIMIT_NICE up to 20";
     READINESS: "`container.notify`", "report readiness as root (it could name any process of the host as the service's main one)", "not as root, or with users of its own";
     HOSTS_ROOT: "linux.uidMappings", "map the host's root into its user namespace", "numbers of its own";
     SHARE: "linux.namespaces", "share the host's {}", "the host's network; its own mount, pid, ipc, uts and cgroup namespaces";
@@ -77,7 +79,7 @@ rules! {
     HOOK: "hooks", "run on the host: {} ({} hook)", "startContainer, which runs in the container";
     COMMAND: "Exec lines of units", "run on the host: {}={}", "the launcher's own lines, as `{{exec_start}}` is";
     ESSENTIAL: "`essential`", "keep the machine from booting while it fails (essential)", "false";
-    HOLD_UP: "[Service] of what the boot waits for", "hold up the boot for as long as it takes: {}={} ({})", "time-outs that end";
+    HOLD_UP: "[Service] of what the boot waits for", "hold up the boot for as long as it takes: {}={} ({})", "time-outs of an hour or less";
     START: "`requires`, `wants`, and their like in [Unit]", "start along: {}", "the container's own units; targets that only order";
     LINE: "any other directive of a unit", "{}={}", "those below; those of [Service] in directives.md";
     TMPFILES: "tmpfiles.hbs", "make or change on the host: {} ({})", "folders and files right in /var/lib/NAME and /run/NAME";
@@ -94,6 +96,8 @@ const TABLE: &[(&str, &[&Rule])] = &[
             SETUID,
             REAL_TIME,
             REAL_TIME_IO,
+            SPARED,
+            LIMIT,
             READINESS,
             HOSTS_ROOT,
             SHARE,

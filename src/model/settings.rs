@@ -17,6 +17,7 @@
 //! settle = 5   # seconds that a service has to stay up after an update
 //! probation = 600   # seconds after it in which failures take it back; 0 for none
 //! crashes = 3       # how many
+//! snapshot = "1G"   # so much state is copied at most before its format changes; what costs no space always is
 //! policy = "check"         # what `update --auto` does: auto, check or hold
 //! window = "02:00-05:00"   # when it may; outside of it, it only checks
 //!
@@ -29,7 +30,7 @@ use std::{collections::BTreeMap, fmt};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::{host_files, name::ContainerName, window::Window};
+use super::{host_files, name::ContainerName, size::Bytes, window::Window};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -102,6 +103,8 @@ pub struct Update {
     pub probation: Option<u32>,
     /// How many failures those are.
     pub crashes: Option<std::num::NonZeroU32>,
+    /// How much state may be copied before its format changes.
+    pub snapshot: Option<Bytes>,
     /// What `update --auto` does with a container that has no policy of its own.
     pub policy: Option<Policy>,
     /// When it may update.
@@ -145,6 +148,11 @@ impl Update {
         self.probation.unwrap_or(600)
     }
 
+    /// Bytes of state that may be copied.
+    pub fn snapshot(&self) -> u64 {
+        self.snapshot.map_or(1 << 30, |size| size.0)
+    }
+
     /// Failures in that time that take the update back.
     pub fn crashes(&self) -> u32 {
         self.crashes.map_or(3, std::num::NonZeroU32::get)
@@ -184,6 +192,7 @@ impl Settings {
         self.update.settle = other.update.settle.or(self.update.settle);
         self.update.probation = other.update.probation.or(self.update.probation);
         self.update.crashes = other.update.crashes.or(self.update.crashes);
+        self.update.snapshot = other.update.snapshot.or(self.update.snapshot);
         self.update.policy = other.update.policy.or(self.update.policy);
         self.update.window = other.update.window.or(self.update.window.take());
         for (name, container) in other.container {
@@ -221,6 +230,8 @@ mod tests {
         assert_eq!((settings.policy(&app), settings.policy(&other)), (Policy::Check, Policy::Auto));
         for (text, word) in [
             ("[update]\npolicy = \"yes\"\n", "line 2"),
+            ("[update]\nsnapshot = \"lots\"\n", "lots"),
+            ("[update]\nsnapshot = -1\n", "-1"),
             ("[update]\nwindow = \"25:00-26:00\"\n", "25:00"),
             ("[container.APP]\nupdate = \"hold\"\n", "APP"),
         ] {

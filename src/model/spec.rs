@@ -1,7 +1,7 @@
 //! The OCI runtime configuration (`config.json`) of a container, made from the image's own config and its manifest
 //! ([config.md](https://github.com/opencontainers/runtime-spec/blob/main/config.md)).
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 use oci_spec::{
@@ -12,11 +12,15 @@ use serde_json::{Value as Json, json};
 
 use super::{
     id_range,
-    manifest::{Container, Mount, Network, Users},
+    manifest::{Container, Network, Users},
     name::ContainerName,
-    request,
     user::User,
 };
+
+mod mounts;
+
+pub(super) use mounts::bind;
+pub use mounts::{MountPoint, mount_points};
 
 /// What podman and docker grant by default: enough for a daemon that binds a low port and drops to its own user.
 pub const DEFAULT_CAPABILITIES: [&str; 11] = [
@@ -70,16 +74,6 @@ pub const NAME: &str = "org.sysctr.name";
 /// The mount may be missing on the host, as nofail in fstab(5).
 pub const NOFAIL: &str = "nofail";
 
-/// A path inside the root file system that must be there to mount upon; the checkout gets it at install, as it is read-only later.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs)]
-pub enum MountPoint {
-    Folder(String),
-    File(String),
-    /// A folder that is made where nothing else of the image stands in the way.
-    FolderIfFree(String),
-}
-
 /// What goes into the configuration, already resolved.
 #[allow(missing_docs)]
 pub struct Inputs<'a> {
@@ -132,7 +126,7 @@ pub fn generate(inputs: &Inputs) -> Result<Spec> {
             "capabilities": capabilities(container, inputs.user.uid)?,
             "noNewPrivileges": true,
         },
-        "mounts": mounts(inputs),
+        "mounts": mounts::mounts(inputs),
         "linux": {
             "devices": [],
             "maskedPaths": MASKED,
@@ -152,11 +146,6 @@ pub fn generate(inputs: &Inputs) -> Result<Spec> {
         spec["linux"]["seccomp"] = serde_json::to_value(filter).context("writing linux.seccomp")?;
     }
     serde_json::from_value(spec).context("making config.json")
-}
-
-/// Every capability, without its `CAP_`.
-pub fn all_capabilities() -> impl Iterator<Item = &'static str> {
-    CAPABILITIES.split_whitespace()
 }
 
 /// The text of config.json, the same for the same configuration: the sets of capabilities have no order of their own.
@@ -206,8 +195,8 @@ pub fn bounding(container: &Container) -> Result<Vec<String>> {
 }
 
 /// Every capability that there is.
-pub fn every_capability() -> Vec<String> {
-    CAPABILITIES.split_whitespace().map(|name| format!("CAP_{name}")).collect()
+pub fn every_capability() -> impl Iterator<Item = String> {
+    CAPABILITIES.split_whitespace().map(|name| format!("CAP_{name}"))
 }
 
 fn added(container: &Container) -> Result<Vec<String>> {
@@ -226,105 +215,6 @@ pub fn capability(name: &str) -> Result<String> {
         bail!("{name:?} is no capability");
     }
     Ok(format!("CAP_{short}"))
-}
-
-/// Later entries take the place of earlier ones with the same destination; a folder comes before what lies in it.
-fn mounts(inputs: &Inputs) -> Vec<Json> {
-    let tmpfs = |path: &str, mode: &str| mount("tmpfs", "tmpfs", path, &["nosuid", "nodev", mode]);
-    let mut mounts = vec![
-        mount("proc", "proc", "/proc", &["nosuid", "noexec", "nodev"]),
-        mount("sysfs", "sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
-        mount("cgroup", "cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
-        mount("tmpfs", "tmpfs", "/dev", &["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"]),
-        mount(
-            "devpts",
-            "devpts",
-            "/dev/pts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
-        mount("mqueue", "mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("tmpfs", "shm", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
-        tmpfs("/run", "mode=755"),
-        tmpfs("/tmp", "mode=1777"),
-        tmpfs("/var/tmp", "mode=1777"),
-    ];
-    if inputs.container.network == Network::Host {
-        for file in HOST_FILES {
-            mounts.push(mount("bind", file, file, &["bind", "ro", "nosuid", "nodev", "noexec", NOFAIL]));
-        }
-    }
-    mounts.extend(inputs.container.tmpfs.iter().map(|path| tmpfs(path, "mode=1777")));
-    mounts.extend(inputs.container.devices.iter().map(|path| bind(path, path, &["nosuid", "noexec"])));
-    // On disk its owners are plain numbers: the range may be another one on another host.
-    let mapped = (inputs.container.userns == Users::Auto).then_some("ridmap");
-    let state: Vec<&str> = ["rw", "rnosuid", "rnodev"].into_iter().chain(mapped).collect();
-    mounts.extend(inputs.state.iter().map(|(host, inside)| bind(host, inside, &state)));
-    mounts.extend(inputs.container.mounts.iter().map(bind_given));
-
-    let mut order: BTreeMap<String, Json> = BTreeMap::new();
-    for mount in mounts {
-        order.insert(mount["destination"].as_str().unwrap_or_default().to_owned(), mount);
-    }
-    order.into_values().collect()
-}
-
-/// A file or folder of the host, with everything that is mounted below it.
-pub(super) fn bind(source: &str, path: &str, options: &[&str]) -> Json {
-    mount("bind", source, path, &[&["rbind"], options].concat())
-}
-
-/// A mount that somebody chose.
-fn bind_given(given: &Mount) -> Json {
-    let read_only = given.options.iter().rev().find(|option| matches!(option.as_str(), "ro" | "rw"));
-    // What is mounted below it on the host comes along, and is as read-only as it is.
-    let below = (read_only.map(String::as_str) == Some("ro")).then_some("rro");
-    let given_options = given.options.iter().map(|option| if option == "idmap" { "ridmap" } else { option });
-    let options: Vec<&str> = ["rnosuid", "rnodev"].into_iter().chain(given_options).chain(below).collect();
-    bind(&given.source, &given.target, &options)
-}
-
-/// What a program on the host's network reads of the host's /etc.
-const HOST_FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
-
-fn mount(kind: &str, source: &str, destination: &str, options: &[&str]) -> Json {
-    json!({ "type": kind, "source": source, "destination": destination, "options": options })
-}
-
-/// Where the checkout needs a file or folder: to mount upon, and to start in. What lies on one of our own tmpfs or in /dev and /sys the
-/// runtime makes.
-///
-/// A unit or a drop-in of it may have StateDirectory=NAME and its like at any time: those folders are there from the beginning.
-pub fn mount_points(name: &ContainerName, spec: &Spec, is_file: impl Fn(&str) -> bool) -> Vec<MountPoint> {
-    let mounts = spec.mounts().as_deref().unwrap_or_default();
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let fresh = mounts.iter().filter(|mount| matches!(mount.typ().as_deref(), Some("tmpfs" | "proc" | "sysfs")));
-    let fresh: Vec<String> = fresh.map(|mount| text(mount.destination())).collect();
-    let on_disk = |path: &String| !fresh.iter().any(|parent| path != parent && request::is_below(path, parent));
-
-    let points = mounts.iter().map(|mount| {
-        let source = mount.source().as_deref().map(text).unwrap_or_default();
-        let bound = mount.typ().as_deref() == Some("bind");
-        let path = text(mount.destination());
-        match bound && (HOST_FILES.contains(&source.as_str()) || is_file(&source)) {
-            true => MountPoint::File(path),
-            false => MountPoint::Folder(path),
-        }
-    });
-    let start = spec.process().iter().map(|process| MountPoint::Folder(text(process.cwd())));
-    // Of /run only where an own configuration has no tmpfs there.
-    let own = ["/var/lib", "/var/cache", "/var/log", "/etc", "/run"]
-        .map(|parent| MountPoint::FolderIfFree(format!("{parent}/{name}")));
-    // Mounted by every runtime, whether config.json says so or not.
-    let dev = [MountPoint::FolderIfFree("/dev".to_owned())];
-    points.chain(start).chain(own).chain(dev).filter(|point| on_disk(point.path()) && point.path() != "/").collect()
-}
-
-impl MountPoint {
-    /// Where it is, from the image's root.
-    pub fn path(&self) -> &String {
-        let (MountPoint::Folder(path) | MountPoint::File(path) | MountPoint::FolderIfFree(path)) = self;
-        path
-    }
 }
 
 #[cfg(test)]

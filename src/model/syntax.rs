@@ -206,8 +206,11 @@ fn is_program(before: &str) -> bool {
     complete.split(BLANK).rfind(|word| !word.is_empty()).is_none_or(|word| word == ";")
 }
 
-fn text<'a>(key: &str, pieces: &[Piece<'a>]) -> Result<String, Refusal<'a>> {
-    let free = matches!(key, "Description" | "SyslogIdentifier");
+/// Literals as they are, ours as well, and each value as `write` says, which is told what stands before it. Gives the last value too.
+fn each<'a>(
+    pieces: &[Piece<'a>],
+    mut write: impl FnMut(&mut String, &str, &'a What) -> Result<(), String>,
+) -> Result<(String, Option<&'a Mark>), Refusal<'a>> {
     let (mut out, mut before, mut last) = (String::new(), "", None);
     for piece in pieces {
         let mark = match piece {
@@ -219,24 +222,28 @@ fn text<'a>(key: &str, pieces: &[Piece<'a>]) -> Result<String, Refusal<'a>> {
             Piece::Mark(mark) => *mark,
         };
         last = Some(mark);
-        let refuse = |why: String| Err(Refusal { mark, why });
-        let text = match &mark.what {
-            What::Value(text, _) => text,
-            What::Ours(text) => {
-                out.push_str(text);
-                continue;
-            }
-            What::Words(_) | What::Json(_) => return refuse(format!("{key}= takes one text; use {{{{join ...}}}}")),
-        };
-        if before.chars().rev().take_while(|c| *c == '%').count() % 2 == 1 {
-            return refuse("a '%' stands before it, which would make a specifier of it; write %%".to_owned());
-        }
-        if !free && out.is_empty() && text.starts_with(['-', '~', '!', '@', '|', '+', ':', '"', '\'']) {
-            return refuse(format!("{key}= would read the first letter of {text:?} as a sign of its own"));
+        match &mark.what {
+            What::Ours(text) => out.push_str(text),
+            what => write(&mut out, before, what).map_err(|why| Refusal { mark, why })?,
         }
         before = "";
-        out.push_str(&text.replace('%', "%%"));
     }
+    Ok((out, last))
+}
+
+fn text<'a>(key: &str, pieces: &[Piece<'a>]) -> Result<String, Refusal<'a>> {
+    let free = matches!(key, "Description" | "SyslogIdentifier");
+    let (out, last) = each(pieces, |out, before, what| {
+        let What::Value(text, _) = what else { return Err(format!("{key}= takes one text; use {{{{join ...}}}}")) };
+        if before.chars().rev().take_while(|c| *c == '%').count() % 2 == 1 {
+            return Err("a '%' stands before it, which would make a specifier of it; write %%".to_owned());
+        }
+        if !free && out.is_empty() && text.starts_with(['-', '~', '!', '@', '|', '+', ':', '"', '\'']) {
+            return Err(format!("{key}= would read the first letter of {text:?} as a sign of its own"));
+        }
+        out.push_str(&text.replace('%', "%%"));
+        Ok(())
+    })?;
     let Some(mark) = last else { return Ok(out) };
     let refuse = |why: String| Err(Refusal { mark, why });
     match out.as_str() {
@@ -252,39 +259,24 @@ fn text<'a>(key: &str, pieces: &[Piece<'a>]) -> Result<String, Refusal<'a>> {
 }
 
 fn plainly<'a>(key: &str, pieces: &[Piece<'a>], good: impl Fn(char) -> bool) -> Result<String, Refusal<'a>> {
-    let (mut out, mut before, mut last) = (String::new(), "", None);
-    for piece in pieces {
-        let mark = match piece {
-            Piece::Literal(text) => {
-                before = text;
-                out.push_str(text);
-                continue;
-            }
-            Piece::Mark(mark) => *mark,
-        };
-        last = Some(mark);
-        let refuse = |why: String| Err(Refusal { mark, why });
+    let (out, last) = each(pieces, |out, before, what| {
         if let Some(why) = swallows(before, false) {
-            return refuse(why.to_owned());
+            return Err(why.to_owned());
         }
-        before = "";
-        let each = match &mark.what {
+        let words = match what {
             What::Value(text, _) => std::slice::from_ref(text),
             What::Words(words) => words.as_slice(),
-            What::Ours(text) => {
-                out.push_str(text);
-                continue;
-            }
-            What::Json(_) => return refuse("a JSON value is nothing for a unit".to_owned()),
+            What::Json(_) | What::Ours(_) => return Err("a JSON value is nothing for a unit".to_owned()),
         };
-        if let Some(bad) = each.iter().find(|word| word.is_empty() || !word.chars().all(&good)) {
+        if let Some(bad) = words.iter().find(|word| word.is_empty() || !word.chars().all(&good)) {
             let what = if bad.is_empty() { "nothing".to_owned() } else { format!("{bad:?}") };
-            return refuse(format!(
+            return Err(format!(
                 "{key}= may read {what} otherwise than it is meant; narrow the value with a \"pattern\""
             ));
         }
-        out.push_str(&each.join(" "));
-    }
+        out.push_str(&words.join(" "));
+        Ok(())
+    })?;
     match last {
         Some(mark) if out.ends_with('\\') => {
             Err(Refusal { mark, why: format!("{key}= would end in a backslash, which swallows the next line") })

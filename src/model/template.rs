@@ -8,22 +8,26 @@
 //! | `{{args LIST}}` | each of the list as a word of its own |
 //! | `{{json X}}` | a whole JSON value |
 //! | `{{join LIST ","}}` | one text |
+//! | `{{brace}}`, `{{backslash}}` | `{` and `\`, where two braces, or a backslash before them, are meant |
 //! | `{{unitpath PATH}}` | a path as it stands in the name of a unit, as systemd-escape --path makes it |
 //! | `{{lookup LIST 0}}`, `{{len LIST}}` | one of a list, and how many there are |
 //! | `{{#if}}`, `{{#unless}}`, `{{#each}}`, `{{#with}}`, `eq`, `ne`, `gt`, `gte`, `lt`, `lte`, `and`, `or`, `not` | conditions and lists |
 //!
-//! `{{{x}}}` and partials are refused.
+//! `{{{x}}}` and partials are refused, and so is what comes to more than 4 MiB.
 
 use anyhow::{Result, anyhow, bail, ensure};
 use handlebars::{
-    Handlebars, Helper, HelperDef, RenderError, RenderErrorReason, ScopedJson, Template,
+    Handlebars, RenderErrorReason, Template,
     template::{HelperTemplate, TemplateElement},
 };
 use serde_json::Value as Json;
 
+mod budget;
 mod fill;
+mod helpers;
 mod marks;
 
+use budget::{Budget, Text};
 pub use marks::{Mark, Piece, What};
 
 /// The kind of file that a template makes; it decides how `{{x}}` is written.
@@ -56,11 +60,14 @@ pub fn render(kind: Kind, file: &str, text: &str, data: &Json, raw: &[(&str, Str
     handlebars.set_strict_mode(true);
     handlebars.unregister_helper("log");
     handlebars.register_escape_fn(str::to_owned);
-    handlebars.register_helper("join", Box::new(Value(join)));
-    handlebars.register_helper("unitpath", Box::new(Value(unit_path)));
-    let marks = marks::prepare(&mut handlebars, &mut template, raw);
+    helpers::register(&mut handlebars);
+    let budget = Budget::of(data);
+    let braces = [("brace", "{".to_owned()), ("backslash", "\\".to_owned())];
+    let marks = marks::prepare(&mut handlebars, &mut template, &[raw, &braces].concat(), &budget);
+    budget.count_passes(&mut handlebars, &mut template);
     handlebars.register_template(file, template);
-    let text = handlebars.render(file, data).map_err(|error| {
+    let mut out = Text::within(&budget);
+    handlebars.render_to_write(file, data, &mut out).map_err(|error| {
         let line = error.line_no.map(|line| format!(", line {line}")).unwrap_or_default();
         let column = error.column_no.map(|column| format!(", column {column}")).unwrap_or_default();
         match error.reason() {
@@ -68,10 +75,11 @@ pub fn render(kind: Kind, file: &str, text: &str, data: &Json, raw: &[(&str, Str
                 anyhow!("{file}{line}{column}: nothing is called {path:?}")
             }
             RenderErrorReason::Other(words) => anyhow!("{file}{line}{column}: {words}"),
+            RenderErrorReason::IOError(spent) => anyhow!("{file}{line}{column}: {spent}"),
             reason => anyhow!("{file}{line}{column}: {reason}"),
         }
     })?;
-    let marks = marks.all();
+    let (text, marks) = (out.into_string(), marks.all());
     let tell = |refusal| fill::tell(file, &refusal);
     match kind {
         Kind::Unit => fill::unit(file, &text, &marks),
@@ -80,6 +88,23 @@ pub fn render(kind: Kind, file: &str, text: &str, data: &Json, raw: &[(&str, Str
         Kind::Sysusers => fill::lines(&text, &marks, false).map_err(tell),
         Kind::Plain => Ok(fill::plain(&text, &marks)),
     }
+}
+
+/// A template that makes just this text.
+pub fn verbatim(text: &str) -> String {
+    let special = |c: char| matches!(c, '{' | '\\');
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find(special) {
+        let (before, run) = rest.split_at(at);
+        let (run, after) = run.split_at(run.find(|c| !special(c)).unwrap_or(run.len()));
+        out.push_str(before);
+        match run.contains("{{") {
+            true => run.chars().for_each(|c| out.push_str(if c == '{' { "{{brace}}" } else { "{{backslash}}" })),
+            false => out.push_str(run),
+        }
+        rest = after;
+    }
+    out + rest
 }
 
 /// Blocks, and brackets in one expression, that no template needs; reading and rendering recurse with them.
@@ -130,64 +155,9 @@ fn refuse_unescaped(file: &str, template: &Template) -> Result<()> {
     Ok(())
 }
 
+/// What stands in a block and in its `{{else}}`.
 fn branches(block: &HelperTemplate) -> impl Iterator<Item = &Template> {
     block.template.iter().chain(&block.inverse)
-}
-
-/// A helper that makes one value of its parameters.
-struct Value(fn(&Helper<'_>) -> Result<Json, RenderError>);
-
-impl HelperDef for Value {
-    fn call_inner<'reg: 'rc, 'rc>(
-        &self,
-        helper: &Helper<'rc>,
-        _: &'reg Handlebars<'reg>,
-        _: &'rc handlebars::Context,
-        _: &mut handlebars::RenderContext<'reg, 'rc>,
-    ) -> Result<ScopedJson<'rc>, RenderError> {
-        let missing = helper.params().iter().find(|param| param.is_value_missing());
-        match missing {
-            Some(param) => Err(RenderErrorReason::MissingVariable(param.relative_path().cloned()).into()),
-            None => (self.0)(helper).map(ScopedJson::Derived),
-        }
-    }
-}
-
-fn needs(what: &str) -> RenderError {
-    RenderErrorReason::Other(what.to_owned()).into()
-}
-
-/// `join LIST SEPARATOR`.
-fn join(helper: &Helper<'_>) -> Result<Json, RenderError> {
-    let usage = || needs("join takes a list and a text: {{join values.x \",\"}}");
-    let param = |at: usize| helper.param(at).map(|param| param.value());
-    let (Some(Json::Array(items)), Some(Json::String(separator))) = (param(0), param(1)) else { return Err(usage()) };
-    let text = |item: &Json| match item {
-        Json::String(text) => Ok(text.clone()),
-        Json::Number(_) | Json::Bool(_) => Ok(item.to_string()),
-        _ => Err(usage()),
-    };
-    Ok(items.iter().map(text).collect::<Result<Vec<_>, _>>()?.join(separator).into())
-}
-
-/// `unitpath PATH` (systemd.unit(5), "String Escaping for Inclusion in Unit Names").
-fn unit_path(helper: &Helper<'_>) -> Result<Json, RenderError> {
-    let path = helper.param(0).and_then(|param| param.value().as_str()).filter(|path| path.starts_with('/'));
-    let path = path.ok_or_else(|| needs("unitpath takes an absolute path"))?;
-    let parts = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join("/");
-    if parts.split('/').any(|part| part == "..") {
-        return Err(needs("unitpath takes a path without '..'"));
-    }
-    if parts.is_empty() {
-        return Ok("-".into());
-    }
-    let escape = |(at, byte): (usize, u8)| match byte {
-        b'/' => "-".to_owned(),
-        b'.' if at > 0 => ".".to_owned(),
-        byte if byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':' => char::from(byte).to_string(),
-        byte => format!("\\x{byte:02x}"),
-    };
-    Ok(parts.bytes().enumerate().map(escape).collect::<String>().into())
 }
 
 #[cfg(test)]
@@ -224,9 +194,26 @@ mod tests {
             ("{{&x}}", json!({"x": "a"}), "is refused"),
             ("{{> other}}", json!({}), "partials"),
             ("{{#if x}}", json!({"x": 1}), "service.hbs"),
+            ("{{#if (eq x gone)}}{{/if}}", json!({"x": 1}), "gone"),
         ] {
             let message = unit(text, data).expect_err(text).to_string();
             assert!(message.contains(expected), "{text:?}: {message:?} does not say {expected:?}");
         }
+    }
+    #[test]
+    fn lists_within_lists_come_to_an_end() {
+        let list: Vec<String> = (0..1000).map(|number| format!("unit-{number}.service")).collect();
+        let data = json!({"after": list});
+        let nested =
+            |inside: &str| format!("# a\n{}{inside}{}", "{{#each @root.after}}".repeat(6), "{{/each}}".repeat(6));
+        let larger = "x".repeat(1000);
+        for inside in ["", "{{this}}", larger.as_str(), "{{#if (eq this @root.after)}}{{/if}}", "{{json @root}}"] {
+            let begun = std::time::Instant::now();
+            let message = unit(&nested(inside), data.clone()).expect_err("without an end").to_string();
+            assert!(message.starts_with("service.hbs, line 2, column ") && message.contains("4 MiB"), "{message}");
+            assert!(begun.elapsed().as_secs() < 20, "{inside:?} took {:?}", begun.elapsed());
+        }
+        let text = "[Unit]\n{{#each after}}After={{this}}\n{{#if @last}}# {{#each @root.after}}{{this}}{{/each}}{{/if}}{{/each}}";
+        assert_eq!(unit(text, data).expect("a long unit").lines().count(), 1002);
     }
 }

@@ -102,7 +102,7 @@ fn change_capabilities(process: &mut Process, given: &Given) -> Result<()> {
 
 fn capabilities(names: &[String]) -> Result<HashSet<Capability>> {
     let all = |name: &String| name == "ALL";
-    let names = if names.iter().any(all) { spec::every_capability() } else { names.to_vec() };
+    let names = if names.iter().any(all) { spec::every_capability().collect() } else { names.to_vec() };
     serde_json::from_value(names.into()).context("reading the capabilities")
 }
 

@@ -36,24 +36,13 @@ pub struct Entry<'a> {
 impl UnitFile {
     /// Reads a unit's text; `file` is its name in errors. Continued lines are joined, as systemd does.
     pub fn parse(file: &str, text: &str) -> Result<UnitFile> {
-        one_line_each(file, text)?;
         let mut unit = UnitFile::default();
-        let mut lines = text.lines().enumerate();
-        while let Some((number, line)) = lines.next() {
-            let place = number + 1;
-            let mut joined = trimmed(line).to_owned();
-            if joined.is_empty() || joined.starts_with(['#', ';']) {
+        for (place, joined) in joined_lines(file, text)? {
+            if is_comment(&joined) {
                 if let Some(section) = unit.sections.last_mut() {
                     section.lines.push(Line::Other(joined));
                 }
                 continue;
-            }
-            while joined.ends_with('\\') {
-                joined.pop();
-                let Some((_, next)) = lines.by_ref().find(|(_, next)| !trimmed(next).starts_with(['#', ';'])) else {
-                    bail!("{file}, line {place}: continued, but nothing follows");
-                };
-                joined = format!("{} {}", trimmed(&joined), trimmed(next));
             }
             if let Some(name) = joined.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
                 unit.sections.push(Section { name: name.to_owned(), lines: Vec::new() });
@@ -165,6 +154,29 @@ impl UnitFile {
 /// Without the blanks at its ends, which are systemd's and not Unicode's.
 fn trimmed(text: &str) -> &str {
     text.trim_matches([' ', '\t'])
+}
+
+/// Whether a line says nothing.
+pub fn is_comment(line: &str) -> bool {
+    line.is_empty() || line.starts_with(['#', ';'])
+}
+
+/// The lines of a text, each with the number of its first one: continued ones are joined, and the comments between them dropped.
+pub fn joined_lines(file: &str, text: &str) -> Result<Vec<(usize, String)>> {
+    one_line_each(file, text)?;
+    let (mut joined, mut lines) = (Vec::new(), (1..).zip(text.lines().map(trimmed)));
+    while let Some((place, line)) = lines.next() {
+        let mut line = line.to_owned();
+        while !is_comment(&line) && line.ends_with('\\') {
+            line.pop();
+            let Some((_, next)) = lines.by_ref().find(|(_, next)| !next.starts_with(['#', ';'])) else {
+                bail!("{file}, line {place}: continued, but nothing follows");
+            };
+            line = format!("{} {next}", trimmed(&line));
+        }
+        joined.push((place, line));
+    }
+    Ok(joined)
 }
 
 /// systemd ends a line at a carriage return and at a NUL too (its read_line()): what looks like one line here must be one there.

@@ -141,7 +141,7 @@ impl ValueSpec {
             ValueKind::Boolean => "true or false".to_owned(),
             ValueKind::Enum => format!("one of {}", self.choices.join(", ")),
             ValueKind::Url => "a URL such as https://host:port".to_owned(),
-            ValueKind::Path => "an absolute path without '.' and '..'".to_owned(),
+            ValueKind::Path => "an absolute path without '.', '..', quotes and backslashes".to_owned(),
             ValueKind::Duration => format!("a time such as 90s or 5min{range}"),
             ValueKind::String => "text".to_owned(),
         })
@@ -166,7 +166,7 @@ pub fn duration(text: &str) -> Option<Duration> {
     match &text[digits.len()..] {
         "ms" => Some(Duration::from_millis(number)),
         "" | "s" => seconds(1),
-        "min" => seconds(60),
+        "min" | "m" => seconds(60),
         "h" => seconds(60 * 60),
         "d" => seconds(24 * 60 * 60),
         _ => None,

@@ -5,6 +5,7 @@
 mod common;
 mod controls;
 mod disk;
+mod full;
 mod matrix;
 mod operation;
 mod program;
@@ -136,6 +137,39 @@ fn operations_whose_power_is_cut_are_done_or_undone() {
 #[ignore = "minutes: `make test-long`"]
 fn operations_whose_power_is_cut_at_every_flush_are_done_or_undone() {
     cut_power(None);
+}
+
+/// Fills the disk before each call, or before `most` of them.
+fn fill(most: Option<usize>) {
+    let (seed, only) = (seed(), std::env::var("SYSCTR_TEST_OPERATION").unwrap_or_default());
+    let (mut failed, mut wrong) = (0, Vec::new());
+    for operation in OPERATIONS.iter().filter(|operation| operation.name.contains(&only)) {
+        let count = full::fill_everywhere(operation, most, seed);
+        tell!(
+            "{:45} filled before {:4} of {:4} calls, {:4} failed and were undone, {} wrong",
+            operation.name,
+            count.filled,
+            count.boundaries,
+            count.failed,
+            count.wrong.len()
+        );
+        failed += count.failed;
+        wrong.extend(count.wrong);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // the control: were there always room, this test would show nothing
+    assert!(failed > 5);
+}
+
+#[test]
+fn operations_on_a_disk_that_becomes_full_are_done_or_undone() {
+    fill(Some(2));
+}
+
+#[test]
+#[ignore = "minutes: `make test-long`"]
+fn operations_on_a_disk_that_becomes_full_anywhere_are_done_or_undone() {
+    fill(None);
 }
 
 #[test]

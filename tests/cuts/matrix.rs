@@ -23,8 +23,8 @@ const WORKERS: usize = 2;
 /// What may be left of an operation.
 pub struct Whole {
     /// The tree before it; for a recovery there is only one right end.
-    before: Option<Tree>,
-    after: Tree,
+    pub before: Option<Tree>,
+    pub after: Tree,
     /// The stores that `prune` may leave.
     stores: Vec<BTreeSet<String>>,
 }

@@ -44,6 +44,8 @@ pub const OPERATIONS: &[Operation] = &[
     operation("update", second_is_out, &["update", "app"]),
     operation("update of values", with_a_value, &["update", "app", "--set", "word=other"]),
     operation("update of two as one", two_are_out, &["update", "app", "other", "--together"]),
+    operation("update to another format of the state", another_format_is_out, &["update", "app"]),
+    operation("rollback over a format of the state", in_another_format, &["rollback", "app"]),
     operation("install with host files", host_files_are_out, &["install", "--yes", "IMAGE"]),
     operation("update of host files", other_host_files_are_out, &["update", "--yes", "app"]),
     operation("rollback of host files", host_files_updated, &["rollback", "app"]),
@@ -61,6 +63,18 @@ pub const OPERATIONS: &[Operation] = &[
         "recover of an update of two as one",
         two_are_out,
         &["update", "app", "other", "--together"],
+        At::After("active"),
+    ),
+    recovery(
+        "recover of an update to another format of the state",
+        another_format_is_out,
+        &["update", "app"],
+        At::After("active"),
+    ),
+    recovery(
+        "recover of a rollback over a format of the state",
+        in_another_format,
+        &["rollback", "app"],
         At::After("active"),
     ),
     recovery("recover of a rollback", updated, &["rollback", "app"], At::After("active")),
@@ -81,6 +95,11 @@ impl Operation {
         }
         let verb = whole(self.verb);
         (host, verb)
+    }
+
+    /// Whether it brings back what ran before: for that there is room, whatever else there is none for.
+    pub fn goes_back(&self) -> bool {
+        self.cut.is_some_and(|(verb, _)| verb[0] == "update")
     }
 
     /// Whether it mends what another one left.
@@ -203,6 +222,27 @@ fn host_files_updated(host: &Host) {
 fn updated(host: &Host) {
     second_is_out(host);
     host.does(&["update", "app"]);
+}
+
+/// The same with state, which the second has in another format.
+fn another_format_is_out(host: &Host) {
+    let of = |epoch: u32| {
+        let folders = json!([{"path": "/var/lib/app/kept", "mode": "0750"}, {"path": "/var/lib/app/more"}]);
+        files("first").manifest(json!({"version": "2.0", "state": {"epoch": epoch, "folders": folders}}))
+    };
+    host.image("app", &of(1));
+    installed(host);
+    for number in 0..3 {
+        host.write(&format!("var/lib/app/kept/some/{number}"), "old data");
+    }
+    host.write("var/lib/app/more/file", "more of it");
+    host.image("app", &of(2));
+}
+
+fn in_another_format(host: &Host) {
+    another_format_is_out(host);
+    host.does(&["update", "app"]);
+    host.write("var/lib/app/kept/some/1", "new data");
 }
 
 /// Deployments and an image that a setting makes surplus.

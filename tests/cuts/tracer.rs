@@ -116,8 +116,17 @@ pub enum Cut {
 }
 
 /// Runs the program until it ends or is killed.
+pub fn run(command: Command, cut: Cut) -> Run {
+    watch(command, cut, &mut |_| ())
+}
+
+/// Runs the program to its end; `before` is called with the number of each call.
+pub fn run_with(command: Command, before: &mut dyn FnMut(usize)) -> Run {
+    watch(command, Cut::Never, before)
+}
+
 #[allow(clippy::zombie_processes, reason = "`follow` waits for it and for its threads")]
-pub fn run(mut command: Command, cut: Cut) -> Run {
+fn watch(mut command: Command, cut: Cut, before: &mut dyn FnMut(usize)) -> Run {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // SAFETY: the C library makes malloc usable after fork; nothing else is shared with the threads that are gone.
     #[allow(unsafe_code, reason = "only the child itself can ask to be traced")]
@@ -129,7 +138,7 @@ pub fn run(mut command: Command, cut: Cut) -> Run {
     }
     let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let main = Pid::from_raw(child.id().cast_signed());
-    follow(main, cut)
+    follow(main, cut, before)
 }
 
 fn stop_at_changes() -> Result<(), libseccomp::error::SeccompError> {
@@ -159,7 +168,7 @@ fn stop_at_changes() -> Result<(), libseccomp::error::SeccompError> {
     filter.load()
 }
 
-fn follow(main: Pid, cut: Cut) -> Run {
+fn follow(main: Pid, cut: Cut, before: &mut dyn FnMut(usize)) -> Run {
     let mut run = Run { places: Vec::new(), code: None };
     // only the children of this very thread: other tests run beside it
     let any = || waitpid(None::<Pid>, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD));
@@ -178,6 +187,7 @@ fn follow(main: Pid, cut: Cut) -> Run {
                 if let Some(place) = change(pid) {
                     let number = run.places.len();
                     run.places.push(place);
+                    before(number);
                     match cut {
                         Cut::Before(at) if at == number => kill(main, Signal::SIGKILL).unwrap(),
                         Cut::After(at, time) if at == number => {

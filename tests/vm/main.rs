@@ -18,8 +18,8 @@ use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
     auto, boot, boots, dependents, directives, engine, etcd, exec, failures, foreign, handover, health, hooks, httpd,
-    instances, legacy, limits, load, many, on_demand, order, probation, refuse, sockets, together, trace, update,
-    updates, users,
+    instances, kubelet, legacy, limits, load, many, on_demand, order, probation, refuse, sockets, state, together,
+    trace, update, updates, users,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -117,6 +117,7 @@ scenarios! {
     root_of_a_user_namespace_is_nobody_to_systemd: super::users::root_inside_is_nobody_to_systemd;
     an_update_that_fails_in_any_way_leaves_the_old_one: super::updates::fails_in_any_way;
     unusual_updates_and_one_bad_of_twenty: super::updates::unusual_ones_and_twenty;
+    state_in_another_format_comes_and_goes_with_its_program: super::state::comes_and_goes_with_its_program;
     containers_are_updated_as_one_or_none: super::together::all_or_none;
     what_requires_an_updated_service_comes_back: super::dependents::come_back;
     an_update_that_fails_in_its_probation_goes_back: super::probation::goes_back_when_it_fails;
@@ -232,6 +233,32 @@ fn containers_of_two_machines_reach_each_other() -> Result<()> {
             one.plug_into(other)?;
             engine::containers_reach_each_other(one, other)
         })
+    })
+}
+
+#[test]
+#[ignore = "a quarter of an hour to build kubelet: `make kubelet`, `make test-long`"]
+fn kubelet_runs_a_pod() -> Result<()> {
+    let (tree, payload) = engine(&["kubelet"])?;
+    scenario(nspawn::Nspawn::boot("kubelet", &tree, &payload), |machine| {
+        kubelet::install(machine, false)?;
+        machine.run("systemctl start kubelet")?;
+        kubelet::runs_a_pod(machine)?;
+        kubelet::the_pod_outlives_it(machine)
+    })
+}
+
+#[test]
+#[ignore = "minutes: `make kubelet`, `make test-long`"]
+fn kubelet_comes_last_from_power_on() -> Result<()> {
+    let (tree, payload) = engine(&["etcd", "flanneld", "kubelet"])?;
+    scenario(qemu::Qemu::boot("kubelet-qemu", &tree, &payload), |machine| {
+        engine::install(machine, "eth0")?;
+        kubelet::install(machine, true)?;
+        machine.cut_power()?;
+        engine::started_in_order(machine)?;
+        kubelet::comes_after_the_engine(machine)?;
+        kubelet::runs_a_pod(machine)
     })
 }
 

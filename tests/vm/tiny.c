@@ -1,7 +1,7 @@
 /* A service as small as can be: says READY=1 at once, ends at SIGTERM at once. To each connection on a socket that systemd passed it
  * tells what else was passed. With an argument it ends at once, but one that is a notification it sends to systemd, by every way;
  * "silent" never says that it is ready, "crash" fails after two seconds, "once" fails in every boot (BOOT) but the first one that it ran
- * in. */
+ * in. "format-N" before it: keeps state in format N. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <poll.h>
@@ -75,7 +75,24 @@ static int another_boot(void) {
     return write(file, variable("BOOT"), strlen(variable("BOOT"))) < 0;
 }
 
+/* Brings the state to our format; whether it is newer than that. */
+static int is_newer(int own) {
+    char found[16] = "";
+    int file = open("/var/lib/app/data/format", O_RDWR | O_CREAT, 0600);
+    if (file < 0 || (read(file, found, sizeof found - 1) > 0 && atoi(found) > own))
+        return 1;
+    if (ftruncate(file, 0) || lseek(file, 0, SEEK_SET) || dprintf(file, "%d\n", own) < 0)
+        return 1;
+    return close(file);
+}
+
 int main(int count, char **words) {
+    if (count > 1 && !strncmp(words[1], "format-", 7)) {
+        if (is_newer(atoi(words[1] + 7)))
+            return 1;
+        words++;
+        count--;
+    }
     int silent = count > 1 && !strcmp(words[1], "silent"), crash = count > 1 && !strcmp(words[1], "crash");
     int once = count > 1 && !strcmp(words[1], "once");
     if (once)

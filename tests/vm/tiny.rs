@@ -77,6 +77,15 @@ pub fn images(folder: &Path) -> Result<()> {
     with_word(folder, "tiny-silent", "silent")?;
     with_word(folder, "tiny-crash", "crash")?;
     with_word(folder, "tiny-value", "{{values.word}}")?;
+    // State in two formats, and one that changes it and fails.
+    for (number, more) in [(1, ""), (2, ""), (2, ", \"crash\"")] {
+        let state =
+            format!(r#""state": {{"epoch": {number}, "folders": [{{"path": "/var/lib/app/data"}}]}}, "container""#);
+        let args = format!("\"/bin/tiny\", \"format-{number}\"{more}]");
+        let manifest = MANIFEST.replace("\"container\"", &state).replace("\"/bin/tiny\"]", &args);
+        let name = format!("tiny-format-{number}{}", if more.is_empty() { "" } else { "-crash" });
+        image(folder, &name, &[("exports/manifest.json", &manifest), ("exports/socket.hbs", SOCKET)])?;
+    }
     // And two that an update takes for good: one fails soon after it, the other one only behind a boot.
     let failing = MANIFEST.replace("\"/bin/tiny\"]", "\"/bin/tiny\", \"crash\"]");
     image(folder, "tiny-failing", &[("exports/manifest.json", &failing)])?;

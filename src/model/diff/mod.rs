@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod files;
+pub mod host_files;
 pub mod packages;
 pub mod powers;
 mod rpm;
@@ -15,10 +16,12 @@ use serde_json::Value as Json;
 
 use super::{
     digest::Digest,
+    host_files::Placed,
     request::Requests,
     values::{Value, Values},
 };
 use config::ConfigDifference;
+use host_files::HostFileDifference;
 use packages::{Packages, PackagesDifference};
 use units::UnitDifference;
 
@@ -32,6 +35,8 @@ pub struct Side {
     pub requests: Requests,
     /// The rendered set, by file name.
     pub units: BTreeMap<String, String>,
+    /// What it places on the host.
+    pub host_files: Vec<Placed>,
     /// config.json.
     pub config: Json,
     /// What the package manager of the image knows.
@@ -81,6 +86,8 @@ pub struct Difference {
     pub config: ConfigDifference,
     pub values: Vec<ValueChange>,
     pub units: Vec<UnitDifference>,
+    #[serde(rename = "hostFiles")]
+    pub host_files: Vec<HostFileDifference>,
     pub packages: PackagesDifference,
 }
 
@@ -112,6 +119,7 @@ pub fn compare(old: &Side, new: &Side) -> Difference {
         config: config::compare(&old.config, &new.config),
         values: values(&old.values, &new.values),
         units: units::compare(old, new),
+        host_files: host_files::compare(&old.host_files, &new.host_files),
         packages: packages::compare(&old.packages, &new.packages),
     }
 }

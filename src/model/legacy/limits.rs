@@ -2,6 +2,9 @@
 
 use serde_json::{Value as Json, json};
 
+/// More processors than any machine has; systemd takes no percentage that is far beyond.
+const MOST_PERCENT: i128 = 1_000_000;
+
 /// Takes `linux.resources` out, but for its devices; gives the lines of `[Service]` in its place, and what there is to say.
 pub fn of(config: &mut Json) -> (Vec<(&'static str, String)>, Vec<String>) {
     let (mut lines, mut notes) = (Vec::new(), Vec::new());
@@ -14,7 +17,9 @@ pub fn of(config: &mut Json) -> (Vec<(&'static str, String)>, Vec<String>) {
         resources.insert("devices".to_owned(), devices);
     }
     let number = |pointer: &str| given.pointer(pointer).and_then(Json::as_i64);
-    let text = |pointer: &str| given.pointer(pointer).and_then(Json::as_str).filter(|text| !text.is_empty());
+    // What is none the kernel would refuse, and the unit could take for another line.
+    let is_list = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b',' || b == b'-');
+    let list = |pointer: &str| given.pointer(pointer).and_then(Json::as_str).filter(|text| is_list(text));
     let mut known: Vec<(&str, &'static str, String)> = Vec::new();
     let limit = |pointer: &str| number(pointer).filter(|number| *number > 0);
     if let Some(bytes) = limit("/memory/limit") {
@@ -32,12 +37,13 @@ pub fn of(config: &mut Json) -> (Vec<(&'static str, String)>, Vec<String>) {
     }
     if let Some(quota) = limit("/cpu/quota") {
         let period = limit("/cpu/period").unwrap_or(100_000);
-        known.push(("cpu.quota", "CPUQuota", format!("{}%", (quota * 100 / period).max(1))));
+        let percent = i128::from(quota) * 100 / i128::from(period);
+        known.push(("cpu.quota", "CPUQuota", format!("{}%", percent.clamp(1, MOST_PERCENT))));
     }
-    if let Some(cpus) = text("/cpu/cpus") {
+    if let Some(cpus) = list("/cpu/cpus") {
         known.push(("cpu.cpus", "AllowedCPUs", cpus.to_owned()));
     }
-    if let Some(nodes) = text("/cpu/mems") {
+    if let Some(nodes) = list("/cpu/mems") {
         known.push(("cpu.mems", "AllowedMemoryNodes", nodes.to_owned()));
     }
     if let Some(tasks) = limit("/pids/limit") {
@@ -95,5 +101,17 @@ mod tests {
         assert_eq!(notes.len(), lines.len() + 1, "{notes:?}");
         assert!(notes.iter().any(|note| note.contains("memory.kernel is left out")), "{notes:?}");
         assert_eq!(config["linux"]["resources"], json!({"devices": [{"allow": false, "access": "rwm"}]}));
+    }
+    #[test]
+    fn no_number_is_too_large_and_no_list_is_more_than_one() {
+        let lines = |cpu: Json| of(&mut json!({"linux": {"resources": {"cpu": cpu}}})).0;
+        assert_eq!(lines(json!({"quota": i64::MAX, "period": 1})), [("CPUQuota", "1000000%".to_owned())]);
+        assert_eq!(lines(json!({"quota": i64::MAX, "period": i64::MAX})), [("CPUQuota", "100%".to_owned())]);
+        for list in ["0\nExecStartPre=/bin/sh", "0 \r1", "all", "0-1;2", "%i"] {
+            let mut config = json!({"linux": {"resources": {"cpu": {"cpus": list, "mems": list}}}});
+            let (lines, notes) = of(&mut config);
+            assert_eq!((lines.len(), notes.len()), (0, 2), "{list:?}: {lines:?} {notes:?}");
+            assert!(notes[0].contains("linux.resources.cpu.cpus is left out"), "{notes:?}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use oci_spec::{image::ImageConfiguration, runtime::Spec};
 use serde_json::json;
 
 use super::{
-    devices,
+    devices, essential,
     host_files::{self, Ready},
     host_lines, layout,
     manifest::Manifest as Newer,
@@ -138,6 +138,7 @@ pub fn compose(inputs: &Inputs, manifest: &Manifest) -> Result<Rendered> {
             inputs.overrides.limit(&mut service);
             *text = service.to_text();
         }
+        requests.extend(essential::apply(false, inputs.name, &mut files).context("/exports")?);
         spec
     };
 

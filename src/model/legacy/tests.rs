@@ -299,6 +299,24 @@ fn commands_of_the_host_are_asked_for_and_their_unit_is_left_as_it_is() {
 }
 
 #[test]
+fn an_old_image_holds_up_no_boot_unasked() {
+    let install = "[Install]\nWantedBy=multi-user.target\n";
+    for (start, expected) in [("$EXEC_START", 1), ("/usr/bin/true", 2)] {
+        let service = format!("[Service]\nExecStart={start}\nTimeoutStartSec=infinity\n{install}");
+        let rendered = old(&[("service.template", &service)]).render();
+        let asked = "hold up the boot for as long as it takes: TimeoutStartSec=infinity (relay.service)";
+        assert!(requests(&rendered).contains(&asked), "{:?}", requests(&rendered));
+        assert_eq!(rendered.requests.len(), expected, "{:?}", rendered.requests);
+    }
+    let service = format!("[Service]\nType=oneshot\nExecStart=$EXEC_START\n{install}");
+    let rendered = old(&[("service.template", &service)]).render();
+    assert!(lines(&rendered).contains(&"TimeoutStartSec=90"), "{:?}", lines(&rendered));
+    let service = "[Service]\nExecStart=$EXEC_START\n[Install]\nRequiredBy=multi-user.target\n";
+    let complaint = old(&[("service.template", service)]).complaint();
+    assert!(complaint.contains("relay.service: RequiredBy=multi-user.target"), "{complaint}");
+}
+
+#[test]
 fn folders_are_made_as_the_old_tool_made_them() {
     let tmpfiles = "d ${STATE_DIRECTORY}/relay 0700 ${HOST_UID} ${HOST_GID} - -\nd /var/run/${NAME} - - - - -\nd /var/run - - - - -\n";
     let rendered = old(&[("tmpfiles.template", tmpfiles)]).render();

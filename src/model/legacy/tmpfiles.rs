@@ -1,6 +1,6 @@
 //! The tmpfiles.d(5) lines of an old image: /var/run is /run, and the system's own folders are nobody's to make.
 
-use crate::model::request::is_below;
+use crate::model::{render::tmpfiles_path, request::is_below};
 
 /// Folders that every system has.
 const SYSTEM: [&str; 16] = [
@@ -58,8 +58,7 @@ pub fn mend(file: &str, text: &str) -> (String, Vec<String>) {
 /// Folders of the host that it mounts and that are not there: what the old tool made for an image that says nothing of them. What is
 /// there when the line is read keeps its owner and mode.
 pub fn for_missing<'a>(sources: impl Iterator<Item = &'a str>) -> String {
-    let escape = |path: &str| path.replace('%', "%%").replace(' ', "\\x20");
-    sources.map(|path| format!("d {} :0700 :0 :0 -\n", escape(path))).collect()
+    sources.map(|path| format!("d {} :0700 :0 :0 -\n", tmpfiles_path(path))).collect()
 }
 
 #[cfg(test)]

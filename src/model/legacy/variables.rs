@@ -109,7 +109,7 @@ impl Variables {
 fn own(inputs: &Inputs, given: &BTreeMap<&str, String>) -> BTreeMap<String, String> {
     let run = given.get("RUN_DIRECTORY").map_or("/run", String::as_str);
     let runtime = inputs.runtime.map_or(layout::RUNTIME, |other| other.as_str());
-    let capabilities: Vec<String> = spec::all_capabilities().map(|name| format!("\"CAP_{name}\"")).collect();
+    let capabilities: Vec<String> = spec::every_capability().map(|name| format!("\"{name}\"")).collect();
     let own = [
         ("RUN_DIRECTORY", "/run".to_owned()),
         ("PIDFILE", format!("{run}/container-{}.pid", inputs.name)),

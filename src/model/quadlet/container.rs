@@ -83,7 +83,18 @@ impl Container {
                 ensure!(!value.contains(':'), "options of a tmpfs are not supported");
                 self.list("tmpfs", json!(value));
             }
-            "Volume" => self.mount(mounts::volume(value, beside)?)?,
+            "Volume" => {
+                let mut given = mounts::volume(value, beside)?;
+                let labels: Vec<String> =
+                    given.options.extract_if(.., |option| matches!(option.as_str(), "z" | "Z")).collect();
+                for label in labels {
+                    self.notes.push(format!(
+                        "line {}: Volume=: {label} means nothing here: labels are the host's to give",
+                        line.number
+                    ));
+                }
+                self.mount(given)?;
+            }
             "Mount" => self.mount(mounts::mount(value, beside)?)?,
             "Network" => self.network(value, beside)?,
             "Notify" => {
@@ -103,7 +114,7 @@ impl Container {
                 self.seccomp = Some(beside.get(value).cloned().with_context(|| format!("there is no {value}"))?);
                 self.set("seccomp", json!(SECCOMP));
             }
-            "NoNewPrivileges" => {}
+            "NoNewPrivileges" => ensure!(boolean(value)?, "no program of a container gains privileges"),
             "HealthCmd" => {
                 let exec = match serde_json::from_str::<Vec<String>>(value) {
                     Ok(words) => words,
@@ -190,7 +201,10 @@ impl Container {
         if self.health.contains_key("exec") {
             manifest["health"] = Json::Object(self.health);
         }
-        self.service.iter().for_each(|(key, value)| service.push_str(&format!("{key}={value}\n")));
+        for (key, value) in &self.service {
+            // A specifier was filled in; what is left of `%` is one.
+            service.push_str(&template::verbatim(&format!("{key}={}\n", value.replace('%', "%%"))));
+        }
         Ok(Quadlet { image, notes: self.notes, manifest, command, service, seccomp: self.seccomp })
     }
 
@@ -216,8 +230,8 @@ impl Container {
         for option in given.options {
             match option.as_str() {
                 "ro" | "rw" | "noexec" => options.push(option),
-                // What everything that is mounted has, and labels that are the host's to give.
-                "nosuid" | "nodev" | "z" | "Z" | "rbind" | "private" | "rprivate" => {}
+                // What everything that is mounted has.
+                "nosuid" | "nodev" | "rbind" | "private" | "rprivate" => {}
                 other => bail!("the option {other:?} is not supported"),
             }
         }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 
-use crate::model::unit::one_line_each;
+use crate::model::unit::{is_comment, joined_lines};
 
 /// One `Key=value`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,23 +19,11 @@ pub struct Line {
 
 /// Reads a file's text; `file` is its name in errors.
 pub fn lines(file: &str, text: &str) -> Result<Vec<Line>> {
-    one_line_each(file, text)?;
     let (mut found, mut section) = (Vec::new(), None::<String>);
-    let mut rest = text.lines().enumerate();
-    while let Some((at, line)) = rest.next() {
-        let number = at + 1;
-        let mut joined = line.trim().to_owned();
-        if joined.is_empty() || joined.starts_with(['#', ';']) {
+    for (number, joined) in joined_lines(file, text)? {
+        if is_comment(&joined) {
             continue;
         }
-        while joined.ends_with('\\') {
-            joined.pop();
-            let Some((_, next)) = rest.by_ref().find(|(_, next)| !next.trim_start().starts_with(['#', ';'])) else {
-                bail!("{file}, line {number}: continued, but nothing follows");
-            };
-            joined = format!("{} {}", joined.trim_end(), next.trim());
-        }
-        ensure!(!joined.contains("{{"), "{file}, line {number}: two opening braces are not supported");
         if let Some(name) = joined.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             section = Some(name.to_owned());
             continue;
@@ -97,9 +85,7 @@ mod tests {
         let short: Vec<String> =
             found.iter().map(|line| format!("{} {} {}={}", line.number, line.section, line.key, line.value)).collect();
         assert_eq!(short, ["3 Container Image=a", "4 Container Exec=b c", "9 Install WantedBy=d"]);
-        for (text, expected) in
-            [("A=b", "line 1"), ("[C]\nA", "line 2"), ("[C]\nA={{b}}", "line 2"), ("[C]\nA=b \\", "line 2")]
-        {
+        for (text, expected) in [("A=b", "line 1"), ("[C]\nA", "line 2"), ("[C]\nA=b \\", "line 2")] {
             assert!(lines("f", text).expect_err(text).to_string().contains(expected), "{text}");
         }
     }

@@ -9,7 +9,7 @@ use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
-use super::name::ContainerName;
+use super::{name::ContainerName, template};
 
 mod container;
 mod file;
@@ -87,7 +87,7 @@ pub fn read(source: &Source, name: &ContainerName) -> Result<Quadlet> {
                     service.push_str(&format!("[{}]\n", line.section));
                     section.clone_from(&line.section);
                 }
-                service.push_str(&format!("{}={}\n", line.key, dependencies(&line)));
+                service.push_str(&template::verbatim(&format!("{}={}\n", line.key, dependencies(&line))));
             }
             other => bail!("{file}, line {}: the section [{other}] is not supported", line.number),
         }
@@ -106,10 +106,24 @@ impl Quadlet {
             let entrypoint = image.config().as_ref().and_then(|config| config.entrypoint().clone()).unwrap_or_default();
             manifest["container"]["args"] = json!([entrypoint, command.clone()].concat());
         }
+        // What is a template in a manifest is none in a Quadlet file, nor in the image's config.
+        for place in ["/container/args", "/container/env", "/health/exec"] {
+            manifest.pointer_mut(place).into_iter().for_each(verbatim);
+        }
         let manifest = serde_json::to_string_pretty(&manifest).context("writing the manifest")?;
         let seccomp = self.seccomp.iter().map(|text| (container::SECCOMP.to_owned(), text.clone()));
         let files = [("manifest.json".to_owned(), manifest), ("service.hbs".to_owned(), self.service.clone())];
         Ok(files.into_iter().chain(seccomp).map(|(file, text)| (file, text.into_bytes())).collect())
+    }
+}
+
+/// Lets each text of a list or of an object come out as it is.
+fn verbatim(texts: &mut Json) {
+    match texts {
+        Json::String(text) => *text = template::verbatim(text),
+        Json::Array(items) => items.iter_mut().for_each(verbatim),
+        Json::Object(members) => members.values_mut().for_each(verbatim),
+        _ => {}
     }
 }
 

@@ -1,6 +1,7 @@
 //! Golden exports of Quadlet files, and refusals by key and line.
 
 use super::*;
+use crate::model::template::{self, Kind};
 
 const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
     "config": {"Entrypoint": ["/bin/entry"], "Cmd": ["cmd"]}}"#;
@@ -64,8 +65,41 @@ fn a_container_becomes_a_manifest_and_a_service() {
         [Install]\nWantedBy=multi-user.target\n[Service]\nExecStart={{exec_start}}\nEnvironmentFile=/etc/web.env\n\
         KillSignal=SIGINT\nTimeoutStopSec=20\nTasksMax=50\nMemoryMax=100M\nLimitNOFILE=10:20\n";
     assert_eq!(service, expected);
-    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert_eq!(notes.len(), 3, "{notes:?}");
     assert!(notes[0].contains("web.container: line 7: ContainerName="), "{notes:?}");
+    assert!(notes[1].contains("line 18: Volume=: Z means nothing here"), "{notes:?}");
+}
+
+#[test]
+fn what_a_file_and_its_image_say_comes_out_as_it_is() {
+    let text = "[Unit]\nDescription={{name}}, 50%% of {{\n[Container]\nImage=a/b:1\nNetwork=none\nEnvironmentFile=/etc/50%%/{{x}}\n\
+        Exec=--format {{.Name}} '{{{a}}} {\\\\{{{' 100%%\nEnvironment=A={{values.x}}\nHealthCmd=[\"/test\", \"{{#if x}}\"]\n\
+        [Service]\nEnvironment=\"B=\\x5c{{c}}\"\n";
+    let config = CONFIG.replace("/bin/entry\"", "/bin/entry\", \"\\\\{{exec_start}}\"");
+    let quadlet = read(&source(text, &[]), &"web".parse().expect("a name")).expect("read");
+    let exports = quadlet.exports(&serde_json::from_str(&config).expect("a config")).expect("exports");
+    let text = |file: &str| std::str::from_utf8(&exports[file]).expect("text").to_owned();
+    let filled = |kind, text: &str| {
+        let ours = [("exec_start", "/run it".to_owned())];
+        template::render(kind, "a text", text, &json!({"name": "web", "x": false}), &ours).expect(text)
+    };
+    let manifest: Json = serde_json::from_str(&text("manifest.json")).expect("json");
+    let plain = |pointer: &str| filled(Kind::Plain, manifest.pointer(pointer).and_then(Json::as_str).expect(pointer));
+    let args: Vec<String> = (0..6).map(|at| plain(&format!("/container/args/{at}"))).collect();
+    assert_eq!(args, ["/bin/entry", "\\{{exec_start}}", "--format", "{{.Name}}", "{{{a}}} {\\{{{", "100%"]);
+    assert_eq!(
+        (plain("/container/env/A"), plain("/health/exec/1")),
+        ("{{values.x}}".to_owned(), "{{#if x}}".to_owned())
+    );
+    let service = filled(Kind::Unit, &text("service.hbs"));
+    for line in [
+        "Description={{name}}, 50%% of {{",
+        "EnvironmentFile=/etc/50%%/{{x}}",
+        "Environment=\"B=\\x5c{{c}}\"",
+        "ExecStart=/run it",
+    ] {
+        assert!(service.lines().any(|known| known == line), "{line} is not in\n{service}");
+    }
 }
 
 #[test]
@@ -94,6 +128,8 @@ fn what_cannot_be_done_is_refused_by_key_and_line() {
         ("Tmpfs=/a:size=5", "line 3: Tmpfs="),
         ("UserNS=keep-id", "keep-id"),
         ("Notify=healthy", "line 3: Notify="),
+        ("NoNewPrivileges=false", "line 3: NoNewPrivileges="),
+        ("NoNewPrivileges=maybe", "line 3: NoNewPrivileges="),
         ("Exec=\"a", "line 3: Exec=: a quote"),
         ("Exec=%i", "%i"),
         ("Image=x.image", "line 3: Image="),

@@ -73,11 +73,11 @@ pub(super) fn state(inputs: &Inputs, manifest: &Manifest, user: &User) -> Result
 }
 
 pub(super) fn tmpfiles_line(folder: &OwnedFolder) -> String {
-    format!(
-        "d {} {:04o} {} {} -\n",
-        folder.path.replace('%', "%%").replace(' ', "\\x20"),
-        folder.mode,
-        folder.uid,
-        folder.gid
-    )
+    format!("d {} {:04o} {} {} -\n", tmpfiles_path(&folder.path), folder.mode, folder.uid, folder.gid)
+}
+
+/// A path as tmpfiles.d(5) reads it: a word that may be quoted, in which there are specifiers and no escapes.
+pub(in crate::model) fn tmpfiles_path(path: &str) -> String {
+    let path = path.replace('%', "%%");
+    if path.contains(' ') { format!("\"{path}\"") } else { path }
 }

@@ -100,6 +100,23 @@ WantedBy=multi-user.target
 }
 
 #[test]
+fn state_lies_where_it_is_judged_to_lie() {
+    let rendered_at = |path: &str| {
+        let folders = json!({"version": "2.0", "state": {"folders": [{"path": path, "target": "/data"}]}});
+        rendered(&[("manifest.json", &folders.to_string())], &[])
+    };
+    let rendered_to = |path| rendered_at(path).expect("files").files[layout::TMPFILES].clone();
+    assert_eq!(rendered_to("/var/lib/etcd/a b%"), "d \"/var/lib/etcd/a b%%\" 0700 2379 2379 -\n");
+    for path in ["/etc/\\cron.d", "/etc/\"cron.d\"", "/etc/'cron.d'"] {
+        let message = format!("{:#}", rendered_at(path).expect_err(path));
+        assert!(message.contains("state.folders") && message.contains(&format!("{path:?}")), "{message}");
+        let config = CONFIG.replace("/data", &path.replace('\\', "\\\\").replace('"', "\\\""));
+        let message = format!("{:#}", rendered_with(&config, &[], &[], None).expect_err(path));
+        assert!(message.contains("the image's volumes") && message.contains(&format!("{path:?}")), "{message}");
+    }
+}
+
+#[test]
 fn what_an_image_reaches_for_is_requested() {
     let manifest = r#"{"version": "2.0", "wants": ["debug-shell.service"], "state": {"folders": [{"path": "/srv/x"}]},
         "container": {"capabilities": {"add": ["NET_ADMIN"]}, "devices": ["/dev/net/tun"], "mounts": [{"source": "/etc", "target": "/host"}]}}"#;
@@ -205,6 +222,37 @@ fn a_config_of_the_images_own_is_judged_as_a_whole() {
     ];
     for word in words {
         assert!(rendered.requests.iter().any(|request| request.contains(word)), "{word}: {:?}", rendered.requests);
+    }
+}
+
+#[test]
+fn precedence_over_other_services_is_asked_for_wherever_it_is_said() {
+    let asked = |process: &str| {
+        let config = format!(
+            r#"{{"ociVersion": "1.2.0", "root": {{"path": "rootfs", "readonly": true}},
+            "process": {{"user": {{"uid": 5, "gid": 5}}, "args": ["/a"], "cwd": "/", "noNewPrivileges": true{process}}},
+            "linux": {{"namespaces": [{{"type": "mount"}}]}}}}"#
+        );
+        rendered(&[("config.json.hbs", &config)], &[]).expect("files").requests
+    };
+    let limit = |name: &str, hard: u64| {
+        asked(&format!(r#", "rlimits": [{{"type": "RLIMIT_{name}", "soft": 0, "hard": {hard}}}]"#))
+    };
+    let plain = asked("");
+    for (asked, expected) in [
+        (asked(r#", "oomScoreAdj": -500"#), "OOMScoreAdjust=-500"),
+        (limit("RTPRIO", 1), "LimitRTPRIO=1"),
+        (limit("NICE", 21), "LimitNICE=21"),
+    ] {
+        assert_eq!(asked.difference(&plain).collect::<Vec<_>>(), [expected]);
+    }
+    for free in [asked(r#", "oomScoreAdj": 5"#), limit("RTPRIO", 0), limit("NICE", 20), limit("NOFILE", 100_000)] {
+        assert_eq!(free, plain);
+    }
+    for line in ["LimitRTPRIO=99", "LimitNICE=40", "OOMScoreAdjust=-500"] {
+        let service = format!("[Service]\nExecStart={{{{exec_start}}}}\n{line}\n");
+        let asked = rendered(&[("service.hbs", &service)], &[]).expect("files").requests;
+        assert_eq!(asked.into_iter().collect::<Vec<_>>(), [format!("{line} (etcd.service)")]);
     }
 }
 

@@ -126,8 +126,12 @@ fn fields<'a>(line: &'a str, marks: &'a [Mark], tmpfiles: bool) -> Result<String
             (_, 6..) if tmpfiles && matches!(kind, 'f' | 'F' | 'w' | 'L' | 'C') => {
                 out.push_str(&syntax::escaped(&text, false));
             }
-            (_, 3) if !tmpfiles && !text.contains([':', '%']) && !(text.is_empty()) => {
-                out.push_str(&syntax::escaped(&text, false));
+            // Words without C escapes: there a backslash takes the next letter as it is.
+            (_, 3) if !tmpfiles && !text.contains([':', '%']) && !text.is_empty() => {
+                for c in text.chars() {
+                    out.extend(matches!(c, ' ' | '"' | '\'' | '\\').then_some('\\'));
+                    out.push(c);
+                }
             }
             _ if plain => out.push_str(&text),
             _ => {

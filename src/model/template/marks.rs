@@ -4,10 +4,12 @@
 use std::sync::{Arc, Mutex};
 
 use handlebars::{
-    Handlebars, Helper, HelperDef, HelperResult, Path, RenderError, RenderErrorReason, ScopedJson, Template,
+    Handlebars, Helper, HelperDef, HelperResult, Path, RenderError, RenderErrorReason, Template,
     template::{HelperTemplate, Parameter, Subexpression, TemplateElement},
 };
 use serde_json::Value as Json;
+
+use super::budget::Budget;
 
 /// Around the number of a mark: noncharacters, which no text that anybody writes has.
 const OPEN: char = '\u{fdd0}';
@@ -74,6 +76,14 @@ pub fn pieces<'a>(text: &'a str, marks: &'a [Mark]) -> Vec<Piece<'a>> {
 }
 
 impl Mark {
+    /// How many letters that is.
+    fn len(&self) -> usize {
+        match &self.what {
+            What::Value(text, _) | What::Json(text) | What::Ours(text) => text.len(),
+            What::Words(words) => words.iter().map(|word| word.len() + 1).sum(),
+        }
+    }
+
     /// What is filled in, as one reads it.
     pub fn text(&self) -> String {
         match &self.what {
@@ -100,6 +110,7 @@ impl Marks {
 struct Here {
     marks: Marks,
     ours: Vec<(String, String)>,
+    budget: Budget,
 }
 
 impl HelperDef for Here {
@@ -126,7 +137,9 @@ impl HelperDef for Here {
             "args" => What::Words(words(given.value())?),
             _ => value(given.value())?,
         };
-        out.write(&self.marks.add(Mark { line: number(0), column: number(1), what }))?;
+        let mark = Mark { line: number(0), column: number(1), what };
+        self.budget.spend(mark.len())?;
+        out.write(&self.marks.add(mark))?;
         Ok(())
     }
 }
@@ -161,32 +174,17 @@ fn words(json: &Json) -> Result<Vec<String>, RenderError> {
     }
 }
 
-/// `must LINE COLUMN VALUE` in a condition: a name that does not exist is no "no".
-struct Must;
-
-impl HelperDef for Must {
-    fn call_inner<'reg: 'rc, 'rc>(
-        &self,
-        helper: &Helper<'rc>,
-        _: &'reg Handlebars<'reg>,
-        _: &'rc handlebars::Context,
-        _: &mut handlebars::RenderContext<'reg, 'rc>,
-    ) -> Result<ScopedJson<'rc>, RenderError> {
-        let Some(given) = helper.param(0) else { return Err(needs_one("a condition")) };
-        if given.is_value_missing() {
-            return Err(RenderErrorReason::MissingVariable(given.relative_path().cloned()).into());
-        }
-        Ok(ScopedJson::Derived(given.value().clone()))
-    }
-}
-
 /// Lets every expression of a template leave a mark. `ours` are names that stand for text of ours.
-pub fn prepare(handlebars: &mut Handlebars, template: &mut Template, ours: &[(&str, String)]) -> Marks {
+pub fn prepare(
+    handlebars: &mut Handlebars,
+    template: &mut Template,
+    ours: &[(&str, String)],
+    budget: &Budget,
+) -> Marks {
     let marks = Marks::default();
     let ours: Vec<(String, String)> = ours.iter().map(|(name, text)| ((*name).to_owned(), text.clone())).collect();
     mark(template, &ours);
-    handlebars.register_helper("here", Box::new(Here { marks: marks.clone(), ours }));
-    handlebars.register_helper("must", Box::new(Must));
+    handlebars.register_helper("here", Box::new(Here { marks: marks.clone(), ours, budget: budget.clone() }));
     marks
 }
 
