@@ -207,7 +207,8 @@ mod tests {
         let nested =
             |inside: &str| format!("# a\n{}{inside}{}", "{{#each @root.after}}".repeat(6), "{{/each}}".repeat(6));
         let larger = "x".repeat(1000);
-        for inside in ["", "{{this}}", larger.as_str(), "{{#if (eq this @root.after)}}{{/if}}", "{{json @root}}"] {
+        for inside in ["", "{{this}}", larger.as_str(), "{{#if (eq this @root.after)}}{{/if}}", "{{json @root.after}}"]
+        {
             let begun = std::time::Instant::now();
             let message = unit(&nested(inside), data.clone()).expect_err("without an end").to_string();
             assert!(message.starts_with("service.hbs, line 2, column ") && message.contains("4 MiB"), "{message}");

@@ -67,7 +67,7 @@ fn a_container_becomes_a_manifest_and_a_service() {
     assert_eq!(service, expected);
     assert_eq!(notes.len(), 3, "{notes:?}");
     assert!(notes[0].contains("web.container: line 7: ContainerName="), "{notes:?}");
-    assert!(notes[1].contains("line 18: Volume=: Z means nothing here"), "{notes:?}");
+    assert!(notes[1].contains("line 19: Volume=: Z means nothing here"), "{notes:?}");
 }
 
 #[test]
