@@ -8,10 +8,9 @@ use crate::output::{one_line, table};
 use sysctr::{
     host::{
         dir::Folder,
-        health,
+        enablement, health,
         state::{self, Container},
         systemd::Manager,
-        units,
     },
     model::{deployment::Deployment, health::Known, name::ContainerName, retention},
 };
@@ -64,7 +63,7 @@ pub fn row(root: &Folder, manager: Option<&Manager>, container: &Container, depl
             let (known, judged) = health::known(manager, deployment, &state, container.journal.is_some())?;
             (state.active, state.file_state.starts_with("enabled"), Some(known), judged)
         }
-        None => ("offline".to_owned(), units::is_enabled(root, name, deployment.id)?, None, None),
+        None => ("offline".to_owned(), enablement::is_enabled(root, name, deployment.id)?, None, None),
     };
     Ok(Row {
         name: name.clone(),

@@ -11,7 +11,7 @@ use super::{
 };
 use sysctr::{
     host::{
-        id_ranges,
+        enablement, id_ranges,
         lock::StoreLock,
         ostree::{Store, StoredImage},
         policy, quarantine, recovery, state, transaction, units,
@@ -73,7 +73,7 @@ impl Updater<'_> {
         candidate.tell(self.context);
         // Of several as one, all are looked at together.
         if !self.args.together {
-            let enabled = units::is_enabled(&self.root, name, old.id)?;
+            let enabled = enablement::is_enabled(&self.root, name, old.id)?;
             let coming = Coming { candidate: &candidate, enabled, before: &old.units };
             order::check(self.context, &self.root, "updating", &[coming])?;
         }

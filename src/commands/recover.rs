@@ -5,8 +5,8 @@ use anyhow::{Result, bail};
 use super::{Context, probation};
 use sysctr::{
     host::{
-        clock, dir::Folder, lock::StoreLock, recovered, recovery::Recovered, state, systemd::Manager, transaction,
-        units,
+        clock, dir::Folder, enablement, lock::StoreLock, recovered, recovery::Recovered, state, systemd::Manager,
+        transaction, units,
     },
     model::{
         fault::{Code, Fault},
@@ -58,14 +58,14 @@ pub fn run(context: &Context) -> Result<()> {
 /// the service is then is asked later.
 fn queue(context: &Context, root: &Folder, manager: &Manager, name: &ContainerName) -> Result<()> {
     let Some(id) = state::container(root, name)?.and_then(|container| container.active) else { return Ok(()) };
-    if !units::is_enabled(root, name, id)? {
+    if !enablement::is_enabled(root, name, id)? {
         return Ok(());
     }
     recovered::note(name)?;
     let units = units::set_files(root, name, id)?.into_iter().filter(|file| layout::is_unit(file));
     for unit in units {
         // A unit that the admin masked is no reason to fail the others.
-        if units::is_linked(root, name, id, &unit)?
+        if enablement::is_linked(root, name, id, &unit)?
             && let Err(error) = manager.queue_start(&unit)
         {
             context.output.warn(format!("recovering {name}: {error:#}"));

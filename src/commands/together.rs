@@ -15,7 +15,7 @@ use super::{
 };
 use sysctr::{
     host::{
-        self, dropins, events,
+        self, dropins, enablement, events,
         group::{self, Member},
         lock::StoreLock,
         ostree::Store,
@@ -78,7 +78,7 @@ fn update(
     let order = order(updater, &next)?;
     let mut coming = Vec::new();
     for (name, Next { old, candidate }) in &next {
-        let enabled = units::is_enabled(root, name, old.id)?;
+        let enabled = enablement::is_enabled(root, name, old.id)?;
         coming.push(Coming { candidate, enabled, before: &old.units });
     }
     order::check(updater.context, root, "updating", &coming)?;

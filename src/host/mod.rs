@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod dependents;
 pub mod dir;
 pub mod dropins;
+pub mod enablement;
 pub mod enter;
 pub mod entries;
 pub mod events;

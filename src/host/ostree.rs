@@ -229,9 +229,9 @@ impl Store {
 
     /// Forgets an image and all its references; its objects go with the next [`Store::prune`].
     pub fn remove(&self, _lock: &StoreLock, image: &StoredImage) -> Result<()> {
-        let mut names: Vec<String> = image.references.iter().map(ImageSource::tag_ref).collect();
-        names.push(image.digest.commit_ref());
-        self.change_refs(&names, None)
+        let tags: Vec<String> = image.references.iter().map(ImageSource::tag_ref).collect();
+        self.change_refs(&tags, None)?;
+        self.change_refs(&[image.digest.commit_ref()], None)
     }
 
     /// Drops images that have no reference and that no commit in `needed` is, and every object that no image has.

@@ -66,7 +66,7 @@ pub fn pull(
     store.image(&imported?)
 }
 
-/// Fetches what `objects` and the store lack, and commits it under these names; of the layers in `left` they have all.
+/// Fetches what `objects` and the store lack, and commits it under these names, first its own; of the layers in `left` they have all.
 pub(super) fn import(
     store: &Store,
     source: &ImageSource,
@@ -94,8 +94,13 @@ pub(super) fn import(
     objects.publish().context("writing to the store")?;
     let metadata = Metadata { manifest: &resolved.manifest_json, config: &resolved.config_json };
     let checksum = commit(&store.repo, &tree, &metadata)?;
-    names.iter().for_each(|name| store.repo.transaction_set_ref(None, name, Some(&checksum)));
+    // A tag is taken from the image that had it only when this one has its own name: libostree changes them one by one, in any order.
+    let (own, tags) = names.split_at(names.len().min(1));
+    own.iter().for_each(|name| store.repo.transaction_set_ref(None, name, Some(&checksum)));
     transaction.commit(NO_CANCEL).context("writing to the store")?;
+    if !tags.is_empty() {
+        store.change_refs(tags, Some(&checksum))?;
+    }
     records.into_iter().try_for_each(Finished::keep)?;
     for warning in tree.warnings() {
         progress.warning(&warning);

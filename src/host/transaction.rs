@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::{
     apply, clock, controls,
     dir::Folder,
-    host_files,
+    enablement, host_files,
     lock::StoreLock,
     mount_points,
     ostree::{Store, StoredImage},
@@ -146,7 +146,7 @@ impl<'a> Staged<'a> {
 
     /// What there is to note before it takes the place of `from`.
     pub(super) fn journal(&self, from: u32) -> Result<Journal> {
-        let enable = units::is_enabled(self.root, &self.name, from)?;
+        let enable = enablement::is_enabled(self.root, &self.name, from)?;
         let record = |id| state::deployment(self.root, &self.name, id);
         let raises = record(self.id)?.raises_epoch_of(&record(from)?);
         let state = raises && snapshot::of(self.root, &self.name, from)?.is_some();
@@ -174,7 +174,7 @@ impl Drop for Staged<'_> {
 
 /// Rolls back: puts an earlier deployment in force in place of `from`. A power cut ends in that one.
 pub fn roll_back(root: &Folder, _lock: &StoreLock, name: &ContainerName, from: u32, to: u32) -> Result<Journal> {
-    let journal = Journal::new(Operation::Rollback, Some(from), Some(to), units::is_enabled(root, name, from)?);
+    let journal = Journal::new(Operation::Rollback, Some(from), Some(to), enablement::is_enabled(root, name, from)?);
     put_in_force(root, name, &journal)?;
     roll_forward(root, name, &journal)?;
     Ok(journal)
@@ -189,7 +189,7 @@ pub fn announce_rollback(
     to: u32,
     stopped: &[String],
 ) -> Result<Journal> {
-    let journal = Journal::new(Operation::Rollback, Some(from), Some(to), units::is_enabled(root, name, from)?);
+    let journal = Journal::new(Operation::Rollback, Some(from), Some(to), enablement::is_enabled(root, name, from)?);
     let journal = Journal { state: true, stopped: stopped.to_owned(), ..journal };
     write_journal(root, name, &journal)?;
     Ok(journal)
@@ -305,9 +305,9 @@ pub fn switch_files(
     match old {
         Some(old) => units::replace(root, name, old, new, enable)?,
         None => {
-            units::preset(root, name, Some(enable))?;
+            enablement::preset(root, name, Some(enable))?;
             if enable {
-                units::enable(root, name, new)?;
+                enablement::enable(root, name, new)?;
             }
         }
     }

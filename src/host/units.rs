@@ -1,17 +1,12 @@
-//! The rendered files of a deployment: staged beside their places, placed by renames, enabled by links of our own that are synced
-//! (`systemctl enable` does not sync), and withdrawn again.
+//! The rendered files of a deployment: staged beside their places, placed by renames, and withdrawn again.
 
 use std::{collections::BTreeMap, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::FileType;
 
-use super::{dir::Folder, fsck::Report};
-use crate::model::{
-    layout::{self, Link},
-    name::ContainerName,
-    unit::UnitFile,
-};
+use super::{dir::Folder, enablement, fsck::Report};
+use crate::model::{layout, name::ContainerName, unit::UnitFile};
 
 /// Where systemd looks for units, in this order (systemd.unit(5), "Unit File Load Path").
 pub const LOAD_PATH: [&str; 12] = [
@@ -136,17 +131,7 @@ pub fn point(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
 /// Removes what deployment `old` had placed and `new` has not. If the container is enabled, the links become those of `new`: one that
 /// both have is there all the time.
 pub fn replace(root: &Folder, name: &ContainerName, old: u32, new: u32, enable: bool) -> Result<()> {
-    if enable {
-        self::enable(root, name, new)?;
-    }
-    let keep = links(root, name, new)?;
-    for link in links(root, name, old)?.iter().filter(|link| !keep.contains(link)) {
-        if let Some(folder) = root.open(&link.folder)? {
-            // also one that was being made
-            remove_links(&folder, std::slice::from_ref(&link.target))?;
-        }
-        remove_if_unused(root, link)?;
-    }
+    enablement::replace(root, name, old, new, enable)?;
     let kept = set_files(root, name, new)?;
     for file in set_files(root, name, old)?.iter().filter(|file| !kept.contains(file)) {
         let (folder, placed) = layout::place(name, file);
@@ -161,7 +146,7 @@ pub fn replace(root: &Folder, name: &ContainerName, old: u32, new: u32, enable: 
 
 /// Removes every placed file of the container's sets, and the links to them.
 pub fn withdraw(root: &Folder, name: &ContainerName) -> Result<()> {
-    disable(root, name)?;
+    enablement::disable(root, name)?;
     for id in set_ids(root, name)? {
         for file in set_files(root, name, id)? {
             let (place, placed) = layout::place(name, &file);
@@ -174,107 +159,7 @@ pub fn withdraw(root: &Folder, name: &ContainerName) -> Result<()> {
         }
     }
     // written anew where others have lines: what is removed gives room for it
-    preset(root, name, None)
-}
-
-/// Makes the links of the set's [Install] sections.
-pub fn enable(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
-    for link in links(root, name, id)? {
-        let folder = root.create(&link.folder, 0o755)?;
-        if folder.link_target(&link.name).as_deref() != Some(&link.target) {
-            folder.link(&link.name, &link.target)?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether every link of the set's [Install] sections is there, and there is one.
-pub fn is_enabled(root: &Folder, name: &ContainerName, id: u32) -> Result<bool> {
-    let links = links(root, name, id)?;
-    for link in &links {
-        let there = root.open(&link.folder)?.and_then(|folder| folder.link_target(&link.name));
-        if there.as_deref() != Some(&link.target) {
-            return Ok(false);
-        }
-    }
-    Ok(!links.is_empty())
-}
-
-/// Whether a unit of the set is one that its [Install] section enables.
-pub fn is_linked(root: &Folder, name: &ContainerName, id: u32, unit: &str) -> Result<bool> {
-    let target = format!("/{}/{unit}", layout::UNITS);
-    Ok(links(root, name, id)?.iter().any(|link| link.target == target))
-}
-
-/// Removes every link to the container's units, whoever made it.
-fn disable(root: &Folder, name: &ContainerName) -> Result<()> {
-    let mut targets = Vec::new();
-    for id in set_ids(root, name)? {
-        targets.extend(set_files(root, name, id)?.into_iter().map(|file| format!("/{}/{file}", layout::UNITS)));
-    }
-    let Some(system) = root.open(layout::LINKS)? else { return Ok(()) };
-    remove_links(&system, &targets)?;
-    for folder in
-        system.names()?.iter().filter(|name| [".wants", ".requires", ".upholds"].iter().any(|end| name.ends_with(end)))
-    {
-        if let Some(wants) = system.open(folder)? {
-            remove_links(&wants, &targets)?;
-        }
-    }
-    // As `systemctl disable` does; also those that an earlier run emptied.
-    for id in set_ids(root, name)? {
-        for link in links(root, name, id)? {
-            remove_if_unused(root, &link)?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes the folder of a link (`x.target.wants`) where nothing is left in it.
-fn remove_if_unused(root: &Folder, link: &Link) -> Result<()> {
-    if let Some(folder) = link.folder.strip_prefix(layout::LINKS).and_then(|folder| folder.strip_prefix('/'))
-        && let Some(system) = root.open(layout::LINKS)?
-        && system.remove_empty(folder)?
-    {
-        system.sync()?;
-    }
-    Ok(())
-}
-
-fn remove_links(folder: &Folder, targets: &[String]) -> Result<()> {
-    let mut removed = false;
-    for name in folder.names()? {
-        if folder.link_target(&name).is_some_and(|target| targets.contains(&target)) {
-            removed |= folder.remove(&name)?;
-        }
-    }
-    if removed { folder.sync() } else { Ok(()) }
-}
-
-/// Sets or drops the container's line in our preset file (systemd.preset(5)): a first boot must not enable what was left off.
-pub fn preset(root: &Folder, name: &ContainerName, enabled: Option<bool>) -> Result<()> {
-    let known = root.open(layout::PRESET_FOLDER)?.map(|folder| folder.read(layout::PRESET)).transpose()?.flatten();
-    if known.is_none() && enabled.is_none() {
-        return remove_if_empty(root, layout::PRESET_FOLDER);
-    }
-    let unit = name.service_unit();
-    let known = known.unwrap_or_default();
-    let mut lines: Vec<String> =
-        known.lines().filter(|line| line.split_whitespace().nth(1) != Some(&unit)).map(str::to_owned).collect();
-    lines.extend(enabled.map(|on| format!("{} {unit}", if on { "enable" } else { "disable" })));
-    lines.sort();
-    if lines.is_empty() {
-        if let Some(folder) = root.open(layout::PRESET_FOLDER)? {
-            folder.remove(layout::PRESET)?;
-            folder.sync()?;
-        }
-        return remove_if_empty(root, layout::PRESET_FOLDER);
-    }
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    if text == known {
-        return Ok(());
-    }
-    root.create(layout::PRESET_FOLDER, 0o755)?.write(layout::PRESET, &text, 0o644)
+    enablement::preset(root, name, None)
 }
 
 /// Lets systemd read sets before they are in force, all at once, since one may need another. It exits 0 for keys that it does not know,
@@ -394,22 +279,12 @@ pub fn set_ids(root: &Folder, name: &ContainerName) -> Result<Vec<u32>> {
     Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
-fn links(root: &Folder, name: &ContainerName, id: u32) -> Result<Vec<Link>> {
-    let Some(set) = root.open(&layout::unit_set(name, id))? else { return Ok(Vec::new()) };
-    let mut links = Vec::new();
-    for file in set.names()?.into_iter().filter(|file| layout::is_unit(file)) {
-        let text = set.read(&file)?.unwrap_or_default();
-        links.extend(layout::links(&file, &UnitFile::parse(&file, &text)?)?);
-    }
-    Ok(links)
-}
-
 fn temporary(placed: &str, id: u32) -> String {
     format!(".sysctr-{placed}.{id}")
 }
 
 /// Our own folders go when nothing is left in them; the distribution's stay.
-fn remove_if_empty(root: &Folder, folder: &str) -> Result<()> {
+pub(super) fn remove_if_empty(root: &Folder, folder: &str) -> Result<()> {
     if [layout::UNITS, layout::PRESET_FOLDER].contains(&folder)
         && let Some((parent, name)) = folder.rsplit_once('/')
         && let Some(parent) = root.open(parent)?
