@@ -200,7 +200,7 @@ fn manifests_and_configs_that_lie_are_refused() {
                 let (config, layer) = good(layout);
                 put(layout, &manifest(&config, &[with(&layer, "size", json!(u64::MAX / 2))]))
             }),
-            "do not fit into",
+            "of space are free in",
         ),
         (
             Box::new(|layout| {
