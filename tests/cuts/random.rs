@@ -54,6 +54,8 @@ pub fn kill(kills: usize, seed: usize) -> Count {
     let mut random = Random::new(seed);
     let (host, uncut) = (Host::below(&matrix::memory()), Host::below(&matrix::memory()));
     let image = host.image("app", &operation::first());
+    // A store is made once; one that is half made goes when it is made.
+    host.does(&["pull", &image]);
     let versions: [fn() -> Image; 3] = [operation::first, operation::second, || operation::files("third")];
     let (mut count, mut version) = (Count::default(), 0);
     while count.killed < kills {

@@ -64,7 +64,8 @@ run_one() {
         mknod -m 666 "$bundle/null" c 1 3
         case $runtime in
         sysctr) command="/usr/libexec/sysctr/sysctr-runtime run $work/$bundle --wait" ;;
-        *) command="$runtime run --bundle $work/$bundle d-$name" ;;
+        # A root of its own each time: crun keeps the filters there that it compiled, and takes one for another.
+        *) command="$runtime --root /run/differential/$name run --bundle $work/$bundle d-$name" ;;
         esac
         # A terminal is the runtime's own, on its standard streams. Elsewhere: a descriptor that is nobody's business.
         if grep -q '"terminal":true' "configs/$name.json"; then
@@ -78,7 +79,8 @@ run_one() {
         # As the unit's ExecStopPost= does it.
         [ "$runtime" != sysctr ] || ! grep -q poststop "$bundle/config.json" ||
             (umask 027 && "${command%% run *}" poststop "$work/$bundle" </dev/null >>"$result.err" 2>&1)
-        [ "$runtime" = sysctr ] || $runtime delete --force "d-$name" >/dev/null 2>&1
+        [ "$runtime" = sysctr ] || $runtime --root "/run/differential/$name" delete --force "d-$name" >/dev/null 2>&1
+        rm -rf "/run/differential/$name"
         (cd "$bundle/rootfs" && find . -xdev -printf '%P %y %m %U %G\n' | LC_ALL=C sort) |
             LC_ALL=C comm -3 "$bundle/before" - >"$result.changed"
         stat -c '%a %u:%g' "$bundle/null" >"$result.null"
