@@ -111,6 +111,22 @@ fn lint_tells_what_is_changed_and_asked_for() {
     }
 }
 
+/// A file of the host's shown on another one, until it is dropped.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    fn on(path: &std::path::Path) -> Mounted {
+        rustix::mount::mount_bind("/proc/self/status", path).unwrap();
+        Mounted(path.to_owned())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
 /// Where the old tool shared the folder, the container has what lay there when it was installed.
 #[test]
 fn an_unpacked_root_file_system_is_installed_as_it_was() {
@@ -137,11 +153,18 @@ fn an_unpacked_root_file_system_is_installed_as_it_was() {
     std::os::unix::fs::chown(root.join(&long), Some(33), Some(44)).unwrap();
     let file = std::fs::File::open(root.join(&long)).unwrap();
     rustix::fs::fsetxattr(&file, "user.kept", b"\0\xff", rustix::fs::XattrFlags::empty()).unwrap();
+    // What is mounted there, as a running container's, is the host's and stays out.
+    std::fs::create_dir_all(root.join("etc")).unwrap();
+    std::fs::write(root.join("etc/resolv.conf"), "").unwrap();
+    let mounted = Mounted::on(&root.join("etc/resolv.conf"));
     // By the folder or by the root itself, it is the same image.
     let inner = root.to_str().unwrap();
     host.does(&["install", "--yes", "--rootfs", place, "--name", "relay"]);
     assert!(host.does(&["install", "--yes", "--rootfs", inner, "--name", "relay"]).contains("nothing to do"));
+    drop(mounted);
     let checkout = |id: u32| host.at(&format!("var/lib/sysctr/containers/relay/deployments/{id}/rootfs"));
+    assert!(checkout(1).join("etc").is_dir() && !checkout(1).join("etc/resolv.conf").exists());
+    std::fs::remove_file(root.join("etc/resolv.conf")).unwrap();
     let about = std::fs::metadata(checkout(1).join(&long)).unwrap();
     assert_eq!((about.uid(), about.gid()), (33, 44));
     let mut kept = [1; 4];
@@ -150,6 +173,9 @@ fn an_unpacked_root_file_system_is_installed_as_it_was() {
     assert_eq!(std::fs::metadata(checkout(1).join("usr/bin/same")).unwrap().mode() & 0o7777, 0o4711);
     assert_eq!(std::fs::read_link(checkout(1).join("usr/secret")).unwrap().to_str(), Some("/etc/shadow"));
     // What happens in the folder is nothing to the container until it is updated.
+    let broken = host.at(&format!("var/lib/sysctr/containers/relay/deployments/1/rootfs/{long}"));
+    std::fs::remove_file(&broken).unwrap();
+    host.does(&["verify", "--repair"]);
     std::fs::write(&app, "app 2").unwrap();
     host.does(&["verify"]);
     assert_eq!(std::fs::read_to_string(checkout(1).join("usr/bin/app")).unwrap(), "app 1");

@@ -85,10 +85,10 @@ impl Files {
 }
 
 /// Part of a file that several readers share.
-struct Slice {
-    file: Arc<File>,
-    at: u64,
-    end: u64,
+pub(super) struct Slice {
+    pub file: Arc<File>,
+    pub at: u64,
+    pub end: u64,
 }
 
 impl Read for Slice {

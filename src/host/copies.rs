@@ -5,14 +5,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    ffi::{CStr, CString, OsStr},
+    ffi::CStr,
     fs::File,
     io::{Read, Seek},
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
-    path::{Path, PathBuf},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -21,10 +17,10 @@ use rustix::{
     io::Errno,
 };
 
-use super::dir::Folder;
-
-/// The kernel takes no longer list of names and no longer value.
-const XATTR_MAX: usize = 64 * 1024;
+use super::{
+    dir::Folder,
+    walk::{self, XATTR_MAX, below, entries, is_folder, open, xattrs},
+};
 
 /// How much a folder holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +33,8 @@ pub struct Size {
 
 /// Counts; refuses what reaches into another file system.
 pub fn measure(folder: &Folder) -> Result<Size> {
-    let mut measured = Measured { size: Size::default(), device: fs::fstat(folder)?.st_dev, seen: HashSet::new() };
+    let mut measured =
+        Measured { size: Size::default(), mount: walk::mount(folder.as_fd(), c"")?, seen: HashSet::new() };
     measured.add(folder.as_fd(), b"").with_context(|| format!("looking at {}", folder.path().display()))?;
     Ok(measured.size)
 }
@@ -72,7 +69,7 @@ pub fn empty(folder: &Folder) -> Result<()> {
 
 struct Measured {
     size: Size,
-    device: u64,
+    mount: u64,
     seen: HashSet<u64>,
 }
 
@@ -80,7 +77,7 @@ impl Measured {
     fn add(&mut self, folder: BorrowedFd<'_>, path: &[u8]) -> Result<()> {
         for (name, stat) in entries(folder)? {
             let path = join(path, &name);
-            ensure!(stat.st_dev == self.device, "another file system is mounted on {}", shown(&path));
+            ensure!(walk::mount(folder, &name)? == self.mount, "another file system is mounted on {}", shown(&path));
             self.size.names += 1;
             if stat.st_nlink < 2 || is_folder(&stat) || self.seen.insert(stat.st_ino) {
                 self.size.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
@@ -158,16 +155,6 @@ fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat
     Ok(fs::utimensat(to, name, &Timestamps { last_access, last_modification }, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-fn xattrs(path: &Path) -> Result<Vec<Vec<u8>>> {
-    let mut buffer = vec![0; XATTR_MAX];
-    let length = match fs::llistxattr(path, &mut buffer[..]) {
-        Err(Errno::OPNOTSUPP) => 0,
-        length => length?,
-    };
-    let names = buffer[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    Ok(names.map(<[u8]>::to_owned).collect())
-}
-
 /// Shares the blocks, or copies what is no hole.
 fn content(from: OwnedFd, to: OwnedFd, stat: &Stat) -> Result<()> {
     match fs::ioctl_ficlone(&to, &from) {
@@ -195,20 +182,6 @@ fn content(from: OwnedFd, to: OwnedFd, stat: &Stat) -> Result<()> {
     Ok(())
 }
 
-fn entries(folder: BorrowedFd<'_>) -> Result<Vec<(CString, Stat)>> {
-    let mut entries = Vec::new();
-    for entry in fs::Dir::read_from(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
-        }
-        let stat = fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        entries.push((name.to_owned(), stat));
-    }
-    Ok(entries)
-}
-
 fn any_file(folder: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
     for (name, stat) in entries(folder)? {
         if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_blocks > 0 {
@@ -221,19 +194,6 @@ fn any_file(folder: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
         }
     }
     Ok(None)
-}
-
-fn open(folder: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd> {
-    Ok(fs::openat(folder, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | flags, Mode::empty())?)
-}
-
-fn is_folder(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-}
-
-/// The path of a name in a folder, for calls that take no handle.
-fn below(folder: BorrowedFd<'_>, name: &CStr) -> PathBuf {
-    Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(OsStr::from_bytes(name.to_bytes()))
 }
 
 fn join(path: &[u8], name: &CStr) -> Vec<u8> {

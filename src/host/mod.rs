@@ -70,3 +70,4 @@ pub mod unit_files;
 pub mod unit_graph;
 pub mod units;
 pub mod value_files;
+mod walk;

@@ -5,27 +5,33 @@
 //! container's.
 
 use std::{
-    collections::BTreeMap,
+    collections::HashMap,
     ffi::{CStr, OsStr},
     fs::File,
-    io::{self, BufWriter, Read, Seek, SeekFrom, Write},
+    io::{self, BufWriter, Read, Write},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
-use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat},
-    io::Errno,
-};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
-use super::{blob::Blob, machine::this_architecture, ostree::sha256, source::BlobSource};
+use super::{
+    archive::Slice,
+    blob::Blob,
+    layer::kept,
+    machine::this_architecture,
+    ostree::sha256,
+    source::BlobSource,
+    walk::{self, XATTR_MAX, below, entries, is_folder, open, xattrs},
+};
 use crate::model::{
     digest::Digest,
     fault::{Code, Fault},
@@ -33,14 +39,12 @@ use crate::model::{
 
 /// Room for a root file system, unlike /tmp.
 const WORK: &str = "/var/tmp";
-/// The longest value that the kernel keeps (xattr(7)).
-const MAX_XATTR: usize = 64 << 10;
 
 /// The image, its layer in a file that goes when nobody reads it any more.
 pub struct Packed {
     manifest: Vec<u8>,
     config: Vec<u8>,
-    layer: File,
+    layer: Arc<File>,
     layer_digest: Digest,
 }
 
@@ -50,12 +54,11 @@ impl Packed {
         let root = find(path)?;
         let packing = || format!("reading {}", path.display());
         let spool = Hashed { file: BufWriter::new(tempfile::tempfile_in(WORK)?), hash: Sha256::new(), size: 0 };
-        let device = rustix::fs::fstat(&root).with_context(packing)?.st_dev;
-        let mut packer = Packer { archive: Builder::new(spool), device, seen: BTreeMap::new() };
-        packer.folder(root, Path::new("")).with_context(packing)?;
+        let mount = walk::mount(root.as_fd(), c"").with_context(packing)?;
+        let mut packer = Packer { archive: Builder::new(spool), mount, seen: HashMap::new() };
+        packer.folder(root.as_fd(), Path::new("")).with_context(packing)?;
         let Hashed { file, hash, size } = packer.archive.into_inner().with_context(packing)?;
-        let mut layer = file.into_inner().map_err(io::IntoInnerError::into_error).with_context(packing)?;
-        layer.seek(SeekFrom::Start(0))?;
+        let layer = file.into_inner().map_err(io::IntoInnerError::into_error).with_context(packing)?;
         let layer_digest = Digest::from_sha256(hash.finalize().into());
         let config = json!({
             "architecture": this_architecture(), "os": "linux", "config": {},
@@ -67,7 +70,7 @@ impl Packed {
             "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": sha256(&config), "size": config.len()},
             "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer_digest, "size": size}],
         });
-        Ok(Packed { manifest: serde_json::to_vec(&manifest)?, config, layer, layer_digest })
+        Ok(Packed { manifest: serde_json::to_vec(&manifest)?, config, layer: Arc::new(layer), layer_digest })
     }
 }
 
@@ -82,7 +85,8 @@ impl BlobSource for Packed {
 
     fn blob(&self, blob: &Blob) -> Result<Box<dyn Read + Send>> {
         match blob.digest == self.layer_digest {
-            true => Ok(Box::new(self.layer.try_clone()?)),
+            // Each reader has a place of its own in it.
+            true => Ok(Box::new(Slice { file: self.layer.clone(), at: 0, end: blob.size })),
             false => Ok(Box::new(io::Cursor::new(self.config.clone()))),
         }
     }
@@ -122,91 +126,77 @@ impl Write for Hashed {
 
 struct Packer {
     archive: Builder<Hashed>,
-    device: u64,
+    mount: u64,
     /// The first name of each file that has several.
-    seen: BTreeMap<u64, PathBuf>,
+    seen: HashMap<u64, PathBuf>,
 }
 
 impl Packer {
-    /// Everything in a folder, by name; of another file system only the folder that it is mounted on.
-    fn folder(&mut self, folder: OwnedFd, path: &Path) -> Result<()> {
-        let mut names = Dir::read_from(&folder)?
-            .map(|entry| entry.map(|entry| entry.file_name().to_owned()))
-            .collect::<Result<Vec<_>, Errno>>()?;
-        names.retain(|name| !matches!(name.to_bytes(), b"." | b".."));
-        names.sort();
-        for name in names {
-            let below = path.join(Path::new(OsStr::from_bytes(name.to_bytes())));
-            self.entry(&folder, &name, &below).with_context(|| format!("/{}", below.display()))?;
+    /// Everything in a folder, by name; where something is mounted, only the folder that it is mounted on.
+    fn folder(&mut self, folder: BorrowedFd<'_>, path: &Path) -> Result<()> {
+        for (name, about) in entries(folder)? {
+            let path = path.join(OsStr::from_bytes(name.to_bytes()));
+            self.entry(folder, &name, &path, &about).with_context(|| format!("/{}", path.display()))?;
         }
         Ok(())
     }
 
-    fn entry(&mut self, folder: &OwnedFd, name: &CStr, path: &Path) -> Result<()> {
-        let open = |flags| {
-            let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            rustix::fs::openat(folder, name, flags, Mode::empty())
-        };
-        let about = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let kind = FileType::from_raw_mode(about.st_mode);
-        if kind != FileType::Directory && about.st_nlink > 1 {
-            if let Some(first) = self.seen.get(&about.st_ino) {
-                return Ok(self.archive.append_link(&mut header(&about, EntryType::Link), path, first)?);
-            }
-            self.seen.insert(about.st_ino, path.to_owned());
+    fn entry(&mut self, folder: BorrowedFd<'_>, name: &CStr, path: &Path, about: &Stat) -> Result<()> {
+        let foreign = walk::mount(folder, name)? != self.mount;
+        if is_folder(about) {
+            self.attributes(&below(folder, name))?;
+            self.archive.append_data(&mut header(about, EntryType::Directory), path, io::empty())?;
+            return if foreign { Ok(()) } else { self.folder(open(folder, name, OFlags::DIRECTORY)?.as_fd(), path) };
         }
-        match kind {
-            FileType::Directory => {
-                let inner = open(OFlags::RDONLY | OFlags::DIRECTORY)?;
-                let about = rustix::fs::fstat(&inner)?;
-                self.attributes(&inner)?;
-                self.archive.append_data(&mut header(&about, EntryType::Directory), path, io::empty())?;
-                if about.st_dev == self.device { self.folder(inner, path) } else { Ok(()) }
-            }
+        if foreign {
+            return Ok(());
+        }
+        if let Some(first) = self.seen.get(&about.st_ino) {
+            return Ok(self.archive.append_link(&mut header(about, EntryType::Link), path, first)?);
+        }
+        match FileType::from_raw_mode(about.st_mode) {
             FileType::RegularFile => {
-                let file = open(OFlags::RDONLY)?;
-                let about = rustix::fs::fstat(&file)?;
-                let mut header = header(&about, EntryType::Regular);
+                let file = open(folder, name, OFlags::NONBLOCK)?;
+                let about = &rustix::fs::fstat(&file)?;
+                ensure!(FileType::from_raw_mode(about.st_mode).is_file(), "it became another thing while it was read");
+                let mut header = header(about, EntryType::Regular);
                 let size = u64::try_from(about.st_size)?;
                 header.set_size(size);
-                self.attributes(&file)?;
+                self.attributes(&below(folder, name))?;
                 // One that is cut meanwhile is filled up, as tar(1) does; the archive's frame has to hold.
-                let content = File::from(file).chain(io::repeat(0)).take(size);
-                Ok(self.archive.append_data(&mut header, path, content)?)
+                self.archive.append_data(&mut header, path, File::from(file).chain(io::repeat(0)).take(size))?;
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(folder, name, Vec::new())?;
                 let target = OsStr::from_bytes(target.to_bytes());
-                Ok(self.archive.append_link(&mut header(&about, EntryType::Symlink), path, target)?)
+                self.archive.append_link(&mut header(about, EntryType::Symlink), path, target)?;
             }
             // Devices, fifos and sockets are nothing that an image may bring.
-            _ => Ok(()),
+            _ => return Ok(()),
         }
+        if about.st_nlink > 1 {
+            self.seen.insert(about.st_ino, path.to_owned());
+        }
+        Ok(())
     }
 
     /// Extended attributes, which stand before the entry that they belong to.
-    fn attributes(&mut self, file: &OwnedFd) -> Result<()> {
-        let mut list = vec![0; MAX_XATTR];
-        let count = match rustix::fs::flistxattr(file.as_fd(), &mut list[..]) {
-            Err(Errno::NOTSUP) => return Ok(()),
-            count => count?,
-        };
-        let mut names: Vec<&str> =
-            list[..count].split(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name).ok()).collect();
-        names.retain(|name| super::layer::kept(name.as_bytes()));
+    fn attributes(&mut self, path: &Path) -> Result<()> {
+        let mut names = xattrs(path)?;
+        names.retain(|name| kept(name));
         names.sort_unstable();
         let mut found = Vec::new();
-        for name in names {
-            let mut value = vec![0; MAX_XATTR];
-            let count = rustix::fs::fgetxattr(file.as_fd(), name, &mut value[..])?;
+        for name in &names {
+            let mut value = vec![0; XATTR_MAX];
+            let count = rustix::fs::lgetxattr(path, name.as_slice(), &mut value[..])?;
             value.truncate(count);
-            found.push((format!("SCHILY.xattr.{name}"), value));
+            found.push((format!("SCHILY.xattr.{}", String::from_utf8_lossy(name)), value));
         }
         if found.is_empty() {
             return Ok(());
         }
         let pairs = found.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
-        self.archive.append_pax_extensions(pairs).map_err(|error| anyhow!(error))
+        Ok(self.archive.append_pax_extensions(pairs)?)
     }
 }
 
