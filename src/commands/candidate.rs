@@ -205,8 +205,11 @@ impl Candidate {
         for source in rendered.spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_ref()?.to_str()) {
             owned::refuse_links(root, name, source)?;
         }
+        // What systemd made for the deployment in force bears no mark.
+        let before = self.replaces.map(|id| state::deployment(root, name, id)).transpose()?;
+        let known = before.map_or_else(Vec::new, |before| before.homes);
         for folder in rendered.state.iter().map(|folder| &folder.path).chain(&homes) {
-            if owned::is_foreign(root, name, folder)? {
+            if !known.contains(folder) && owned::is_foreign(root, name, folder)? {
                 requests.insert(rules::FOREIGN.ask(&[folder]));
             }
         }
@@ -263,6 +266,7 @@ impl Candidate {
         }
         let record = Deployment {
             version: Deployment::VERSION,
+            homes: rendered.homes(&name),
             name: name.clone(),
             id,
             replaces,

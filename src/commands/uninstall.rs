@@ -18,6 +18,7 @@ use sysctr::{
         deployment::Deployment,
         fault::{Code, Fault},
         name::ContainerName,
+        rules,
     },
 };
 
@@ -68,6 +69,8 @@ pub fn remove(
             manager.stop(unit)?;
         }
     }
+    let taken_over = |home: &&String| deployment.accepted.contains(&rules::FOREIGN.ask(&[home]));
+    owned::keep(root, &container.name, deployment.homes.iter().filter(|home| !taken_over(home)))?;
     transaction::commit_uninstall(root, lock, container, purge)?;
     let paths = deployment.state.iter().map(|folder| folder.path.as_str()).filter(|_| purge);
     let purged = owned::purge_all(root, &container.name, paths);
