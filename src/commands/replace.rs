@@ -287,6 +287,9 @@ pub fn is_up(manager: &Manager, unit: &str) -> Result<bool> {
 /// Those of them that nothing needs: neither the running service, an instance of it, nor a unit or drop-in of the admin's, nor another version of the
 /// operating system.
 pub fn unneeded(root: &Folder, manager: Option<&Manager>, name: &ContainerName, surplus: Vec<u32>) -> Result<Vec<u32>> {
+    if surplus.is_empty() {
+        return Ok(surplus);
+    }
     let mut named = units::named_deployments(root, name)?;
     named.extend(systems::named_deployments(root, name)?);
     named.extend(running(manager, name)?);

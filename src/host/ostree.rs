@@ -11,17 +11,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs::{DirBuilder, File},
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd},
-        unix::fs::DirBuilderExt,
-    },
+    os::{fd::AsFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use ostree::{
-    ObjectName, ObjectType, Repo, RepoCheckoutAtOptions, RepoMode, RepoPruneFlags,
+    ObjectName, ObjectType, Repo, RepoMode, RepoPruneFlags,
     ffi::OSTREE_REPO_LIST_OBJECTS_ALL,
     gio::Cancellable,
     glib::{self, Variant},
@@ -203,17 +200,6 @@ impl Store {
             config_json,
             size: metadata.lookup::<u64>(META_SIZE).ok().flatten().unwrap_or_default(),
         })
-    }
-
-    /// Makes the folder `name` in `parent` with the image's files, as hard links where the file system can, else as copies.
-    /// Nothing is synced: whoever stages a deployment syncs it whole. Mount it read-only: a write in place would reach the store.
-    pub fn checkout(&self, _lock: &StoreLock, image: &StoredImage, parent: BorrowedFd<'_>, name: &str) -> Result<()> {
-        let plain = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
-        ensure!(plain, "{name:?} cannot name a folder");
-        let options = RepoCheckoutAtOptions::default();
-        self.repo
-            .checkout_at(Some(&options), parent.as_raw_fd(), name, &image.commit, NO_CANCEL)
-            .with_context(|| format!("checking out {}", image.name()))
     }
 
     /// Lets this reference name the image too.

@@ -44,7 +44,9 @@ pub fn claim(root: &Folder, name: &ContainerName, owned: &OwnedFolder) -> Result
 pub fn keep<'a>(root: &Folder, name: &ContainerName, paths: impl Iterator<Item = &'a String>) -> Result<()> {
     for path in paths {
         refuse_links(root, name, path)?;
-        if let Some(folder) = open(root, path)? && owner(&folder).is_none() {
+        if let Some(folder) = open(root, path)?
+            && owner(&folder).is_none()
+        {
             mark(&folder, name)?;
         }
     }

@@ -193,14 +193,14 @@ impl<R: Read> TarReader<R> {
         if block.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
-        let header = Header::from_byte_slice(&block).clone();
+        let header = Header::from_byte_slice(&block);
         let sum: u32 = block
             .iter()
             .enumerate()
             .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) })
             .sum();
         ensure!(header.cksum().is_ok_and(|written| written == sum), "not a tar archive: a header's checksum is wrong");
-        Ok(Some(header))
+        Ok(Some(with_zeros(header)))
     }
 
     fn extension(&mut self, size: u64) -> Result<Vec<u8>> {
@@ -246,6 +246,18 @@ fn mtime(header: &Header, extended: Option<&Vec<u8>>) -> i64 {
     });
     let plain = || header.mtime().ok().and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or_default();
     extended.unwrap_or_else(plain).clamp(0, i64::from(u32::MAX))
+}
+
+/// Where a number is blank, other readers take it as 0, and some writers leave out what is 0.
+fn with_zeros(header: &Header) -> Header {
+    let mut header = header.clone();
+    let numbers = header.as_old_mut();
+    for number in [&mut numbers.mode, &mut numbers.uid, &mut numbers.gid] {
+        if number.iter().all(|byte| matches!(byte, 0 | b' ')) {
+            number[0] = b'0';
+        }
+    }
+    header
 }
 
 fn padding(size: u64) -> Result<u64> {

@@ -19,8 +19,8 @@ use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
     auto, boot, boots, dependents, directives, engine, etcd, exec, failures, foreign, handover, health, hooks, httpd,
-    instances, kubelet, legacy, limits, load, many, on_demand, order, power, probation, refuse, sockets, state, together,
-    trace, update, updates, users,
+    instances, kubelet, legacy, limits, load, many, on_demand, order, power, probation, refuse, sockets, state,
+    together, trace, update, updates, users,
 };
 
 /// What the machines are made of, made once for all tests of this run.

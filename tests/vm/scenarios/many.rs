@@ -57,10 +57,7 @@ fn start_at_once(machine: &mut dyn Machine, count: u32) -> Result<()> {
     }
     println!(
         "{count} containers: all started in {} ms and stopped in {} ms; plain units of the same program: {} ms and {} ms",
-        ours[0],
-        ours[1],
-        plain[0],
-        plain[1]
+        ours[0], ours[1], plain[0], plain[1]
     );
     Ok(())
 }
