@@ -134,7 +134,7 @@ fn old_images(folder: &Path) -> Result<()> {
             "namespaces": [{"type": "pid"}, {"type": "ipc"}, {"type": "mount"}]}}"#;
     let manifest = r#"{"version": "1.0", "defaultValues": {"WORDS": ""}, "renameFiles": {"/usr/local/bin/ctl": "/usr/local/bin/${NAME}ctl"},
         "installedFilesTemplate": ["/usr/local/bin/oldctl"]}"#;
-    let files = [
+    let mut files = [
         ("exports/manifest.json", manifest),
         ("exports/service.template", service),
         ("exports/config.json.template", config),
@@ -145,10 +145,13 @@ fn old_images(folder: &Path) -> Result<()> {
         ("exports/hostfs/usr/local/bin/ctl", "#!/bin/sh\necho $NAME\n"),
     ];
     let program = folder.join("program");
-    write(&folder.join("old"), &program, &files, json!({"Cmd": ["/bin/tiny"]}))?;
     let config = config.replace("$WORDS", ", \"end\"");
-    let files = [("exports/config.json.template", config.as_str()), files[3]];
-    write(&folder.join("once"), &program, &files, json!({"Labels": {"atomic.run": "once"}}))
+    let once = [("exports/config.json.template", config.as_str()), files[3]];
+    // And what is to go with it: of its state only where that is purged.
+    let lines = format!("{}R /srv/$NAME\nR ${{STATE_DIRECTORY}}/$NAME/cache\n", files[3].1);
+    files[3].1 = &lines;
+    write(&folder.join("old"), &program, &files, json!({"Cmd": ["/bin/tiny"]}))?;
+    write(&folder.join("once"), &program, &once, json!({"Labels": {"atomic.run": "once"}}))
 }
 
 /// The program's argument, and a value that can be that argument.
