@@ -62,6 +62,11 @@ pub fn images(folder: &Path) -> Result<()> {
     image_of("load-program", folder, "on-demand", &more)?;
     image(folder, "tiny", &[])?;
     image(folder, "tiny-socket", &[("exports/socket.hbs", SOCKET)])?;
+    // And a value of which a connection tells what the program was handed.
+    let secret =
+        r#""values": {"secret": {"type": "string", "secret": true, "description": "of the API"}}, "container""#;
+    let secret = MANIFEST.replace("\"container\"", secret);
+    image(folder, "tiny-secret", &[("exports/manifest.json", &secret), ("exports/socket.hbs", SOCKET)])?;
     image(folder, "tiny-apart", &[("exports/manifest.json", &ATTACK.replace("USERNS", "auto"))])?;
     image(folder, "tiny-root", &[("exports/manifest.json", &ATTACK.replace("USERNS", "host"))])?;
     // For updates: one that is as good, and one that ends before it is ready.
