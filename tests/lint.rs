@@ -24,7 +24,13 @@ fn our_own_images_are_clean() {
         let folder = entry.unwrap().path();
         let (code, said) = lint(&host, folder.to_str().unwrap());
         let problems = said["problems"].as_array().unwrap();
-        let clean = code == 0 && said["ok"] == true && problems.iter().all(|problem| problem["level"] == "note");
+        // kubelet has the host, and is told so.
+        let is_wide = folder.ends_with("kubelet");
+        let good = |problem: &Value| {
+            let about = problem["detail"].as_str().unwrap().starts_with("container.");
+            problem["level"] == "note" || (is_wide && about && problem["level"] == "warning")
+        };
+        let clean = code == 0 && said["ok"] == true && problems.iter().all(good);
         assert!(clean, "{}: {said:#}", folder.display());
         seen += 1;
     }
