@@ -40,19 +40,6 @@ pub fn claim(root: &Folder, name: &ContainerName, owned: &OwnedFolder) -> Result
     folder.sync()
 }
 
-/// Marks those of these folders that are there: a later install of the same name finds its own.
-pub fn keep<'a>(root: &Folder, name: &ContainerName, paths: impl Iterator<Item = &'a String>) -> Result<()> {
-    for path in paths {
-        refuse_links(root, name, path)?;
-        if let Some(folder) = open(root, path)?
-            && owner(&folder).is_none()
-        {
-            mark(&folder, name)?;
-        }
-    }
-    Ok(())
-}
-
 /// Deletes each of these folders that bears the container's name. Goes on where one cannot be deleted, and tells all of them.
 pub fn purge_all<'a>(root: &Folder, name: &ContainerName, paths: impl Iterator<Item = &'a str>) -> Result<()> {
     let failed = paths.filter_map(|path| purge(root, name, path).err().map(|error| format!("{path}: {error:#}")));

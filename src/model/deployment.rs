@@ -44,9 +44,6 @@ pub struct Deployment {
     pub units: Vec<String>,
     /// Host folders of state that it declared, and who they belong to.
     pub state: Vec<OwnedFolder>,
-    /// Host folders named after it that its units use: whoever made them, they are the container's.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub homes: Vec<String>,
     /// Format of that state.
     #[serde(default)]
     pub epoch: u32,

@@ -25,6 +25,7 @@ pub mod order;
 pub mod power;
 pub mod probation;
 pub mod refuse;
+pub mod secret;
 pub mod sockets;
 pub mod state;
 pub mod together;
