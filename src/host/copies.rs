@@ -208,7 +208,13 @@ fn shown(path: &[u8]) -> String {
 mod tests {
     use super::*;
     use sha2::{Digest, Sha256};
-    use std::{collections::BTreeMap, fmt::Debug, os::unix::fs::MetadataExt, process::Command};
+    use std::{
+        collections::BTreeMap,
+        fmt::Debug,
+        os::unix::fs::MetadataExt,
+        path::{Path, PathBuf},
+        process::Command,
+    };
 
     /// All that a copy is to have too: what stat(2) says but for the inode and the time of its change, extended attributes (access lists
     /// and capabilities are some), where a link points, and of a file the content and the blocks.

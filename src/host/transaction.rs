@@ -1,7 +1,7 @@
 //! An operation on what is installed: stage → journal → commit → place. Everything before the journal can be thrown away, everything
 //! after the commit can be done again; [`super::recovery`] does either, whenever the machine stopped.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 pub use self::staged::{Parts, Staged, discard, discard_staged, next_id};
 use super::{

@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use anyhow::{Context, Result, ensure};
 
 use super::{NodeId, Tree};
-use crate::host::layer::{Attributes, ObjectId, Piece};
+use crate::host::layer::{ObjectId, Piece};
 
 /// A piece of [`Tree::text`].
 #[derive(Clone, Copy, Debug)]
