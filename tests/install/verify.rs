@@ -96,3 +96,24 @@ fn a_container_that_cannot_be_recovered_holds_up_no_other() {
     assert_eq!(outcome.code, 6, "{}", outcome.err);
     assert_eq!(host.sysctr(&["uninstall", "cut"]).code, 1);
 }
+
+#[test]
+fn what_cannot_be_put_right_is_told_and_holds_nothing_up() {
+    let host = host();
+    let image = host.image("app", &Image::new());
+    host.does(&["install", &image]);
+    host.does(&["install", "--name", "other", &image]);
+    let unit = |name: &str| host.at(&format!("etc/systemd/system.attached/{name}.service"));
+    // somebody's folder in the place of the first one's unit
+    fs::remove_file(unit("app")).unwrap();
+    fs::create_dir_all(unit("app").join("theirs")).unwrap();
+    fs::remove_file(unit("other")).unwrap();
+    let outcome = host.sysctr(&["verify", "--repair"]);
+    assert_eq!(outcome.code, 1, "{}{}", outcome.out, outcome.err);
+    assert!(
+        outcome.err.contains("warning: app: ") && outcome.err.contains("verify found 1 problem"),
+        "{}",
+        outcome.err
+    );
+    assert!(unit("other").is_file() && unit("app").join("theirs").is_dir());
+}
