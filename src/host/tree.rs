@@ -204,7 +204,7 @@ impl Tree {
             (None, _) => What::File { object: object()?, size: Size(entry.size) },
         };
         if entry.kind != Kind::Dir {
-            self.tell_left_out(entry)?;
+            self.tell_left_out(entry);
         }
         if let Some(there) = there {
             self.remove(there);
@@ -304,7 +304,7 @@ impl Tree {
         Ok(walk.here())
     }
 
-    fn tell_left_out(&mut self, entry: &Piece) -> Result<()> {
+    fn tell_left_out(&mut self, entry: &Piece) {
         for name in &entry.left_out {
             if self.warnings.len() < MAX_WARNINGS {
                 let name = String::from_utf8_lossy(name);
@@ -312,7 +312,6 @@ impl Tree {
                 self.warnings.push(text);
             }
         }
-        Ok(())
     }
 }
 

@@ -133,7 +133,7 @@ impl Tree {
 
     /// The number of a folder's attributes.
     pub(super) fn number(&mut self, entry: &Piece) -> Result<u32> {
-        self.tell_left_out(entry)?;
+        self.tell_left_out(entry);
         if let Some(number) = self.numbers.get(&entry.attributes) {
             return Ok(*number);
         }

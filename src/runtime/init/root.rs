@@ -96,12 +96,13 @@ impl Init {
             self.stage.set(code);
             error
         })?;
+        let writable = &mounts::writable_sources(wanted, dir);
+        let maker = mounts::Maker { dir, writable, label, users };
         if !wanted.iter().any(|mount| mount.destination() == Path::new("/dev")) {
-            detached.extend(mounts::make(&default_dev(), dir, &[], label, users)?);
+            detached.extend(maker.make(&default_dev())?);
         }
-        let writable = mounts::writable_sources(wanted, dir);
         for mount in wanted.iter().filter(|_| !without(Defence::Destinations)) {
-            detached.extend(mounts::make(mount, dir, &writable, label, users)?);
+            detached.extend(maker.make(mount)?);
         }
         rootfs::cut_off()?;
 
@@ -111,7 +112,7 @@ impl Init {
         }
         mounts::attach(&mut root, detached)?;
         for mount in wanted.iter().filter(|_| without(Defence::Destinations)) {
-            mounts::attach(&mut root, mounts::make(mount, dir, &writable, label, users)?.into_iter().collect())?;
+            mounts::attach(&mut root, maker.make(mount)?.into_iter().collect())?;
         }
         dev::fill(&root, linux.devices().as_deref().unwrap_or_default(), users)?;
         let terminal = self.session.as_ref().is_some_and(|session| session.terminal);
