@@ -1,7 +1,7 @@
 //! An operation on what is installed: stage → journal → commit → place. Everything before the journal can be thrown away, everything
 //! after the commit can be done again; [`super::recovery`] does either, whenever the machine stopped.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 pub use self::staged::{Parts, Staged, discard, discard_staged, next_id};
 use super::{
@@ -23,11 +23,9 @@ use crate::model::{
 mod staged;
 
 /// Rolls back: puts an earlier deployment in force in place of `from`. A power cut ends in that one.
-pub fn roll_back(root: &Folder, _lock: &StoreLock, name: &ContainerName, from: u32, to: u32) -> Result<Journal> {
+pub fn roll_back(root: &Folder, lock: &StoreLock, name: &ContainerName, from: u32, to: u32) -> Result<()> {
     let journal = Journal::new(Operation::Rollback, Some(from), Some(to), enablement::is_enabled(root, name, from)?);
-    put_in_force(root, name, &journal)?;
-    roll_forward(root, name, &journal)?;
-    Ok(journal)
+    roll_back_as_announced(root, lock, name, &journal)
 }
 
 /// Notes that a rollback is going to put the state back that is kept beside `to`, and which units are down meanwhile.
@@ -45,10 +43,17 @@ pub fn announce_rollback(
     Ok(journal)
 }
 
-/// Rolls back as it was announced, where [`snapshot::prepare`] has made ready.
-pub fn roll_back_with_state(root: &Folder, _lock: &StoreLock, name: &ContainerName, journal: &Journal) -> Result<()> {
-    put_in_force(root, name, journal)?;
-    roll_forward(root, name, journal)
+/// Rolls back as it was announced, where [`snapshot::prepare`] has made ready. Failing before the commit, it leaves nothing changed and
+/// no journal.
+pub fn roll_back_as_announced(root: &Folder, lock: &StoreLock, name: &ContainerName, rollback: &Journal) -> Result<()> {
+    if let Err(error) = put_in_force(root, name, rollback) {
+        let is_in_force = state::container(root, name)?.and_then(|container| container.active) == rollback.to;
+        if is_in_force || finish(root, lock, name).is_err() {
+            return Err(error).with_context(|| half_done(name));
+        }
+        return Err(error);
+    }
+    roll_forward(root, name, rollback).with_context(|| half_done(name))
 }
 
 /// Puts the deployment that was in force before back. The one that was to replace it is staged again: nothing of it is in force, but it
@@ -82,11 +87,25 @@ pub fn go_back(root: &Folder, _lock: &StoreLock, name: &ContainerName, journal: 
     unused.into_iter().try_for_each(|path| owned::remove_unused(root, name, &path))
 }
 
-/// Begins an uninstall: from here on a power cut ends with the container gone.
-pub fn commit_uninstall(root: &Folder, _lock: &StoreLock, container: &Container, purge: bool) -> Result<()> {
+/// Notes that a container is going to be removed, and which units are down meanwhile: cut short from here on, they are started again.
+pub fn announce_uninstall(
+    root: &Folder,
+    _lock: &StoreLock,
+    container: &Container,
+    purge: bool,
+    stopped: &[String],
+) -> Result<()> {
+    // An install that is taken back is noted already, and ends the same once nothing is in force.
+    if container.journal.as_ref().is_some_and(|journal| journal.operation == Operation::Install) {
+        return Ok(());
+    }
+    let journal = Journal::new(Operation::Uninstall, container.active, None, false);
+    write_journal(root, &container.name, &Journal { purge, stopped: stopped.to_owned(), ..journal })
+}
+
+/// Takes it out of force: from here on a power cut ends with the container gone.
+pub fn commit_uninstall(root: &Folder, _lock: &StoreLock, container: &Container) -> Result<()> {
     let Some(settings) = root.open(&layout::settings(&container.name))? else { return Ok(()) };
-    let journal = Journal { purge, ..Journal::new(Operation::Uninstall, container.active, None, false) };
-    write_journal(root, &container.name, &journal)?;
     settings.remove(layout::ACTIVE)?;
     settings.sync()
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{
     common::{
         self,
-        host::{Host, assert_same},
+        host::{Host, Image, assert_same},
     },
     manifest,
 };
@@ -74,4 +74,26 @@ fn fill(path: &std::path::Path) {
     file.set_len(length / 4096 * 4096).unwrap();
     file.sync_all().unwrap();
     while file.write_all(&block).is_ok() {}
+}
+
+#[test]
+fn an_uninstall_and_a_rollback_that_find_it_full_change_nothing() {
+    let host = Host::new();
+    let (root, kept) = (host.root(), host.work.path().join("kept"));
+    let [root, kept] = [&root, &kept].map(|path| path.to_str().unwrap());
+    common::run("cp", &["-a", root, kept]).unwrap();
+    common::run("mount", &["-t", "tmpfs", "-o", "size=8m,mode=755", "small", root]).unwrap();
+    let _disk = Disk(&host);
+    common::run("cp", &["-a", &format!("{kept}/."), root]).unwrap();
+    host.does(&["install", &host.image("app", &Image::new())]);
+    host.image("app", &Image::new().file("more", "more"));
+    host.does(&["update", "app"]);
+    let filler = host.at("filler");
+    fill(&filler);
+    for verb in ["uninstall", "rollback"] {
+        host.refuses(1, &["app", "No space left"], &[verb, "app"]);
+    }
+    fs::remove_file(filler).unwrap();
+    host.does(&["rollback", "app"]);
+    host.does(&["uninstall", "app"]);
 }
