@@ -252,7 +252,7 @@ pub struct UpdateArgs {
     #[arg(long, conflicts_with_all = ["names", "ValueArgs", "unset", "ContainerArgs", "revert"])]
     pub all: bool,
     /// All, each as its policy in sysctr.toml says: what sysctr-update.timer does
-    #[arg(long, conflicts_with_all = ["names", "all", "to", "ValueArgs", "unset", "ContainerArgs", "revert", "yes", "check", "no_restart", "no_rollback"])]
+    #[arg(long, conflicts_with_all = ["names", "all", "to", "ValueArgs", "unset", "ContainerArgs", "revert", "yes", "replace", "check", "no_restart", "no_rollback"])]
     pub auto: bool,
     /// Another image than the newest of the same reference
     #[arg(long, value_name = "IMAGE", conflicts_with = "all")]
@@ -270,6 +270,9 @@ pub struct UpdateArgs {
     /// Accept what the new image requests of the host without asking
     #[arg(short, long)]
     pub yes: bool,
+    /// Let its files for the host take the place of others; those are kept beside them (.sysctr-old)
+    #[arg(long)]
+    pub replace: bool,
     /// Only say what there is
     #[arg(long)]
     pub check: bool,

@@ -175,7 +175,10 @@ fn old_images_put_their_files_as_they_did() {
         .export("hostfs/etc/old/conf", "port=$PORT $$\n")
         .export("hostfs/etc/old/plain", "port=$PORT\n")
         .export("hostfs/etc/old/there", "the image's\n")
-        .export("hostfs/usr/local/bin/ctl", "#!/bin/sh\n");
+        .export("hostfs/usr/local/bin/ctl", "#!/bin/sh\n")
+        .link("exports/hostfs/etc/old/link", "plain")
+        .folder("exports/hostfs/etc/old/more", 0o755)
+        .folder("exports/hostfs/var/lib", 0o755);
     let outcome = host.sysctr(&["install", "--yes", &host.image("relay", &image)]);
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert!(outcome.err.contains("/etc/relay/there is there already"), "{outcome:?}");
@@ -184,6 +187,8 @@ fn old_images_put_their_files_as_they_did() {
         ("port=5 $\n".into(), "port=$PORT\n".into())
     );
     assert_eq!((host.read("etc/relay/there"), host.read(TOOL)), ("the host's\n".into(), "#!/bin/sh\n".into()));
+    assert!(host.at("etc/relay/more").is_dir());
+    assert_eq!(target(&host, "etc/relay/link"), "plain");
     let shown = host.json(&["show", "relay"]);
     assert_eq!(shown["units"], json!([]));
     assert_eq!(problems(&host), Vec::<String>::new());
@@ -214,4 +219,198 @@ fn what_would_lie_on_the_host_is_shown_before_and_between_deployments() {
     host.does(&["update", "--yes", "relay"]);
     assert!(host.does(&["diff", "relay"]).contains(section));
     assert_eq!(host.json(&["diff", "relay", "2", "1"])["hostFiles"][0]["change"], "removed");
+}
+
+/// A folder, and a link in it to the tool.
+fn linked(link: &str) -> Image {
+    let files = json!([{"path": "/usr/local/bin/relayctl", "source": "relayctl"}, {"path": "/etc/relay/{{name}}.d/ctl", "source": "link"},
+        {"path": "/etc/relay/{{name}}.d", "source": "empty"}]);
+    Image::new()
+        .manifest(json!({"version": "2.0", "hostFiles": files}))
+        .export("hostfs/relayctl", "#!/bin/sh\n")
+        .link("exports/hostfs/link", link)
+        .folder("exports/hostfs/empty", 0o2750)
+}
+
+fn target(host: &Host, path: &str) -> String {
+    fs::read_link(host.at(path)).unwrap().to_str().unwrap().to_owned()
+}
+
+#[test]
+fn links_and_empty_folders_come_and_go_as_files_do() {
+    let host = host();
+    let before = host.tree();
+    let relay = host.image("relay", &linked("/usr/local/bin/relayctl"));
+    let asked = [
+        "make the folder /etc/relay/relay.d on the host",
+        "put the link /etc/relay/relay.d/ctl on the host, which leads to /usr/local/bin/relayctl",
+    ];
+    host.refuses(4, &asked, &["install", &relay]);
+    assert_same(&before, &host.tree(), "refused");
+    let text = host.does(&["install", "--dry-run", &relay]);
+    assert!(text.contains("--- /etc/relay/relay.d/ (0750)\n"), "{text}");
+    assert!(text.contains("--- /etc/relay/relay.d/ctl -> /usr/local/bin/relayctl\n"), "{text}");
+    host.does(&["install", "--yes", &relay]);
+    let (folder, link) = ("etc/relay/relay.d", "etc/relay/relay.d/ctl");
+    assert_eq!(fs::metadata(host.at(folder)).unwrap().permissions().mode() & 0o7777, 0o750);
+    assert_eq!(target(&host, link), "/usr/local/bin/relayctl");
+    let shown = host.json(&["show", "relay"]);
+    let of =
+        |path: &str| shown["hostFiles"].as_array().unwrap().iter().find(|one| one["path"] == path).unwrap().clone();
+    assert_eq!(
+        of("/etc/relay/relay.d/ctl"),
+        json!({"path": "/etc/relay/relay.d/ctl", "target": "/usr/local/bin/relayctl"})
+    );
+    assert_eq!(of("/etc/relay/relay.d"), json!({"path": "/etc/relay/relay.d", "mode": "0750"}));
+    assert_eq!(problems(&host), Vec::<String>::new());
+
+    // What is missing is a problem, and comes back.
+    fs::remove_file(host.at(link)).unwrap();
+    fs::remove_dir(host.at(folder)).unwrap();
+    assert_eq!(problems(&host).len(), 2);
+    host.does(&["verify", "--repair"]);
+    assert_eq!(target(&host, link), "/usr/local/bin/relayctl");
+    // An update leads it elsewhere, unless the admin did.
+    host.image("relay", &linked("/usr/bin/true"));
+    host.does(&["update", "--yes", "relay"]);
+    assert_eq!(target(&host, link), "/usr/bin/true");
+    let text = host.does(&["diff", "relay"]);
+    assert!(text.contains("/etc/relay/relay.d/ctl, link to /usr/local/bin/relayctl -> /usr/bin/true\n"), "{text}");
+    host.does(&["rollback", "relay"]);
+    assert_eq!(target(&host, link), "/usr/local/bin/relayctl");
+    host.does(&["uninstall", "relay"]);
+    assert_same(&before, &host.tree(), "uninstalled");
+
+    host.does(&["install", "--yes", &relay]);
+    fs::remove_file(host.at(link)).unwrap();
+    std::os::unix::fs::symlink("/usr/bin/false", host.at(link)).unwrap();
+    host.image("relay", &linked("/usr/bin/env"));
+    host.does(&["update", "--yes", "relay"]);
+    assert_eq!(
+        (target(&host, link), target(&host, &format!("{link}.sysctr-new"))),
+        ("/usr/bin/false".into(), "/usr/bin/env".into())
+    );
+    // And one that fails to be staged takes no folder with it that another deployment has.
+    host.does(&["uninstall", "relay"]);
+    assert_eq!(target(&host, link), "/usr/bin/false");
+}
+
+#[test]
+fn an_empty_folder_goes_with_the_deployment_that_has_it() {
+    let host = host();
+    let before = host.tree();
+    let files = json!([{"path": "/etc/relay.d", "source": "empty"}]);
+    let with =
+        Image::new().manifest(json!({"version": "2.0", "hostFiles": files})).folder("exports/hostfs/empty", 0o755);
+    let relay = host.image("relay", &with);
+    host.does(&["install", "--yes", &relay]);
+    // An update that cannot be staged takes with it no folder of what is in force.
+    let more = json!([{"path": "/etc/relay.d", "source": "empty"}, {"path": "/etc/x", "source": "x"}]);
+    let more = Image::new().manifest(json!({"version": "2.0", "hostFiles": more})).export("hostfs/x", "x");
+    host.image("relay", &more.folder("exports/hostfs/empty", 0o755));
+    host.write("etc/.sysctr-x.2/theirs", "in the way of a temporary name");
+    let outcome = host.sysctr(&["update", "--yes", "relay"]);
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    fs::remove_dir_all(host.at("etc/.sysctr-x.2")).unwrap();
+    host.does(&["prune"]);
+    assert!(host.at("etc/relay.d").is_dir() && !host.at("etc/x").exists());
+    host.image("relay", &Image::new().manifest(json!({"version": "2.0"})));
+    host.does(&["update", "relay"]);
+    assert!(!host.at("etc/relay.d").exists());
+    host.does(&["rollback", "relay"]);
+    assert!(host.at("etc/relay.d").is_dir());
+    // What somebody put there keeps it.
+    host.write("etc/relay.d/theirs", "theirs");
+    host.does(&["uninstall", "relay"]);
+    assert_eq!(host.read("etc/relay.d/theirs"), "theirs");
+    fs::remove_dir_all(host.at("etc/relay.d")).unwrap();
+    assert_same(&before, &host.tree(), "removed by hand");
+}
+
+#[test]
+fn links_lead_nowhere_forbidden_and_nothing_goes_through_them() {
+    let host = host();
+    let before = host.tree();
+    for (number, to) in ["/etc/systemd", "../../systemd/system", "/var/lib/relay/x", "/etc"].into_iter().enumerate() {
+        let image = host.image(&format!("bad{number}"), &linked(to));
+        host.refuses(1, &["/etc/relay/bad", ".d/ctl", "no link of an image leads to"], &["install", "--yes", &image]);
+        assert_same(&before, &host.tree(), to);
+    }
+    let files = json!([{"path": "/etc/way", "source": "link"}]);
+    let way =
+        Image::new().manifest(json!({"version": "2.0", "hostFiles": files})).link("exports/hostfs/link", "/usr/share");
+    host.does(&["install", "--yes", &host.image("way", &way)]);
+    let files = json!([{"path": "/etc/way/x", "source": "x"}]);
+    let through = Image::new().manifest(json!({"version": "2.0", "hostFiles": files})).export("hostfs/x", "x");
+    host.refuses(
+        1,
+        &["/etc/way is a link that way put there"],
+        &["install", "--yes", &host.image("through", &through)],
+    );
+    // A folder that holds something is listed by its files.
+    let files = json!([{"path": "/etc/full", "source": "full"}]);
+    let full = Image::new().manifest(json!({"version": "2.0", "hostFiles": files})).export("hostfs/full/x", "x");
+    host.refuses(
+        1,
+        &["/exports/hostfs/full is a folder that holds something"],
+        &["install", "--yes", &host.image("full", &full)],
+    );
+}
+
+#[test]
+fn an_update_replaces_what_stands_in_its_way_only_if_the_admin_says_so() {
+    let host = host();
+    host.write(CONF, "the admin's\n");
+    let before = host.tree();
+    let relay = host.image("relay", &Image::new().manifest(json!({"version": "2.0"})));
+    host.does(&["install", &relay]);
+    let installed = host.tree();
+    host.image("relay", &image("#!/bin/sh\n", "new\n"));
+    host.refuses(1, &["/etc/relay/relay.conf", "not sysctr's"], &["update", "--yes", "relay"]);
+    assert_eq!(host.read(CONF), "the admin's\n");
+    // Where it would be kept there is something of the admin's as well.
+    let kept = format!("{CONF}.sysctr-old");
+    host.write(&kept, "older\n");
+    host.refuses(1, &["/etc/relay/relay.conf.sysctr-old"], &["update", "--yes", "--replace", "relay"]);
+    assert_eq!((host.read(CONF), host.read(&kept)), ("the admin's\n".into(), "older\n".into()));
+    fs::remove_file(host.at(&kept)).unwrap();
+    let placed = |tree: &common::host::Tree| {
+        tree.keys().filter(|path| path.starts_with("etc/relay")).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(placed(&installed), placed(&host.tree()));
+
+    host.does(&["update", "--yes", "--replace", "relay"]);
+    assert_eq!((host.read(CONF), host.read(&kept)), ("new\n".into(), "the admin's\n".into()));
+    host.does(&["rollback", "relay"]);
+    assert_eq!(host.read(CONF), "the admin's\n");
+    assert!(!host.at(&kept).exists());
+    host.does(&["rollback", "relay", "--to", "2"]);
+    assert_eq!((host.read(CONF), host.read(&kept)), ("new\n".into(), "the admin's\n".into()));
+    // What the admin makes of the new one is theirs again, though it came by --replace and the copy is gone.
+    host.write(CONF, "edited\n");
+    fs::remove_file(host.at(&kept)).unwrap();
+    host.image("relay", &image("#!/bin/sh\n", "newer\n"));
+    host.does(&["update", "relay"]);
+    assert_eq!((host.read(CONF), host.read(&format!("{CONF}.sysctr-new"))), ("edited\n".into(), "newer\n".into()));
+    assert!(!host.at(&kept).exists());
+    host.write(CONF, "the admin's\n");
+    host.does(&["uninstall", "relay"]);
+    assert_same(&before, &host.tree(), "uninstalled");
+}
+
+#[test]
+fn a_link_of_the_hosts_is_kept_and_a_folder_gives_way_to_nothing() {
+    let host = host();
+    fs::create_dir_all(host.at("etc/relay")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", host.at(CONF)).unwrap();
+    let before = host.tree();
+    let relay = host.image("relay", &image("#!/bin/sh\n", "new\n"));
+    host.refuses(1, &["/etc/relay/relay.conf", "not sysctr's"], &["install", "--yes", &relay]);
+    host.does(&["install", "--yes", "--replace", &relay]);
+    assert_eq!((host.read(CONF), target(&host, &format!("{CONF}.sysctr-old"))), ("new\n".into(), "elsewhere".into()));
+    host.does(&["uninstall", "relay"]);
+    assert_same(&before, &host.tree(), "uninstalled");
+    fs::remove_file(host.at(CONF)).unwrap();
+    fs::create_dir(host.at(CONF)).unwrap();
+    host.refuses(1, &["/etc/relay/relay.conf is a folder"], &["install", "--yes", "--replace", &relay]);
 }

@@ -33,6 +33,11 @@ fn a_quadlet_file_is_installed_updated_and_taken_back() {
     host.refuses(1, &["web.container, line 9: PublishPort="], &["install", "--quadlet", path]);
     std::fs::write(&file, text("")).unwrap();
     host.refuses(2, &["--quadlet"], &["install", "--quadlet", path, &image]);
+    let drop_ins = host.work.path().join("web.container.d");
+    std::fs::create_dir(&drop_ins).unwrap();
+    std::fs::write(drop_ins.join("more.conf"), "[Container]\nUser=5\n").unwrap();
+    host.refuses(1, &["web.container.d/more.conf", "drop-ins are not read"], &["install", "--quadlet", path]);
+    std::fs::remove_dir_all(drop_ins).unwrap();
     assert_same(&before, &host.tree(), "refused");
     host.does(&["install", "--quadlet", path]);
     let unit = host.read("etc/systemd/system.attached/web.service");

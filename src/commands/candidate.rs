@@ -11,6 +11,7 @@ use sysctr::{
     host::{
         self,
         dir::Folder,
+        host_files::InTheWay,
         lock::StoreLock,
         ostree::{Store, StoredImage},
         owned, secrets, settings,
@@ -18,13 +19,14 @@ use sysctr::{
         state,
         systemd::Manager,
         transaction::{Parts, Staged},
-        units,
+        units::{self, Reading},
     },
     model::{
         deployment::{Deployment, Record},
         fault::{Code, Fault},
         health::HealthTest,
-        host_files, id_range, layout,
+        host_files::{self, Content},
+        id_range, layout,
         name::ContainerName,
         other_runtime::RuntimePath,
         overrides::Overrides,
@@ -92,7 +94,7 @@ impl Candidate {
                 exports.into_iter().map(|(path, bytes)| (path.to_string_lossy().into_owned(), bytes)).collect()
             }
         };
-        let modes = store.host_modes(&image)?;
+        let hostfs = store.read_hostfs(&image)?;
         let account = |path| -> Result<String> {
             let bytes = store.read_file(&image, Path::new(path), ACCOUNTS_LIMIT)?.unwrap_or_default();
             Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -114,7 +116,7 @@ impl Candidate {
             digest: &image.digest,
             config: &image.config,
             exports: &exports,
-            modes: &modes,
+            hostfs: &hostfs,
             passwd: &account("etc/passwd")?,
             group: &account("etc/group")?,
             settings,
@@ -157,6 +159,7 @@ impl Candidate {
     /// Leaves out, or lets the admin replace, what lies where its files for the host would; refuses what the settings do not allow.
     pub fn settle_host_files(&mut self, root: &Folder, replace: bool) -> Result<()> {
         let places = settings::load(root)?.host.files();
+        let own = host::host_files::own_places(root, &self.name)?;
         let (mut files, mut taken) = (Vec::new(), Vec::new());
         for mut file in std::mem::take(&mut self.rendered.host_files) {
             if !host_files::is_allowed(&file.path, &places) {
@@ -167,16 +170,17 @@ impl Candidate {
                         .hint("`files` in [host] of /etc/sysctr/sysctr.toml allows other places")
                 );
             }
-            if host::host_files::is_foreign(root, &self.name, &file.path)? {
-                if file.optional {
+            host::host_files::refuse_images_links(root, &file.path)?;
+            match host::host_files::in_the_way(root, &own, &file)? {
+                InTheWay::Nothing => {}
+                InTheWay::Foreign | InTheWay::Never(_) if file.optional => {
                     self.rendered.notes.push(format!("{} is there already, and stays as it is", file.path));
                     self.rendered.requests.remove(&file.request());
                     continue;
                 }
-                match replace {
-                    true => file.replaces = true,
-                    false => taken.push(file.path.clone()),
-                }
+                InTheWay::Foreign if replace => file.replaces = true,
+                InTheWay::Foreign => taken.push(file.path.clone()),
+                InTheWay::Never(why) => bail!("the image has a file for {}, which cannot be placed: {why}", file.path),
             }
             files.push(file);
         }
@@ -201,16 +205,28 @@ impl Candidate {
     pub fn requests(&self, root: &Folder) -> Result<Requests> {
         let Candidate { name, rendered, .. } = self;
         let mut requests = rendered.requests.clone();
-        let homes = rendered.homes(name);
+        let (homes, before) = (rendered.homes(name), self.homes_before(root)?);
         for source in rendered.spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_ref()?.to_str()) {
             owned::refuse_links(root, name, source)?;
         }
         for folder in rendered.state.iter().map(|folder| &folder.path).chain(&homes) {
-            if owned::is_foreign(root, name, folder)? {
+            if !before.contains(folder) && owned::is_foreign(root, name, folder)? {
                 requests.insert(rules::FOREIGN.ask(&[folder]));
             }
         }
         Ok(requests)
+    }
+
+    /// Folders that the deployment before has: what lies there is the container's, whoever made it.
+    fn homes_before(&self, root: &Folder) -> Result<Vec<String>> {
+        let Some(id) = self.replaces else { return Ok(Vec::new()) };
+        let record = state::deployment(root, &self.name, id)?;
+        let files = units::set_texts(root, &self.name, id)?;
+        // Of one that is damaged less is known: what it had is asked for once more.
+        let spec = state::config(root, &record).ok();
+        let mut homes = spec.map_or_else(Vec::new, |spec| render::homes(&self.name, &spec, &record.state, &files));
+        homes.extend(record.state.into_iter().map(|folder| folder.path));
+        Ok(homes)
     }
 
     /// Shows the requests, and asks unless they are accepted already: by the settings, by `--yes`, or `before` by an earlier
@@ -255,8 +271,9 @@ impl Candidate {
         let mut host_files = host::host_files::records(&rendered.host_files);
         let mut host_folders = host::host_files::missing_folders(root, &rendered.host_files)?;
         if let Some(before) = before {
-            let was_replaced = |path: &String| before.host_files.iter().any(|file| file.path == *path && file.replaces);
-            host_files.iter_mut().for_each(|file| file.replaces |= was_replaced(&file.path));
+            for file in &mut host_files {
+                file.replaces |= before.host_files.iter().any(|other| other.is_same_place(file) && other.replaces);
+            }
             host_folders.extend(before.host_folders);
             host_folders.sort();
             host_folders.dedup();
@@ -296,7 +313,10 @@ impl Candidate {
         let units: Need = rendered.files.values().map(|text| Need::file(text.len()).times(2)).sum();
         let mut texts: Vec<Need> = rendered.secrets.values().map(|text| Need::file(text.len())).collect();
         texts.push(Need::file(config_json.len()));
-        texts.extend(rendered.host_files.iter().map(|file| Need::file(file.content.len())));
+        texts.extend(rendered.host_files.iter().map(|file| match &file.content {
+            Content::File { bytes, .. } => Need::file(bytes.len()),
+            Content::Link { .. } | Content::Folder { .. } => Need::file(0),
+        }));
         let back = if replaces.is_some() { Need::reserve() } else { Need::default() };
         let (state, settings) = ([checkout, back].into_iter().chain(texts).sum(), [units, back].into_iter().sum());
         space::check(root, &[(layout::STATE, state), (layout::CONTAINERS, settings)]).with_context(staging)?;
@@ -304,8 +324,10 @@ impl Candidate {
         let parts =
             Parts { image: &image, record: record.clone(), config_json, files, secrets, mount_points, host_files };
         let staged = Staged::write(root, lock, store, parts).with_context(staging)?;
-        if manager.is_some() {
-            units::verify(root, &[(&name, id)]).with_context(staging)?;
+        if manager.is_some()
+            && let Reading::Unread(why) = units::verify(root, &[(&name, id)]).with_context(staging)?
+        {
+            context.output.note(format!("systemd itself has not read the units of {name}, because {why}"));
         }
         Ok((staged, record))
     }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::cli::DiffArgs;
 use sysctr::{
-    host::{self, compare, dir::Folder, id_ranges, ostree::Store, settings, state, transaction},
+    host::{self, compare, dir::Folder, host_files::InTheWay, id_ranges, ostree::Store, settings, state, transaction},
     model::{
         deployment::Deployment,
         diff::{self, Difference, Identity, Side, files::FilesDifference},
@@ -110,9 +110,10 @@ fn available(context: &Context, now: &Deployment, source: &ImageSource) -> Resul
         commit: candidate.image.commit.clone(),
     };
     let mut host_files = Vec::new();
+    let own = host::host_files::own_places(&root, name)?;
     for file in &candidate.rendered.host_files {
         // What is there already would stay as it is.
-        if !file.optional || !host::host_files::is_foreign(&root, name, &file.path)? {
+        if !file.optional || host::host_files::in_the_way(&root, &own, file)? == InTheWay::Nothing {
             host_files.push(file.clone());
         }
     }

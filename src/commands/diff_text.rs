@@ -9,7 +9,12 @@ use super::{
     image::{self, bytes},
 };
 use sysctr::model::{
-    diff::{GainedLost, Identity, files::FileChange, host_files::HostFileDifference, units::Change},
+    diff::{
+        GainedLost, Identity,
+        files::FileChange,
+        host_files::{HostFileDifference, Version},
+        units::Change,
+    },
     values::{Source, Value},
 };
 
@@ -128,11 +133,19 @@ fn sign(change: Change) -> char {
 }
 
 fn host_file(file: &HostFileDifference) -> String {
-    let line = format!("{} {}", sign(file.change), file.path);
-    match (&file.from, &file.to) {
-        (Some(from), Some(to)) if from.mode != to.mode => format!("{line}, mode {} -> {}", from.mode, to.mode),
-        _ => line,
+    let mut line = format!("{} {}", sign(file.change), file.path);
+    let target = |version: &Option<Version>| version.as_ref().and_then(|version| version.target.clone());
+    let mode = |version: &Option<Version>| version.as_ref().and_then(|version| version.mode.clone());
+    match (target(&file.from), target(&file.to)) {
+        (Some(from), Some(to)) => line += &format!(", link to {from} -> {to}"),
+        (None, Some(to)) => line += &format!(", link to {to}"),
+        _ => {}
     }
+    match (mode(&file.from), mode(&file.to)) {
+        (Some(from), Some(to)) if from != to => line += &format!(", mode {from} -> {to}"),
+        _ => {}
+    }
+    line
 }
 
 fn line(file: &FileChange) -> String {

@@ -11,7 +11,10 @@ use super::{
     order::{self, Coming},
     run, uninstall,
 };
-use crate::cli::{InstallArgs, RunArgs};
+use crate::{
+    cli::{InstallArgs, RunArgs},
+    output::one_line,
+};
 use sysctr::{
     host::{
         self, apply, dir::Folder, health, id_ranges, lock::StoreLock, ostree::Store, other_runtime, owned, policy,
@@ -19,8 +22,10 @@ use sysctr::{
     },
     model::{
         deployment::Deployment,
+        diff::host_files::Listed,
         fault::{Code, Fault},
         health::Verdict,
+        host_files::Content,
         legacy,
         name::ContainerName,
         other_runtime::hints,
@@ -222,10 +227,7 @@ fn show(context: &Context, candidate: &Candidate) -> Result<()> {
     let requests = candidate.requests(&root)?;
     let config = serde_json::to_value(&candidate.rendered.spec).context("writing config.json")?;
     let host_files = &candidate.rendered.host_files;
-    let placed: Vec<_> = host::host_files::records(host_files)
-        .iter()
-        .map(|file| serde_json::json!({"path": file.path, "sha256": file.sha256, "mode": format!("{:04o}", file.mode)}))
-        .collect();
+    let placed: Vec<Listed> = host::host_files::records(host_files).iter().map(Listed::of).collect();
     let document = serde_json::json!({
         "name": candidate.name, "image": candidate.image.name(), "digest": candidate.image.digest, "values": candidate.rendered.values,
         "requests": requests, "files": candidate.rendered.files, "hostFiles": placed, "config": config,
@@ -236,7 +238,12 @@ fn show(context: &Context, candidate: &Candidate) -> Result<()> {
             text.push_str(&format!("\n--- {file}\n{content}"));
         }
         for file in host_files {
-            text.push_str(&format!("\n--- {} ({:04o})\n{}", file.path, file.mode, readable(&file.content)));
+            text.push_str(&format!("\n--- {}", file.path));
+            text.push_str(&match &file.content {
+                Content::File { bytes, mode } => format!(" ({mode:04o})\n{}", readable(bytes)),
+                Content::Link { target } => format!(" -> {}\n", one_line(target)),
+                Content::Folder { mode } => format!("/ ({mode:04o})\n"),
+            });
         }
         for request in &requests {
             text.push_str(&format!("\nrequests: {request}"));

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -11,10 +12,17 @@ use oci_spec::image::ImageConfiguration;
 use super::{Context, image};
 use crate::cli::LintArgs;
 use sysctr::{
-    host::{dropins, ostree::Store, policy, settings, state, value_files},
+    host::{
+        dropins,
+        ostree::Store,
+        policy, settings, state,
+        units::{self, Reading},
+        value_files,
+    },
     model::{
         digest::Digest,
         fault::{Code, Fault},
+        host_files::{Source, Sources},
         id_range,
         lint::{self, Level, Problem},
         manifest::Manifest,
@@ -46,6 +54,7 @@ struct Parts {
     digest: Digest,
     config: ImageConfiguration,
     exports: BTreeMap<String, Vec<u8>>,
+    hostfs: Sources,
     passwd: String,
     group: String,
 }
@@ -57,8 +66,8 @@ pub fn run(context: &Context, args: &LintArgs) -> Result<()> {
         Subject::Container(name) => lint::installed(
             &dropins::of_service(&context.folder()?, &name).with_context(|| format!("reading the unit of {name}"))?,
         ),
-        Subject::Folder(path) => of_parts(&folder(&path, args.name.as_ref())?, &settings),
-        Subject::Image(source) => of_parts(&stored(context, &source, args.name.as_ref())?, &settings),
+        Subject::Folder(path) => of_parts(&folder(&path, args.name.as_ref())?, &settings)?,
+        Subject::Image(source) => of_parts(&stored(context, &source, args.name.as_ref())?, &settings)?,
     };
     let errors = problems.iter().filter(|problem| problem.level == Level::Error).count();
     let document = serde_json::json!({"ok": errors == 0, "problems": problems});
@@ -69,15 +78,15 @@ pub fn run(context: &Context, args: &LintArgs) -> Result<()> {
     }
 }
 
-fn of_parts(parts: &Parts, settings: &[Setting]) -> Vec<Problem> {
-    lint::image(&Inputs {
+fn of_parts(parts: &Parts, settings: &[Setting]) -> Result<Vec<Problem>> {
+    let mut judgement = lint::image(&Inputs {
         name: &parts.name,
         id: 1,
         image: &parts.image,
         digest: &parts.digest,
         config: &parts.config,
         exports: &parts.exports,
-        modes: &BTreeMap::new(),
+        hostfs: &parts.hostfs,
         passwd: &parts.passwd,
         group: &parts.group,
         settings,
@@ -87,7 +96,14 @@ fn of_parts(parts: &Parts, settings: &[Setting]) -> Vec<Problem> {
         range: id_range::free(&[]),
         uuid: "00000000-0000-4000-8000-000000000000",
         is_there: &|_| true,
-    })
+    });
+    if !judgement.units.is_empty() {
+        match units::verify_texts(&judgement.units)? {
+            Reading::Said(lines) => judgement.add_systemds(&lines),
+            Reading::Unread(why) => judgement.add_unread(&why),
+        }
+    }
+    Ok(judgement.problems)
 }
 
 fn text(problems: &[Problem], quiet: bool) -> String {
@@ -131,8 +147,8 @@ fn folder(path: &Path, name: Option<&ContainerName>) -> Result<Parts> {
         _ if real.ends_with("exports") => (real.clone(), real.parent().unwrap_or(&real)),
         _ => (real.clone(), real.as_path()),
     };
-    let exports = files(&exports_dir).with_context(reading)?;
-    if exports.is_empty() {
+    let (exports, hostfs) = files(&exports_dir).with_context(reading)?;
+    if exports.is_empty() && hostfs.is_empty() {
         bail!(
             Fault::new(Code::NotFound, format!("{} has no file of an image's /exports", path.display()))
                 .hint("give the folder with `exports` in it")
@@ -151,28 +167,49 @@ fn folder(path: &Path, name: Option<&ContainerName>) -> Result<Parts> {
         digest: Digest::from_sha256([0; 32]),
         config: serde_json::from_str(FOLDERS_CONFIG).context("making a config")?,
         exports,
+        hostfs,
         passwd: format!("{user}:x:1000:1000::/:/bin/false\n"),
         group: format!("{group}:x:1000:\n"),
     })
 }
 
-/// The files below a folder, by their path in there. Links are an image's own affair and not followed.
-fn files(top: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
-    let mut files = BTreeMap::new();
+/// The files below a folder, by their path in there, and what lies below its `hostfs`. Links are none, and not followed.
+fn files(top: &Path) -> Result<(BTreeMap<String, Vec<u8>>, Sources)> {
+    let (mut files, mut hostfs) = (BTreeMap::new(), Sources::new());
     let mut todo = vec![top.to_owned()];
     while let Some(folder) = todo.pop() {
+        let mut is_empty = true;
         for entry in std::fs::read_dir(&folder)? {
+            is_empty = false;
             let entry = entry?;
             let path = entry.path();
-            if entry.file_type()?.is_dir() {
+            let below = below(top, &path);
+            let (kind, about) = (entry.file_type()?, entry.metadata()?);
+            let is_hosts = below.starts_with(HOSTFS);
+            if kind.is_dir() {
                 todo.push(path);
-            } else if entry.file_type()?.is_file() && entry.metadata()?.len() <= FILE_LIMIT {
-                let below = path.strip_prefix(top).unwrap_or(&path).to_string_lossy().into_owned();
+            } else if kind.is_file() && (is_hosts || about.len() <= FILE_LIMIT) {
+                if is_hosts {
+                    hostfs.insert(below.clone(), Source::File { mode: about.mode() & 0o7777 });
+                }
                 files.insert(below, std::fs::read(&path)?);
+            } else if kind.is_symlink() && is_hosts {
+                let target = std::fs::read_link(&path)?.to_string_lossy().into_owned();
+                hostfs.insert(below, Source::Link { target });
             }
         }
+        let below = below(top, &folder);
+        if is_empty && below.starts_with(HOSTFS) {
+            hostfs.insert(below, Source::Folder { mode: folder.metadata()?.mode() & 0o7777 });
+        }
     }
-    Ok(files)
+    Ok((files, hostfs))
+}
+
+const HOSTFS: &str = "hostfs/";
+
+fn below(top: &Path, path: &Path) -> String {
+    path.strip_prefix(top).unwrap_or(path).to_string_lossy().into_owned()
 }
 
 /// An image of the store; one that is not there is pulled, as by `install --dry-run`.
@@ -202,6 +239,7 @@ fn stored(context: &Context, source: &ImageSource, name: Option<&ContainerName>)
         image: source.to_string(),
         digest: image.digest.clone(),
         exports: exports.into_iter().map(|(path, bytes)| (path.to_string_lossy().into_owned(), bytes)).collect(),
+        hostfs: store.read_hostfs(&image)?,
         passwd: account("etc/passwd")?,
         group: account("etc/group")?,
         config: image.config,

@@ -69,7 +69,7 @@ impl Updater<'_> {
                 file.display()
             );
         }
-        candidate.settle_host_files(&self.root, false).with_context(updating)?;
+        candidate.settle_host_files(&self.root, self.args.replace).with_context(updating)?;
         candidate.tell(self.context);
         // Of several as one, all are looked at together.
         if !self.args.together {

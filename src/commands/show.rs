@@ -13,6 +13,7 @@ use sysctr::{
     host::{clock, dir::Folder, probation, settings, snapshot, state, units},
     model::{
         deployment::{Deployment, OwnedFolder},
+        diff::host_files::Listed,
         digest::Digest,
         layout,
         name::ContainerName,
@@ -35,7 +36,8 @@ struct Shown<'a> {
     update: Policy,
     values: &'a Values,
     units: &'a [String],
-    host_files: Vec<HostFile>,
+    /// Those that are no units.
+    host_files: Vec<Listed>,
     state_folders: &'a [OwnedFolder],
     #[serde(skip_serializing_if = "Option::is_none")]
     runtime: Option<&'a RuntimePath>,
@@ -55,13 +57,6 @@ struct OnProbation {
     until: Option<String>,
     boots: u32,
     crashes: u32,
-}
-
-/// A file on the host that is not a unit.
-#[derive(Serialize)]
-struct HostFile {
-    path: String,
-    sha256: String,
 }
 
 #[derive(Serialize)]
@@ -97,18 +92,16 @@ pub fn run(context: &Context, name: &ContainerName) -> Result<()> {
     context.output.result(&shown, || shown.text())
 }
 
-fn host_files(root: &Folder, deployment: &Deployment) -> Result<Vec<HostFile>> {
+fn host_files(root: &Folder, deployment: &Deployment) -> Result<Vec<Listed>> {
     let mut files = Vec::new();
     for file in units::set_files(root, &deployment.name, deployment.id)?.iter().filter(|file| !layout::is_unit(file)) {
         let (folder, placed) = layout::place(&deployment.name, file);
         if let Some(text) = root.open(folder)?.map(|folder| folder.read(&placed)).transpose()?.flatten() {
             let digest = Digest::from_sha256(Sha256::digest(text.as_bytes()).into());
-            files.push(HostFile { path: format!("/{folder}/{placed}"), sha256: digest.hex().to_owned() });
+            files.push(Listed::file(format!("/{folder}/{placed}"), digest.hex().to_owned()));
         }
     }
-    files.extend(
-        deployment.host_files.iter().map(|file| HostFile { path: file.path.clone(), sha256: file.sha256.clone() }),
-    );
+    files.extend(deployment.host_files.iter().map(Listed::of));
     Ok(files)
 }
 
@@ -178,7 +171,10 @@ impl Shown<'_> {
             line("State folder", &format!("{} ({:04o}, {}:{})", folder.path, folder.mode, folder.uid, folder.gid));
         }
         for file in &self.host_files {
-            line("Host file", &file.path);
+            match &file.what.target {
+                Some(target) => line("Host file", &format!("{} -> {target}", file.path)),
+                None => line("Host file", &file.path),
+            }
         }
         for request in &self.accepted {
             line("Accepted", request);

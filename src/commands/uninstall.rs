@@ -9,6 +9,7 @@ use super::{
 use crate::cli::UninstallArgs;
 use sysctr::{
     host::{
+        apply,
         dir::Folder,
         health,
         lock::StoreLock,
@@ -33,7 +34,7 @@ pub fn run(context: &Context, args: &UninstallArgs) -> Result<()> {
     let chosen = names.iter().map(|name| state::installed(&root, name)).collect::<Result<Vec<_>>>()?;
     chosen.iter().try_for_each(|(container, _)| recovery::refuse_pending(container))?;
     if args.dry_run {
-        return would(context, args, &chosen);
+        return would(context, args, &root, &chosen);
     }
     let manager = context.manager()?;
     for (container, deployment) in &chosen {
@@ -43,10 +44,14 @@ pub fn run(context: &Context, args: &UninstallArgs) -> Result<()> {
     context.output.result(&serde_json::json!({"removed": names}), String::new)
 }
 
-fn would(context: &Context, args: &UninstallArgs, chosen: &[(Container, Deployment)]) -> Result<()> {
+fn would(context: &Context, args: &UninstallArgs, root: &Folder, chosen: &[(Container, Deployment)]) -> Result<()> {
     let names: Vec<_> = chosen.iter().map(|(container, _)| &container.name).collect();
     let state = chosen.iter().flat_map(|(_, deployment)| &deployment.state).filter(|_| args.purge);
-    let folders: Vec<_> = state.map(|folder| &folder.path).collect();
+    let mut folders: Vec<String> = state.map(|folder| folder.path.clone()).collect();
+    for (_, deployment) in chosen.iter().filter(|_| !context.offline()) {
+        let lines = apply::removals(root, deployment, args.purge)?;
+        folders.extend(lines.lines().filter_map(|line| line.split_ascii_whitespace().nth(1).map(str::to_owned)));
+    }
     context.output.result(&serde_json::json!({"wouldRemove": names, "wouldDelete": folders}), || {
         let names = names.iter().map(|name| format!("would stop, disable and remove {name}\n"));
         names.chain(folders.iter().map(|folder| format!("would delete {folder}\n"))).collect()
@@ -74,6 +79,7 @@ pub fn remove(
         undone.and_then(|()| running.start_again(deployment)).map_err(|error| replace::needs_you(&cause, &error))?;
         return Err(cause).with_context(uninstalling);
     }
+    let removed = manager.map_or(Ok(()), |_| apply::remove_tmpfiles(root, deployment, purge));
     let paths = deployment.state.iter().map(|folder| folder.path.as_str()).filter(|_| purge);
     let purged = owned::purge_all(root, name, paths);
     transaction::remove_files(root, name).with_context(|| transaction::half_done(name))?;
@@ -84,7 +90,7 @@ pub fn remove(
         probation::forget(Some(manager), name, deployment.id);
     }
     let gone = || Fault::new(Code::NeedsYou, format!("{name} is uninstalled")).hint("delete it by hand");
-    purged.with_context(gone)
+    purged.and(removed).with_context(gone)
 }
 
 /// Words about state that is still there.

@@ -10,6 +10,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::dir::Folder;
 use crate::model::{
+    deployment::Deployment,
+    host_lines,
     layout::{self, SYSUSERS, TMPFILES},
     name::ContainerName,
     other_runtime::RuntimePath,
@@ -27,8 +29,25 @@ pub fn tmpfiles(running: bool, name: &ContainerName, root: &Folder) -> Result<()
 
 /// Makes the files and folders of these lines, now and not again.
 pub fn tmpfiles_once(lines: &str) -> Result<()> {
+    lines_of_tmpfiles("--create", lines)
+}
+
+/// The lines of a deployment that take something away when it is uninstalled.
+pub fn removals(root: &Folder, record: &Deployment, purge: bool) -> Result<String> {
+    let set = root.open(&layout::unit_set(&record.name, record.id))?;
+    let text = set.map(|set| set.read(TMPFILES)).transpose()?.flatten().unwrap_or_default();
+    Ok(host_lines::removals(&text, record, purge))
+}
+
+/// Takes that away.
+pub fn remove_tmpfiles(root: &Folder, record: &Deployment, purge: bool) -> Result<()> {
+    let lines = removals(root, record, purge)?;
+    if lines.is_empty() { Ok(()) } else { lines_of_tmpfiles("--remove", &lines) }
+}
+
+fn lines_of_tmpfiles(action: &str, lines: &str) -> Result<()> {
     let mut command = Command::new("systemd-tmpfiles");
-    command.args(["--create", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.args([action, "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().context("running systemd-tmpfiles")?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(lines.as_bytes()).context("running systemd-tmpfiles")?;

@@ -12,7 +12,7 @@ use super::{
     content,
     dir::Folder,
     ostree::{NO_CANCEL, Store, StoredImage},
-    units,
+    state, units,
 };
 use crate::model::{
     deployment::Deployment,
@@ -22,7 +22,6 @@ use crate::model::{
         packages::Packages,
         units::Change,
     },
-    layout,
 };
 
 /// A package database is never larger; Debian's, with every package there is, would be.
@@ -33,21 +32,13 @@ const MAX_STATUS_FILE: u64 = 256 * 1024;
 const STATUS_FILES: &str = "var/lib/dpkg/status.d";
 const APK: [&str; 2] = ["lib/apk/db", "usr/lib/apk/db"];
 const RPM: [&str; 2] = ["var/lib/rpm", "usr/lib/sysimage/rpm"];
-const CONFIG: &str = "config.json";
 
 /// A deployment on disk.
 pub fn side(root: &Folder, store: &Store, deployment: &Deployment) -> Result<Side> {
     let Deployment { name, id, .. } = deployment;
     let reading = || format!("reading deployment {id} of {name}");
-    let config = root.open(&layout::deployment(name, *id))?.map(|folder| folder.read(CONFIG)).transpose()?.flatten();
-    let config = config.with_context(|| format!("{CONFIG} is missing")).with_context(reading)?;
-    let config = serde_json::from_str(&config).with_context(|| CONFIG).with_context(reading)?;
-    let set = root.open(&layout::unit_set(name, *id))?;
-    let mut texts = BTreeMap::new();
-    for file in units::set_files(root, name, *id)? {
-        let text = set.as_ref().map(|set| set.read(&file)).transpose()?.flatten().unwrap_or_default();
-        texts.insert(file, text);
-    }
+    let config = state::config(root, deployment).with_context(reading)?;
+    let texts = units::set_texts(root, name, *id)?;
     let image = store.image(&deployment.commit).with_context(reading)?;
     let identity = Identity {
         deployment: Some(*id),

@@ -12,6 +12,7 @@ use ostree::{
 };
 
 use super::ostree::{NO_CANCEL, Store, StoredImage};
+use crate::model::host_files::{Source, Sources};
 
 const EXPORTS: &str = "exports";
 const HOST: &str = "hostfs";
@@ -38,28 +39,53 @@ impl Store {
         }
     }
 
-    /// Every file below `/exports`, by its path in there; empty where the image has none. Links are refused.
+    /// Every file below `/exports`, by its path in there; empty where the image has none. Links are refused, but for those of `hostfs`,
+    /// which are none of these.
     pub fn read_exports(&self, image: &StoredImage) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
         self.exports(image).with_context(|| format!("reading /exports of {}", image.name()))
     }
 
-    /// The permission bits of the files below `/exports/hostfs`, by their path below `/exports`.
-    pub fn host_modes(&self, image: &StoredImage) -> Result<BTreeMap<String, u32>> {
-        let mut modes = BTreeMap::new();
+    /// What lies below `/exports/hostfs`, by its path below `/exports`: of the folders only those with nothing in them.
+    pub fn read_hostfs(&self, image: &StoredImage) -> Result<Sources> {
+        self.hostfs(image).with_context(|| format!("reading /exports/hostfs of {}", image.name()))
+    }
+
+    fn hostfs(&self, image: &StoredImage) -> Result<Sources> {
+        let mut sources = Sources::new();
         let root = self.folder(&self.root_tree(&image.commit)?.0)?;
-        let Some((tree, _)) = root.folders.get(EXPORTS) else { return Ok(modes) };
+        let Some((tree, _)) = root.folders.get(EXPORTS) else { return Ok(sources) };
         let exports = self.folder(tree)?;
-        let Some((tree, _)) = exports.folders.get(HOST) else { return Ok(modes) };
-        let mut todo = vec![(HOST.to_owned(), tree.clone())];
-        while let Some((path, tree)) = todo.pop() {
+        let Some((tree, meta)) = exports.folders.get(HOST) else { return Ok(sources) };
+        let mut todo = vec![(HOST.to_owned(), tree.clone(), meta.clone())];
+        while let Some((path, tree, meta)) = todo.pop() {
             let folder = self.folder(&tree)?;
-            todo.extend(folder.folders.into_iter().map(|(name, (tree, _))| (format!("{path}/{name}"), tree)));
+            if folder.files.is_empty() && folder.folders.is_empty() && path != HOST {
+                sources.insert(path.clone(), Source::Folder { mode: self.folder_mode(&meta)? });
+            }
+            let inner = folder.folders.into_iter();
+            todo.extend(inner.map(|(name, (tree, meta))| (format!("{path}/{name}"), tree, meta)));
             for (name, object) in folder.files {
                 let (info, _) = self.repo.query_file(&object, NO_CANCEL)?;
-                modes.insert(format!("{path}/{name}"), info.attribute_uint32("unix::mode") & 0o7777);
+                let source = match info.file_type() {
+                    gio::FileType::SymbolicLink => {
+                        let target = info.symlink_target().context("a link without a target")?;
+                        let target =
+                            target.to_str().with_context(|| format!("{path}/{name}: its target is no text"))?;
+                        Source::Link { target: target.to_owned() }
+                    }
+                    _ => Source::File { mode: info.attribute_uint32("unix::mode") & 0o7777 },
+                };
+                sources.insert(format!("{path}/{name}"), source);
             }
         }
-        Ok(modes)
+        Ok(sources)
+    }
+
+    /// The permission bits in a folder's attributes: (owner, group, mode, extended attributes), big-endian.
+    fn folder_mode(&self, meta: &str) -> Result<u32> {
+        let variant = self.repo.load_variant(ObjectType::DirMeta, meta)?;
+        let mode = variant.child_value(2).get::<u32>().context("a folder without a mode")?;
+        Ok(u32::from_be(mode) & 0o7777)
     }
 
     fn exports(&self, image: &StoredImage) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
@@ -76,6 +102,9 @@ impl Store {
             todo.extend(folder.folders.into_iter().map(|(name, (tree, _))| (path.join(name), tree)));
             for (name, object) in folder.files {
                 let path = path.join(name);
+                if path.starts_with(HOST) && self.is_link(&object)? {
+                    continue;
+                }
                 let limit = if path.starts_with(HOST) { MAX_HOST_FILE } else { MAX_EXPORT };
                 let data = self.read_object(&object, limit).with_context(|| path.display().to_string())?;
                 total += data.len() as u64;
@@ -84,6 +113,10 @@ impl Store {
             }
         }
         Ok(files)
+    }
+
+    fn is_link(&self, object: &str) -> Result<bool> {
+        Ok(self.repo.query_file(object, NO_CANCEL)?.0.file_type() == gio::FileType::SymbolicLink)
     }
 
     fn look_up(&self, image: &StoredImage, path: &Path) -> Result<Option<String>> {

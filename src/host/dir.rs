@@ -180,11 +180,16 @@ impl Folder {
     /// Makes a symbolic link, in place of one that points elsewhere.
     #[cfg_attr(feature = "controls", track_caller)]
     pub fn link(&self, name: &str, target: &str) -> Result<()> {
-        let context = || format!("linking {}", self.path.join(name).display());
         let temporary = format!(".sysctr-{name}.new");
-        self.remove(&temporary)?;
-        fs::symlinkat(target, &self.fd, &temporary).with_context(context)?;
+        self.write_new_link(&temporary, target)?;
         self.rename(&temporary, name)
+    }
+
+    /// Makes a symbolic link under a name that nobody looks for, its folder not yet synced.
+    #[cfg_attr(feature = "controls", track_caller)]
+    pub fn write_new_link(&self, name: &str, target: &str) -> Result<()> {
+        self.remove(name)?;
+        fs::symlinkat(target, &self.fd, name).with_context(|| format!("linking {}", self.path.join(name).display()))
     }
 
     /// What a symbolic link in this folder says; none where there is no link.

@@ -1,8 +1,8 @@
-//! Files of an image on the host: staged beside their places under temporary names, placed by renames, and withdrawn again. One that is
-//! not as it was placed belongs to whoever changed it.
+//! Files of an image on the host, its links and empty folders: staged beside their places under temporary names, placed by renames, and
+//! withdrawn again. One that is not as it was placed belongs to whoever changed it.
 //!
 //! ```text
-//! PATH                the file
+//! PATH                the file, link or folder
 //! PATH.sysctr-new     where PATH was edited: the text of the deployment in force
 //! PATH.sysctr-old     where PATH was somebody else's and the admin let it be replaced: that one
 //! deployments/N/host/SHA256   what deployment N places
@@ -10,40 +10,44 @@
 
 use std::{collections::BTreeSet, fs::File, io};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
-use sha2::{Digest as _, Sha256};
 
-use super::{dir::Folder, fsck::Report, state};
+use super::{
+    dir::Folder,
+    fsck::Report,
+    host_places::{There, digest, make_parent, parent, there},
+    state,
+};
 use crate::model::{
     deployment::Deployment,
-    digest::Digest,
-    host_files::{self, Placed, Ready, kept, newer},
-    host_lines, layout,
+    host_files::{self, Content, Placed, Ready, What, kept, newer},
+    layout,
     name::ContainerName,
 };
 
 /// In a deployment's folder: what it places, by digest.
 const COPIES: &str = "host";
 
-/// What lies at a place.
-#[derive(Debug, PartialEq, Eq)]
-enum There {
+/// Whether something stands in the way of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InTheWay {
+    /// Nothing, or what this container put there.
     Nothing,
-    /// A file with this digest.
-    File(String),
-    /// A folder, a link, a device.
-    Other,
+    /// A file or link of somebody else's, which could be kept beside it.
+    Foreign,
+    /// What gives way to nothing of an image, in words: a folder, a device, or a file that could not be kept.
+    Never(String),
 }
 
 /// The records of files that are to be placed.
 pub fn records(files: &[Ready]) -> Vec<Placed> {
-    let record = |file: &Ready| Placed {
-        path: file.path.clone(),
-        sha256: digest(&file.content),
-        mode: file.mode,
-        replaces: file.replaces,
+    let what = |content: &Content| match content {
+        Content::File { bytes, mode } => What::File { sha256: digest(bytes), mode: *mode },
+        Content::Link { target } => What::Link { target: target.clone() },
+        Content::Folder { mode } => What::Folder { mode: *mode },
     };
+    let record = |file: &Ready| Placed { path: file.path.clone(), what: what(&file.content), replaces: file.replaces };
     files.iter().map(record).collect()
 }
 
@@ -51,7 +55,8 @@ pub fn records(files: &[Ready]) -> Vec<Placed> {
 pub fn missing_folders(root: &Folder, files: &[Ready]) -> Result<Vec<String>> {
     let mut missing = BTreeSet::new();
     for file in files {
-        for (at, _) in file.path.match_indices('/').skip(1) {
+        let whole = matches!(file.content, Content::Folder { .. }).then_some(file.path.len());
+        for at in file.path.match_indices('/').map(|(at, _)| at).skip(1).chain(whole) {
             if root.open(&file.path[1..at])?.is_none() {
                 missing.insert(file.path[..at].to_owned());
             }
@@ -60,31 +65,76 @@ pub fn missing_folders(root: &Folder, files: &[Ready]) -> Result<Vec<String>> {
     Ok(missing.into_iter().collect())
 }
 
-/// Whether something is at the place of a file that this container did not put there.
-pub fn is_foreign(root: &Folder, name: &ContainerName, path: &str) -> Result<bool> {
-    let Some((folder, file)) = parent(root, path)? else { return Ok(false) };
-    Ok(match there(&folder, &file)? {
-        There::Nothing => false,
-        There::File(_) => !known(root, name)?.iter().any(|placed| placed.path == path),
-        There::Other => true,
+/// The places of all files and links that a deployment of the container ever had, as far as there are records.
+pub fn own_places(root: &Folder, name: &ContainerName) -> Result<BTreeSet<String>> {
+    Ok(known(root, name)?.into_iter().filter(|placed| !placed.what.is_folder()).map(|placed| placed.path).collect())
+}
+
+/// What is at the place of a file that this container, whose places are `own`, did not put there.
+pub fn in_the_way(root: &Folder, own: &BTreeSet<String>, file: &Ready) -> Result<InTheWay> {
+    let Some((folder, last)) = parent(root, &file.path)? else { return Ok(InTheWay::Nothing) };
+    let found = there(&folder, &last)?;
+    let is_folder = matches!(file.content, Content::Folder { .. });
+    Ok(match found {
+        There::Nothing => InTheWay::Nothing,
+        There::Folder if is_folder => InTheWay::Nothing,
+        There::File(_) | There::Link(_) if !is_folder => match (own.contains(&file.path), folder.kind(&kept(&last))?) {
+            (true, _) => InTheWay::Nothing,
+            (false, None) => InTheWay::Foreign,
+            (false, Some(_)) => InTheWay::Never(format!("{}, where it would be kept, is there", kept(&file.path))),
+        },
+        There::Folder => InTheWay::Never(format!("{} is a folder", file.path)),
+        There::Other => InTheWay::Never(format!("{} is no file", file.path)),
+        There::File(_) | There::Link(_) => InTheWay::Never(format!("{} is no folder", file.path)),
     })
+}
+
+/// Refuses a place that is reached through a link which an image put on the host: what an admin accepted says where a file goes.
+pub fn refuse_images_links(root: &Folder, path: &str) -> Result<()> {
+    for (at, _) in path.match_indices('/').skip(1) {
+        let (above, name) = path[1..at].rsplit_once('/').unwrap_or((".", &path[1..at]));
+        let Some(folder) = root.open(above)? else { return Ok(()) };
+        if folder.kind(name)? != Some(FileType::Symlink) {
+            continue;
+        }
+        for container in state::names(root)? {
+            let of_image = known(root, &container)?.iter().any(|one| one.path == path[..at] && one.what.is_link());
+            ensure!(
+                !of_image,
+                "{path}: {} is a link that {container} put there, and no file of an image goes through one",
+                &path[..at]
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Keeps what a deployment places, in its own folder.
 pub fn keep(deployment: &Folder, files: &[Ready]) -> Result<()> {
-    if files.is_empty() {
-        return Ok(());
-    }
-    let copies = deployment.create(COPIES, 0o700)?;
-    files.iter().try_for_each(|file| copies.write_new_bytes(&digest(&file.content), &file.content, 0o600))?;
-    copies.sync()
+    let mut contents = files.iter().filter_map(|file| match &file.content {
+        Content::File { bytes, .. } => Some(bytes),
+        Content::Link { .. } | Content::Folder { .. } => None,
+    });
+    let mut copies = None;
+    contents.try_for_each(|bytes| {
+        let copies = match &mut copies {
+            Some(copies) => copies,
+            none => none.insert(deployment.create(COPIES, 0o700)?),
+        };
+        copies.write_new_bytes(&digest(bytes), bytes, 0o600)
+    })?;
+    copies.map_or(Ok(()), |copies| copies.sync())
 }
 
-/// Writes each file under a temporary name in the folder where it will lie, synced.
+/// Writes each file under a temporary name in the folder where it will lie, synced. A folder is made where it will be.
 pub fn stage(root: &Folder, record: &Deployment, files: &[Ready]) -> Result<()> {
     for file in files {
         let (folder, name) = make_parent(root, &file.path)?;
-        folder.write_new_bytes(&temporary(&name, record.id), &file.content, file.mode)?;
+        match &file.content {
+            Content::File { bytes, mode } => folder.write_new_bytes(&temporary(&name, record.id), bytes, *mode)?,
+            Content::Link { target } => folder.write_new_link(&temporary(&name, record.id), target)?,
+            Content::Folder { mode } => drop(folder.create(&name, *mode)?),
+        }
         folder.sync()?;
     }
     Ok(())
@@ -100,7 +150,10 @@ pub fn discard(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
             folder.sync()?;
         }
     }
-    remove_folders(root, &record)
+    // Of a folder that another deployment has, too, this one was not the maker.
+    let others = readable(root, name)?.into_iter().filter(|other| other.id != id);
+    let kept: Vec<String> = others.flat_map(|other| other.host_files).map(|placed| placed.path).collect();
+    remove_folders(root, record.host_folders.iter().filter(|folder| !kept.contains(folder)))
 }
 
 /// Puts the files of deployment `new` in their places and takes those away that only `old` had, by renames where they are staged. Can be
@@ -110,43 +163,61 @@ pub fn switch(root: &Folder, name: &ContainerName, old: Option<u32>, new: u32) -
     let old = old.and_then(|id| state::deployment(root, name, id).ok());
     let gone = old.iter().flat_map(|old| &old.host_files);
     let gone: Vec<&Placed> =
-        gone.filter(|placed| !new.host_files.iter().any(|file| file.path == placed.path)).collect();
+        gone.filter(|placed| !new.host_files.iter().any(|file| file.is_same_place(placed))).collect();
     if new.host_files.is_empty() && gone.is_empty() {
         return Ok(());
     }
     let known = known(root, name)?;
+    // First, because a link of the one may stand where the other has a folder.
+    gone.into_iter().try_for_each(|placed| take_away(root, &known, placed))?;
+    if let Some(old) = &old {
+        let made = gone_folders(old, &new);
+        remove_folders(root, made)?;
+    }
     for file in &new.host_files {
         place(root, &known, old.as_ref(), &new, file).with_context(|| format!("placing {}", file.path))?;
     }
-    gone.into_iter().try_for_each(|placed| take_away(root, &known, placed))
+    Ok(())
+}
+
+/// Folders of the old deployment itself, made for it, that the new one has not.
+fn gone_folders<'a>(old: &'a Deployment, new: &'a Deployment) -> impl DoubleEndedIterator<Item = &'a String> {
+    let has = |record: &Deployment, path: &String| {
+        record.host_files.iter().any(|placed| placed.path == *path && placed.what.is_folder())
+    };
+    old.host_folders.iter().filter(move |path| has(old, path) && !has(new, path))
 }
 
 fn place(root: &Folder, known: &[Placed], old: Option<&Deployment>, new: &Deployment, file: &Placed) -> Result<()> {
     let (folder, name) = make_parent(root, &file.path)?;
+    let found = there(&folder, &name)?;
+    if let What::Folder { mode } = file.what {
+        return if found == There::Nothing { folder.create(&name, mode).map(drop) } else { Ok(()) };
+    }
     let staged = temporary(&name, new.id);
-    let was = old.and_then(|old| old.host_files.iter().find(|placed| placed.path == file.path));
-    let is_ours = |sha256: &String| known.iter().any(|one| one.path == file.path && one.sha256 == *sha256);
-    let to = match there(&folder, &name)? {
+    let was = old.and_then(|old| old.host_files.iter().find(|placed| placed.is_same_place(file)));
+    let is_ours =
+        |found: &There| *found != There::Folder && known.iter().any(|one| one.path == file.path && found.is(&one.what));
+    // Only what was there before the first file of ours gives way to it.
+    let replaces = file.replaces && was.is_none() && matches!(found, There::File(_) | There::Link(_));
+    let to = match &found {
         There::Nothing => Some(name.clone()),
-        There::File(sha256) if sha256 == file.sha256 => None,
-        There::File(sha256) if is_ours(&sha256) => Some(name.clone()),
-        There::File(_) if file.replaces && folder.kind(&kept(&name))?.is_none() => {
+        found if found.is(&file.what) => None,
+        found if is_ours(found) => Some(name.clone()),
+        _ if replaces && folder.kind(&kept(&name))?.is_none() => {
             rustix::fs::linkat(&folder, &name, &folder, kept(&name), AtFlags::empty()).context("keeping a copy")?;
             folder.sync()?;
             Some(name.clone())
         }
         // Linked, and the rename did not follow.
-        There::File(sha256) if file.replaces && there(&folder, &kept(&name))? == There::File(sha256.clone()) => {
-            Some(name.clone())
-        }
+        found if replaces && there(&folder, &kept(&name))? == *found => Some(name.clone()),
         // Edited: as dpkg does, it stays, and a newer text is put beside it; going back takes that away.
-        There::File(_) | There::Other if old.is_some_and(|old| old.id > new.id) => {
+        _ if old.is_some_and(|old| old.id > new.id) => {
             remove_if_known(&folder, &newer(&name), known, &file.path)?;
             None
         }
-        There::File(_) | There::Other if was.is_some_and(|was| was.sha256 == file.sha256) => None,
-        There::File(_) | There::Other => Some(newer(&name))
-            .filter(|beside| there(&folder, beside).map_or(true, |found| found != There::File(file.sha256.clone()))),
+        _ if was.is_some_and(|was| was.what == file.what) => None,
+        _ => Some(newer(&name)).filter(|beside| there(&folder, beside).map_or(true, |found| !found.is(&file.what))),
     };
     match to {
         None => {
@@ -156,17 +227,23 @@ fn place(root: &Folder, known: &[Placed], old: Option<&Deployment>, new: &Deploy
             Ok(())
         }
         Some(to) if folder.kind(&staged)?.is_some() => folder.rename(&staged, &to),
-        Some(to) => {
-            let copies = root.open(&format!("{}/{COPIES}", layout::deployment(&new.name, new.id)))?;
-            let content = copies.map(|copies| read(&copies, &file.sha256)).transpose()?.flatten();
-            let content = content.context("the deployment's own copy is gone")?;
-            folder.write_bytes(&to, &content, file.mode)
-        }
+        Some(to) => match &file.what {
+            What::File { sha256, mode } => {
+                let copies = root.open(&format!("{}/{COPIES}", layout::deployment(&new.name, new.id)))?;
+                let content = copies.map(|copies| read(&copies, sha256)).transpose()?.flatten();
+                folder.write_bytes(&to, &content.context("the deployment's own copy is gone")?, *mode)
+            }
+            What::Link { target } => folder.link(&to, target),
+            What::Folder { .. } => Ok(()),
+        },
     }
 }
 
 /// Removes a file that is as it was placed; what it took the place of comes back.
 fn take_away(root: &Folder, known: &[Placed], placed: &Placed) -> Result<()> {
+    if placed.what.is_folder() {
+        return Ok(());
+    }
     let Some((folder, name)) = parent(root, &placed.path)? else { return Ok(()) };
     remove_if_known(&folder, &newer(&name), known, &placed.path)?;
     remove_if_known(&folder, &name, known, &placed.path)?;
@@ -190,7 +267,7 @@ pub fn withdraw(root: &Folder, name: &ContainerName) -> Result<()> {
             take_away(root, &known, placed)?;
         }
     }
-    records.iter().try_for_each(|record| remove_folders(root, record))
+    records.iter().try_for_each(|record| remove_folders(root, record.host_folders.iter()))
 }
 
 /// Is each file what was placed? One below /etc may have been edited, and is there.
@@ -205,9 +282,14 @@ pub fn verify(root: &Folder, name: &ContainerName, id: u32, report: &mut Report)
         let path = root.path().join(&placed.path[1..]).display().to_string();
         match found {
             There::Nothing => report.add("placed", path, "it is missing"),
-            There::Other => report.add("placed", path, "it is no regular file"),
-            There::File(sha256) if sha256 == placed.sha256 || host_files::is_configuration(&placed.path) => {}
-            There::File(_) => report.add("placed", path, "its content is not what was installed"),
+            found if found.is(&placed.what) => {}
+            There::File(_) | There::Link(_)
+                if !placed.what.is_folder() && host_files::is_configuration(&placed.path) => {}
+            There::File(_) if matches!(placed.what, What::File { .. }) => {
+                report.add("placed", path, "its content is not what was installed")
+            }
+            There::Link(_) if placed.what.is_link() => report.add("placed", path, "it leads elsewhere"),
+            _ => report.add("placed", path, format!("it is no {}", placed.what.word())),
         }
     }
     Ok(())
@@ -225,8 +307,9 @@ fn readable(root: &Folder, name: &ContainerName) -> Result<Vec<Deployment>> {
 }
 
 fn remove_if_known(folder: &Folder, name: &str, known: &[Placed], path: &str) -> Result<()> {
-    if let There::File(sha256) = there(folder, name)?
-        && known.iter().any(|one| one.path == path && one.sha256 == sha256)
+    let found = there(folder, name)?;
+    if !matches!(found, There::Nothing | There::Folder)
+        && known.iter().any(|one| one.path == path && found.is(&one.what))
     {
         folder.remove(name)?;
         folder.sync()?;
@@ -235,8 +318,8 @@ fn remove_if_known(folder: &Folder, name: &str, known: &[Placed], path: &str) ->
 }
 
 /// The innermost first; what somebody put something into stays.
-fn remove_folders(root: &Folder, record: &Deployment) -> Result<()> {
-    for path in record.host_folders.iter().rev() {
+fn remove_folders<'a>(root: &Folder, paths: impl DoubleEndedIterator<Item = &'a String>) -> Result<()> {
+    for path in paths.rev() {
         let (above, name) =
             path.trim_start_matches('/').rsplit_once('/').unwrap_or((".", path.trim_start_matches('/')));
         if let Some(above) = root.open(above)?
@@ -249,75 +332,6 @@ fn remove_folders(root: &Folder, record: &Deployment) -> Result<()> {
     Ok(())
 }
 
-/// The folder of a file and the file's name in it; none where there is no such folder.
-fn parent(root: &Folder, path: &str) -> Result<Option<(Folder, String)>> {
-    let (above, name) = split(path)?;
-    refuse_links(root, path)?;
-    let Some(folder) = root.open(above)? else { return Ok(None) };
-    refuse_forbidden(root, &folder, path)?;
-    Ok(Some((folder, name.to_owned())))
-}
-
-fn make_parent(root: &Folder, path: &str) -> Result<(Folder, String)> {
-    let (above, name) = split(path)?;
-    refuse_links(root, path)?;
-    let folder = root.create(above, 0o755)?;
-    refuse_forbidden(root, &folder, path)?;
-    Ok((folder, name.to_owned()))
-}
-
-fn split(path: &str) -> Result<(&str, &str)> {
-    let parts = path.strip_prefix('/').and_then(|path| path.rsplit_once('/'));
-    parts.with_context(|| format!("{path:?} is no path of a file below a folder"))
-}
-
-/// Below /var/lib programs may make links where a folder was: none is followed there.
-fn refuse_links(root: &Folder, path: &str) -> Result<()> {
-    const STATE: &str = "/var/lib/";
-    let Some(rest) = path.strip_prefix(STATE) else { return Ok(()) };
-    let Some(folder) = root.open(&STATE[1..STATE.len() - 1])? else { return Ok(()) };
-    for (at, _) in rest.match_indices('/') {
-        match folder.kind(&rest[..at])? {
-            None => return Ok(()),
-            Some(FileType::Symlink) => bail!("{STATE}{} is a symbolic link, and none is followed there", &rest[..at]),
-            Some(_) => {}
-        }
-    }
-    Ok(())
-}
-
-/// A link of the host's may lead to where no image writes.
-fn refuse_forbidden(root: &Folder, folder: &Folder, path: &str) -> Result<()> {
-    let (real, root) = (folder.real_path()?, root.real_path()?);
-    let below = real.strip_prefix(&root).unwrap_or(&real);
-    let real = format!("/{}/x", below.display().to_string().trim_matches('/'));
-    match host_lines::forbidden(&real) {
-        Some(place) => bail!("{path} lies below {place}, where nothing of an image is written"),
-        None => Ok(()),
-    }
-}
-
-fn there(folder: &Folder, name: &str) -> Result<There> {
-    match folder.kind(name)? {
-        None => Ok(There::Nothing),
-        Some(FileType::RegularFile) => {
-            let context = || format!("reading {}", folder.path().join(name).display());
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-            let file = rustix::fs::openat(folder, name, flags, Mode::empty()).with_context(context)?;
-            let mut hasher = Sha256::new();
-            let (mut file, mut buffer) = (File::from(file), vec![0; 64 * 1024]);
-            loop {
-                match io::Read::read(&mut file, &mut buffer).with_context(context)? {
-                    0 => break,
-                    read => hasher.update(&buffer[..read]),
-                }
-            }
-            Ok(There::File(Digest::from_sha256(hasher.finalize().into()).hex().to_owned()))
-        }
-        Some(_) => Ok(There::Other),
-    }
-}
-
 fn read(folder: &Folder, name: &str) -> Result<Option<Vec<u8>>> {
     if folder.kind(name)? != Some(FileType::RegularFile) {
         return Ok(None);
@@ -327,10 +341,6 @@ fn read(folder: &Folder, name: &str) -> Result<Option<Vec<u8>>> {
     let mut content = Vec::new();
     io::Read::read_to_end(&mut File::from(file), &mut content).context("reading the copy")?;
     Ok(Some(content))
-}
-
-fn digest(content: &[u8]) -> String {
-    Digest::from_sha256(Sha256::digest(content).into()).hex().to_owned()
 }
 
 fn temporary(name: &str, id: u32) -> String {

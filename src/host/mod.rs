@@ -20,6 +20,7 @@ pub mod fsck;
 pub mod group;
 pub mod health;
 pub mod host_files;
+mod host_places;
 pub mod id_ranges;
 pub mod import;
 pub mod instances;

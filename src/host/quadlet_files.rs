@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::model::quadlet::{self, Source};
 
@@ -14,6 +14,12 @@ pub fn load(path: &Path) -> Result<Source> {
     let file = path.file_name().and_then(|name| name.to_str());
     let file = file.with_context(|| format!("{} is no name of a file", path.display()))?.to_owned();
     let text = read(path)?;
+    let drop_ins = path.with_file_name(format!("{file}.d"));
+    let of_podman = |name: &str| name.ends_with(".conf");
+    let mut found = fs::read_dir(&drop_ins).into_iter().flatten().flatten();
+    if let Some(one) = found.find(|one| one.file_name().to_str().is_some_and(of_podman)) {
+        bail!("{}: drop-ins are not read: put its lines into {file}", one.path().display());
+    }
     let mut beside = BTreeMap::new();
     for name in quadlet::named(&file, &text)? {
         let other = path.parent().unwrap_or(Path::new("")).join(&name);

@@ -10,12 +10,12 @@
 //! ```
 //! Several updates that are one go back while `group.json` is there, and are finished when it is gone: [`super::group`].
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Result, bail};
 
 use super::{
-    clock,
+    apply, clock,
     dir::Folder,
     group,
     lock::StoreLock,
@@ -171,9 +171,12 @@ fn sweep(root: &Folder, name: &ContainerName) -> Result<()> {
 }
 
 fn finish_uninstall(root: &Folder, name: &ContainerName, journal: &Journal) -> Result<()> {
-    let record = journal.from.and_then(|id| state::deployment(root, name, id).ok()).filter(|_| journal.purge);
-    let paths = record.iter().flat_map(|record| &record.state).map(|folder| folder.path.as_str());
-    let purged = owned::purge_all(root, name, paths);
+    let record = journal.from.and_then(|id| state::deployment(root, name, id).ok());
+    // In another tree nothing was made by its lines.
+    let running = record.as_ref().filter(|_| root.path() == Path::new("/"));
+    let removed = running.map_or(Ok(()), |record| apply::remove_tmpfiles(root, record, journal.purge));
+    let state = record.iter().flat_map(|record| &record.state).filter(|_| journal.purge);
+    let purged = owned::purge_all(root, name, state.map(|folder| folder.path.as_str()));
     remove_files(root, name)?;
-    purged
+    purged.and(removed)
 }

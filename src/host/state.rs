@@ -69,6 +69,14 @@ pub fn deployment(root: &Folder, name: &ContainerName, id: u32) -> Result<Deploy
     record.with_context(|| format!("deployment {id} of {name} has no record"))
 }
 
+/// A deployment's config.json, as the specification's type or as it is.
+pub fn config<T: serde::de::DeserializeOwned>(root: &Folder, deployment: &Deployment) -> Result<T> {
+    const CONFIG: &str = "config.json";
+    let folder = root.open(&layout::deployment(&deployment.name, deployment.id))?;
+    let text = folder.map(|folder| folder.read(CONFIG)).transpose()?.flatten();
+    serde_json::from_str(&text.with_context(|| format!("{CONFIG} is missing"))?).context(CONFIG)
+}
+
 /// Every deployment of a container that has a record, oldest first.
 pub fn deployments(root: &Folder, name: &ContainerName) -> Result<Vec<Deployment>> {
     let mut all = Vec::new();

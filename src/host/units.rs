@@ -162,34 +162,61 @@ pub fn withdraw(root: &Folder, name: &ContainerName) -> Result<()> {
     enablement::preset(root, name, None)
 }
 
-/// Lets systemd read sets before they are in force, all at once, since one may need another. It exits 0 for keys that it does not know,
-/// so any message that names one of our files refuses.
-pub fn verify(root: &Folder, sets: &[(&ContainerName, u32)]) -> Result<()> {
-    let (mut units, mut paths) = (Vec::new(), Vec::new());
+/// What `systemd-analyze verify` came to.
+pub enum Reading {
+    /// Every line that names one of the units.
+    Said(Vec<String>),
+    /// It did not read them, and why.
+    Unread(String),
+}
+
+/// Lets systemd read sets before they are in force, all at once, since one may need another. Any message refuses; whether it was asked.
+pub fn verify(root: &Folder, sets: &[(&ContainerName, u32)]) -> Result<Reading> {
+    let mut paths = Vec::new();
     for (name, id) in sets {
         let Some(set) = root.open(&layout::unit_set(name, *id))? else { continue };
-        let files: Vec<String> = set.names()?.into_iter().filter(|file| layout::is_unit(file)).collect();
-        paths.extend(files.iter().map(|unit| set.path().join(unit)));
-        units.extend(files);
+        paths.extend(set.names()?.iter().filter(|file| layout::is_unit(file)).map(|unit| set.path().join(unit)));
     }
-    let output = match Command::new("systemd-analyze")
-        .args(["verify", "--man=no", "--recursive-errors=no"])
-        .args(paths)
-        .output()
-    {
+    let reading = read_by_systemd(&paths)?;
+    if let Reading::Said(lines) = &reading {
+        ensure!(lines.is_empty(), "systemd refuses the unit: {}", lines[0]);
+    }
+    Ok(reading)
+}
+
+/// The same for the texts of units that are nowhere yet.
+pub fn verify_texts(units: &BTreeMap<String, String>) -> Result<Reading> {
+    let folder = tempfile::tempdir().context("making a folder for the units")?;
+    for (unit, text) in units {
+        std::fs::write(folder.path().join(unit), text).with_context(|| format!("writing {unit}"))?;
+    }
+    let paths: Vec<PathBuf> = units.keys().map(|unit| folder.path().join(unit)).collect();
+    let own = format!("Command {} is not executable", layout::RUNTIME);
+    Ok(match read_by_systemd(&paths)? {
+        // Where sysctr is not installed.
+        Reading::Said(lines) => Reading::Said(lines.into_iter().filter(|line| !line.contains(&own)).collect()),
+        unread @ Reading::Unread(_) => unread,
+    })
+}
+
+/// It exits 0 for keys that it does not know, so what counts is what it says.
+fn read_by_systemd(paths: &[PathBuf]) -> Result<Reading> {
+    let mut command = Command::new("systemd-analyze");
+    let output = match command.args(["verify", "--man=no", "--recursive-errors=no"]).args(paths).output() {
         Ok(output) => output,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Reading::Unread("there is no systemd-analyze".to_owned()));
+        }
         Err(error) => return Err(error).context("running systemd-analyze verify"),
     };
     let text = String::from_utf8_lossy(&output.stderr);
+    let units: Vec<_> = paths.iter().filter_map(|path| path.file_name()?.to_str()).collect();
     // "/path/of/a.service:3: ..." or "a.service: ..."; a name that only ends so is another unit's.
-    let names =
-        |line: &str, unit: &String| line.contains(&format!("/{unit}:")) || line.starts_with(&format!("{unit}:"));
+    let names = |line: &str, unit: &str| line.contains(&format!("/{unit}:")) || line.starts_with(&format!("{unit}:"));
     // What it requires may be installed later; until then it does not start, and says why.
     let later = |line: &str| line.contains("/start: Unit ") && line.ends_with(" not found.");
-    let complaint = text.lines().find(|line| !later(line) && units.iter().any(|unit| names(line, unit)));
-    ensure!(complaint.is_none(), "systemd refuses the unit: {}", complaint.unwrap_or_default());
-    Ok(())
+    let lines = text.lines().filter(|line| !later(line) && units.iter().any(|unit| names(line, unit)));
+    Ok(Reading::Said(lines.map(str::to_owned).collect()))
 }
 
 /// Is each placed file what the set in force says? Drop-ins and masks are the admin's and lie elsewhere.
@@ -240,6 +267,12 @@ pub fn accepts(root: &Folder, name: &ContainerName, id: u32) -> Result<bool> {
 /// The files of a set.
 pub fn set_files(root: &Folder, name: &ContainerName, id: u32) -> Result<Vec<String>> {
     root.open(&layout::unit_set(name, id))?.map_or(Ok(Vec::new()), |set| set.names())
+}
+
+/// The files of a set with their texts.
+pub fn set_texts(root: &Folder, name: &ContainerName, id: u32) -> Result<BTreeMap<String, String>> {
+    let Some(set) = root.open(&layout::unit_set(name, id))? else { return Ok(BTreeMap::new()) };
+    set.names()?.into_iter().map(|file| Ok((file.clone(), set.read(&file)?.unwrap_or_default()))).collect()
 }
 
 /// Whether a file is the same in two sets.

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 
 use super::{
+    deployment::Deployment,
     manifest::absolute,
     name::ContainerName,
     request::{Requests, is_below},
@@ -78,6 +79,24 @@ pub fn of_tmpfiles(file: &str, text: &str, name: &ContainerName) -> Result<Reque
     Ok(requests)
 }
 
+/// The lines that take something away again (`systemd-tmpfiles --remove`), which an uninstall does: but what is state stays, as every
+/// uninstall leaves it. With `purge` what lies in the container's own folder goes too, unless that was somebody else's before.
+pub fn removals(text: &str, record: &Deployment, purge: bool) -> String {
+    let own = format!("/var/lib/{}", record.name);
+    let purge = purge && !record.accepted.contains(&rules::FOREIGN.ask(&[&own]));
+    let stays = |path: &str| {
+        let declared = record.state.iter().map(|folder| folder.path.as_str());
+        declared.into_iter().any(|folder| is_below(path, folder) || is_below(folder, path))
+            || (is_below(path, "/var/lib") && !(purge && is_below(path, &own)))
+    };
+    let removes = |line: &&str| {
+        let mut fields = line.split_ascii_whitespace();
+        let kind = fields.next().and_then(|kind| kind.chars().next());
+        matches!(kind, Some('r' | 'R' | 'D')) && fields.next().is_some_and(|path| !stays(path))
+    };
+    lines(text).filter(removes).map(|line| format!("{line}\n")).collect()
+}
+
 /// What sysusers.d(5) lines ask. Root and membership of groups are refused whoever accepts.
 pub fn of_sysusers(file: &str, text: &str, name: &ContainerName) -> Result<Requests> {
     let mut requests = Requests::new();
@@ -114,6 +133,7 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn host_files_stay_in_the_containers_own_places() {
@@ -163,5 +183,25 @@ mod tests {
         ] {
             assert!(users(text).is_err(), "{text} was taken");
         }
+    }
+
+    #[test]
+    fn an_uninstall_takes_away_what_lines_say_and_never_state() {
+        let folder = |path: &str| json!({"path": path, "mode": 0o700, "uid": 0, "gid": 0});
+        let record = json!({"version": 1, "name": "a", "id": 1, "image": "a", "digest": format!("sha256:{}", "0".repeat(64)), "commit": "",
+            "created": "", "values": {}, "accepted": [], "units": [], "mountPoints": [],
+            "state": [folder("/var/lib/a/data"), folder("/srv/a/data")]});
+        let mut record: Deployment = serde_json::from_value(record).expect("a record");
+        let text = "d /run/a\n# R /etc/x\nR /run/a\nD! /run/a-more 0755\nr /etc/a.conf\nR /var/lib/a/cache\nR /var/lib/a\n\
+            R /var/lib/a/data/x\nR /var/lib/b\nR /srv/a\nR /srv/a/data\nR /srv/a/datas\n";
+        let always = "R /run/a\nD! /run/a-more 0755\nr /etc/a.conf\n";
+        assert_eq!(removals(text, &record, false), format!("{always}R /srv/a/datas\n"));
+        assert_eq!(removals(text, &record, true), format!("{always}R /var/lib/a/cache\nR /srv/a/datas\n"));
+        // Of an old image nothing is declared: its lines say what is to go.
+        record.state.clear();
+        let purged = removals("R /var/lib/a\nR /var/lib/b\n", &record, true);
+        assert_eq!(purged, "R /var/lib/a\n");
+        record.accepted.insert("take over /var/lib/a of the host, which is there already".to_owned());
+        assert_eq!(removals("R /var/lib/a\n", &record, true), "");
     }
 }

@@ -5,14 +5,14 @@
 mod containment;
 mod units;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use super::{
     directives::{self, Verdict},
     layout, legacy,
-    manifest::{Manifest, ValueKind, ValueSpec},
+    manifest::{HostFile, Manifest, ValueKind, ValueSpec},
     render::{self, Inputs, Rendered},
     unit::UnitFile,
     values::Setting,
@@ -70,27 +70,79 @@ const KNOWN: [&str; 13] = [
 ];
 const MANIFEST: &str = "/exports/manifest.json";
 
+/// What came of judging an image.
+#[derive(Debug, Default)]
+#[allow(missing_docs)]
+pub struct Judgement {
+    pub problems: Vec<Problem>,
+    /// Its units as they would be placed; none where it could not be installed.
+    pub units: BTreeMap<String, String>,
+}
+
 /// Judges an image. Values that have no default and are not among the settings get a stand-in.
-pub fn image(inputs: &Inputs) -> Vec<Problem> {
-    match legacy::manifest(inputs.exports) {
-        Ok(Some(_)) => return old_image(inputs),
-        Ok(None) => {}
+pub fn image(inputs: &Inputs) -> Judgement {
+    let mut problems = Vec::new();
+    let rendered = match legacy::manifest(inputs) {
+        Ok(Some(_)) => old_image(inputs, &mut problems),
+        Ok(None) => new_image(inputs, &mut problems),
         Err(error) => {
-            return vec![error_in(MANIFEST, format!("{error:#}").replacen("/exports/manifest.json: ", "", 1))];
+            problems.push(error_in(MANIFEST, format!("{error:#}").replacen("/exports/manifest.json: ", "", 1)));
+            None
+        }
+    };
+    let files = rendered.filter(|_| !has_errors(&problems)).map(|rendered| rendered.files).unwrap_or_default();
+    let units = files.into_iter().filter(|(file, _)| layout::is_unit(file)).collect();
+    Judgement { problems, units }
+}
+
+fn has_errors(problems: &[Problem]) -> bool {
+    problems.iter().any(|problem| problem.level == Level::Error)
+}
+
+impl Judgement {
+    /// Adds what systemd itself says of the units: lines of `systemd-analyze verify`.
+    pub fn add_systemds(&mut self, lines: &[String]) {
+        for line in lines {
+            let said = self.units.keys().find_map(|unit| {
+                let place = line.split_once(&format!("/{unit}:")).map(|(_, rest)| rest);
+                let (kind, place) = (unit.rsplit('.').next()?, place.or(line.strip_prefix(&format!("{unit}: ")))?);
+                let at = if layout::is_template(unit) { "@" } else { "" };
+                Some((format!("/exports/{kind}{at}.hbs"), place.trim_start()))
+            });
+            let Some((file, words)) = said else { continue };
+            let words = match words.split_once(": ") {
+                Some((number, rest)) if number.bytes().all(|b| b.is_ascii_digit()) => {
+                    format!("line {number} once it is filled in: {rest}")
+                }
+                _ => words.to_owned(),
+            };
+            // Programs of the host: another one may have it.
+            let level = if words.contains(" is not executable: ") { Level::Warning } else { Level::Error };
+            self.problems.push(Problem { level, file, detail: format!("systemd says: {words}") });
         }
     }
+
+    /// Adds that systemd did not read the units, and why.
+    pub fn add_unread(&mut self, why: &str) {
+        let detail = format!("systemd itself has not read the units, because {why}: an install may still refuse them");
+        self.problems.push(Problem { level: Level::Note, file: "/exports".to_owned(), detail });
+    }
+}
+
+fn new_image(inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Rendered> {
     let text = inputs.exports.get("manifest.json").map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     let manifest = text.as_deref().map(Manifest::parse).transpose().map(Option::unwrap_or_default);
     let profile = manifest.as_ref().ok().and_then(|manifest| manifest.container.seccomp.as_ref());
     let files = inputs.exports.keys().filter(|file| Some(*file) != profile);
-    let mut problems: Vec<Problem> = files.filter_map(|file| unknown_file(file)).collect();
+    problems.extend(files.filter_map(|file| unknown_file(file)));
     let manifest = match manifest {
         Ok(manifest) => manifest,
         Err(error) => {
             problems.push(error_in(MANIFEST, format!("{error:#}")));
-            return problems;
+            return None;
         }
     };
+    problems.extend(unplaced(&manifest, inputs));
     let mut settings = inputs.settings.to_vec();
     for (name, value) in manifest.values.iter().filter(|(_, value)| value.default.is_none() || value.required) {
         if settings.iter().any(|given| given.key == *name) {
@@ -102,21 +154,21 @@ pub fn image(inputs: &Inputs) -> Vec<Problem> {
                 let detail =
                     format!("values.{name}: none of the usual texts has its pattern; give one with --set {name}=...");
                 problems.push(Problem { level: Level::Warning, file: MANIFEST.into(), detail });
-                return problems;
+                return None;
             }
         }
     }
     let inputs = Inputs { settings: &settings, ..*inputs };
-    let rendered = whatever_renders(&inputs, &mut problems);
-    problems.extend(rendered.iter().flat_map(|rendered| service(rendered, &inputs)));
-    problems.extend(rendered.iter().flat_map(|rendered| units::judge(&rendered.files, inputs.exports, inputs.name)));
+    let rendered = whatever_renders(&inputs, problems)?;
+    problems.extend(service(&rendered, &inputs));
+    problems.extend(units::judge(&rendered.files, inputs.exports, inputs.name));
     // What cannot be installed asks for nothing.
-    if let Some(rendered) = rendered.filter(|_| problems.iter().all(|problem| problem.level != Level::Error)) {
+    if !has_errors(problems) {
         problems.extend(containment::judge(&manifest, inputs.exports));
         problems.extend(awkward_values(&manifest, &inputs));
         problems.extend(rendered.requests.iter().map(|words| request(words, &inputs)));
     }
-    problems
+    Some(rendered)
 }
 
 /// Judges the unit of an installed container: its own file first, then its drop-ins, each with its path, as systemd reads them.
@@ -139,7 +191,7 @@ pub fn installed(files: &[(String, UnitFile)]) -> Vec<Problem> {
 
 /// Judges an image of atomic's format: what it would be refused for, what was changed in it, what it asks for. A value that has no
 /// default gets a stand-in.
-fn old_image(inputs: &Inputs) -> Vec<Problem> {
+fn old_image(inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Rendered> {
     let wanted = legacy::wanted(inputs).unwrap_or_default();
     let missing = wanted.into_iter().filter(|name| !inputs.settings.iter().any(|setting| setting.key == *name));
     let stand_ins = missing.map(|key| Setting { key, value: "value".to_owned() });
@@ -152,7 +204,8 @@ fn old_image(inputs: &Inputs) -> Vec<Problem> {
     match render::compose(&Inputs { settings: &settings, ..*inputs }) {
         Err(error) => {
             let (file, detail) = split(&format!("{error:#}"));
-            vec![error_in(file, detail)]
+            problems.push(error_in(file, detail));
+            None
         }
         Ok(rendered) => {
             let notes = rendered.notes.iter().map(|words| note(split(words)));
@@ -160,7 +213,8 @@ fn old_image(inputs: &Inputs) -> Vec<Problem> {
                 .requests
                 .iter()
                 .map(|words| note(("/exports".to_owned(), format!("asks: {words}; an admin has to accept it"))));
-            notes.chain(asked).collect()
+            problems.extend(notes.chain(asked));
+            Some(rendered)
         }
     }
 }
@@ -174,6 +228,16 @@ fn unknown_file(file: &str) -> Option<Problem> {
         KNOWN.contains(&file) || file.starts_with("hostfs/") || file == "README.md" || file.ends_with(".template");
     let detail = format!("sysctr reads no such file; it reads {}", KNOWN.join(", "));
     (!known).then(|| Problem { level: Level::Warning, file: format!("/exports/{file}"), detail })
+}
+
+/// What lies in `hostfs/` and is placed nowhere.
+fn unplaced(manifest: &Manifest, inputs: &Inputs) -> Vec<Problem> {
+    let sources: Vec<String> = manifest.host_files.iter().map(HostFile::source).collect();
+    let all: BTreeSet<&String> = inputs.exports.keys().chain(inputs.hostfs.keys()).collect();
+    let left = all.into_iter().filter(|file| file.starts_with("hostfs/") && !sources.contains(file));
+    let detail = "no entry of hostFiles places it".to_owned();
+    left.map(|file| Problem { level: Level::Warning, file: format!("/exports/{file}"), detail: detail.clone() })
+        .collect()
 }
 
 /// What renders, without the files that do not; those are reported.

@@ -120,6 +120,10 @@ pub struct Container {
     pub notify: bool,
     /// Whether its users are the host's own.
     pub userns: Users,
+    /// Namespaces of the host that it is in, beside its network's.
+    pub share: Vec<Shared>,
+    /// With `true` it sees and writes the kernel's settings below /proc and /sys, of which much is hidden or read-only otherwise.
+    pub unmasked: bool,
     /// With `false` the root file system may be written to, and forgets it at each stop.
     pub readonly: Option<bool>,
     /// Which system calls the program has: `default` (also where absent), `unconfined`, or a file of `/exports` with a profile.
@@ -135,6 +139,29 @@ pub enum Network {
     Host,
     Private,
 }
+
+/// A namespace that a container has of its own, unless it shares the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Shared {
+    /// Processes.
+    Pid,
+    /// Inter-process communication.
+    Ipc,
+    /// The host name.
+    Uts,
+    /// The view of control groups.
+    Cgroup,
+}
+
+impl Shared {
+    /// All of them, with the names that config.json has for them.
+    pub const ALL: [(Shared, &'static str); 4] =
+        [(Shared::Pid, "pid"), (Shared::Ipc, "ipc"), (Shared::Uts, "uts"), (Shared::Cgroup, "cgroup")];
+}
+
+/// What mounts may say of themselves.
+const MOUNT_OPTIONS: &str = "ro rw noexec nofail idmap dev suid rslave rshared";
 
 /// Whose numbers the container's users have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -164,7 +191,7 @@ pub struct Mount {
     pub source: String,
     /// In the container, absolute.
     pub target: String,
-    /// As mount(8) names them; `rw` unless `ro`.
+    /// As mount(8) names them: `rw` unless `ro`, `nosuid` unless `suid`, `nodev` unless `dev`, `rprivate` unless `rslave` or `rshared`.
     #[serde(default)]
     pub options: Vec<String>,
 }
@@ -224,8 +251,8 @@ impl Manifest {
             absolute(path).context("container.mounts")?;
         }
         for option in container.mounts.iter().flat_map(|mount| &mount.options) {
-            let known = ["ro", "rw", "noexec", "nofail", "idmap"].contains(&option.as_str());
-            ensure!(known, "container.mounts: the option {option:?} is not one of ro, rw, noexec, nofail, idmap");
+            let known = MOUNT_OPTIONS.split(' ').any(|known| known == option);
+            ensure!(known, "container.mounts: the option {option:?} is none of {MOUNT_OPTIONS}");
             ensure!(
                 option != "idmap" || container.userns == Users::Auto,
                 "container.mounts: the option \"idmap\" is for container.userns \"auto\""
@@ -244,6 +271,13 @@ impl Manifest {
             }
             folder.mode().with_context(|| format!("state.folders: {}", folder.path))?;
         }
+        // The later one would be mounted, and what the program writes into the other one is nowhere.
+        for (at, folder) in self.state.folders.iter().enumerate() {
+            let twice = self.state.folders[..at]
+                .iter()
+                .any(|other| other.path == folder.path || other.inside() == folder.inside());
+            ensure!(!twice, "state.folders: two of them are {} or seen at {}", folder.path, folder.inside());
+        }
         for unit in [&self.after, &self.before, &self.requires, &self.wants].into_iter().flatten() {
             let good = !unit.is_empty() && unit.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-@:\\".contains(&b));
             ensure!(good, "{unit:?} names no container and no unit");
@@ -253,6 +287,11 @@ impl Manifest {
 }
 
 impl StateFolder {
+    /// Where the container sees it.
+    pub fn inside(&self) -> &String {
+        self.target.as_ref().unwrap_or(&self.path)
+    }
+
     /// The permission bits.
     pub fn mode(&self) -> Result<u32> {
         let text = self.mode.as_deref().unwrap_or("0700");
@@ -309,6 +348,20 @@ mod tests {
         assert!(complaint(r#"{"version": "1.0"}"#).contains("2.0"));
         assert!(complaint("{\"version\": \"2.0\",\n \"contaner\": {}}").contains("line 2"));
         assert!(complaint(r#"{"version": "2.0", "values": {"a": {"type": "float"}}}"#).contains("float"));
+    }
+
+    #[test]
+    fn no_folder_of_state_hides_another() {
+        let with = |one: &str, other: &str| {
+            let text = format!(r#"{{"version": "2.0", "state": {{"folders": [{one}, {other}]}}}}"#);
+            Manifest::parse(&text).map(drop)
+        };
+        let data = r#"{"path": "/var/lib/a/data", "target": "/data"}"#;
+        with(data, r#"{"path": "/var/lib/a/more"}"#).expect("two folders");
+        for other in [data, r#"{"path": "/data"}"#, r#"{"path": "/var/lib/a/data"}"#] {
+            let message = with(data, other).expect_err(other).to_string();
+            assert!(message.starts_with("state.folders: two of them are "), "{message}");
+        }
     }
 
     #[test]

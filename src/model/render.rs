@@ -14,6 +14,7 @@ mod places;
 mod unit;
 
 use data::{data, filter};
+pub use places::homes;
 pub(super) use places::{own_folders, tmpfiles_path};
 use places::{state, tmpfiles_line};
 use unit::DEFAULT_SERVICE;
@@ -29,7 +30,7 @@ use super::{
     early, essential,
     fault::{Code, Fault},
     health::HealthTest,
-    host_files::Ready,
+    host_files::{self, Content, Ready, Source, Sources},
     host_lines, layout, legacy,
     manifest::Manifest,
     name::ContainerName,
@@ -54,8 +55,8 @@ pub struct Inputs<'a> {
     pub config: &'a ImageConfiguration,
     /// The files of `/exports`, by their path below it.
     pub exports: &'a BTreeMap<String, Vec<u8>>,
-    /// Permission bits of those below `hostfs/`.
-    pub modes: &'a BTreeMap<String, u32>,
+    /// What lies below `hostfs/`.
+    pub hostfs: &'a Sources,
     /// The image's own passwd(5) and group(5).
     pub passwd: &'a str,
     pub group: &'a str,
@@ -101,7 +102,7 @@ pub struct Rendered {
 /// Renders everything and refuses what cannot work; an error names the file, line or value.
 pub fn render(inputs: &Inputs) -> Result<Rendered> {
     let rendered = compose(inputs)?;
-    if legacy::manifest(inputs.exports)?.is_some() {
+    if legacy::manifest(inputs)?.is_some() {
         return Ok(rendered); // judged line by line already
     }
     for (place, finding) in rendered.findings(inputs)? {
@@ -121,7 +122,7 @@ pub fn compose(inputs: &Inputs) -> Result<Rendered> {
             bail!(Fault::new(Code::Failed, message).hint("choose another one with --name"));
         }
     }
-    if let Some(old) = legacy::manifest(inputs.exports)? {
+    if let Some(old) = legacy::manifest(inputs)? {
         return legacy::compose(inputs, &old);
     }
     let manifest = manifest(inputs)?;
@@ -242,13 +243,23 @@ fn config(
     }
     let plain = |what: &str, text: &String| templates.plain(&format!("/exports/manifest.json: container.{what}"), text);
     let container = &manifest.container;
+    // An argument that is one condition and comes to nothing is none.
+    let is_condition = |arg: &&String| {
+        ["if", "unless"]
+            .iter()
+            .any(|word| arg.starts_with(&format!("{{{{#{word} ")) && arg.ends_with(&format!("{{{{/{word}}}}}")))
+    };
+    let arg = |arg: &String| match plain("args", arg) {
+        Ok(text) if text.is_empty() && is_condition(&arg) => None,
+        other => Some(other),
+    };
     let args = container.args.as_ref();
     spec::generate(&spec::Inputs {
         name: inputs.name,
         image: inputs.config,
         container,
         user,
-        args: args.map(|args| args.iter().map(|arg| plain("args", arg)).collect()).transpose()?,
+        args: args.map(|args| args.iter().filter_map(arg).collect()).transpose()?,
         env: container.env.iter().map(|(key, value)| Ok((key.clone(), plain("env", value)?))).collect::<Result<_>>()?,
         state: state.iter().map(|(folder, inside)| (folder.path.clone(), inside.clone())).collect(),
         seccomp: filter,
@@ -258,26 +269,34 @@ fn config(
 
 /// The files for the host that the manifest lists.
 fn host_files(inputs: &Inputs, manifest: &Manifest, templates: &Templates) -> Result<Vec<Ready>> {
+    const MANIFEST: &str = "/exports/manifest.json";
     let mut files: Vec<Ready> = Vec::new();
     for file in &manifest.host_files {
         let path = templates.plain("/exports/manifest.json: hostFiles", &file.path)?;
         let source = file.source();
-        let bytes = inputs.exports.get(&source);
-        let bytes = bytes
-            .with_context(|| format!("/exports/manifest.json: hostFiles: {path}: there is no /exports/{source}"))?;
-        let content = match file.template {
-            true => templates.file(Kind::Plain, &source, text(inputs, &source)?.unwrap_or_default())?.into_bytes(),
-            false => bytes.clone(),
+        let lies = inputs.hostfs.get(&source);
+        let content = match (file.content(lies).context(MANIFEST)?, inputs.exports.get(&source)) {
+            (Some(content), _) => content,
+            (None, Some(bytes)) => {
+                let bytes = match file.template {
+                    true => {
+                        templates.file(Kind::Plain, &source, text(inputs, &source)?.unwrap_or_default())?.into_bytes()
+                    }
+                    false => bytes.clone(),
+                };
+                let own = if let Some(Source::File { mode }) = lies { *mode } else { 0o644 };
+                Content::File { bytes, mode: file.mode(own).context(MANIFEST)? }
+            }
+            (None, None) => {
+                let inside = format!("{source}/");
+                let holds = inputs.exports.keys().chain(inputs.hostfs.keys()).any(|other| other.starts_with(&inside));
+                let why = if holds { "is a folder that holds something: list what is in it" } else { "is not there" };
+                bail!("{MANIFEST}: hostFiles: {path}: /exports/{source} {why}")
+            }
         };
-        let mode = file.mode(inputs.modes.get(&source).copied().unwrap_or(0o644)).context("/exports/manifest.json")?;
-        let ready = Ready { path, content, mode, optional: false, replaces: false };
-        ready.check().context("/exports/manifest.json")?;
-        if files.iter().any(|other| other.path == ready.path) {
-            bail!("/exports/manifest.json: hostFiles: {} is there twice", ready.path);
-        }
-        files.push(ready);
+        files.push(Ready { path, content, optional: false, replaces: false });
     }
-    Ok(files)
+    host_files::ordered(files).with_context(|| format!("{MANIFEST}: hostFiles"))
 }
 
 /// What is filled into templates.
@@ -329,6 +348,8 @@ pub(super) fn text<'a>(inputs: &'a Inputs, file: &str) -> Result<Option<&'a str>
     bytes.map(|bytes| std::str::from_utf8(bytes).map_err(|_| anyhow!("/exports/{file}: not UTF-8"))).transpose()
 }
 
+#[cfg(test)]
+mod asked;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]

@@ -64,10 +64,10 @@ rules! {
     LIMIT: "process.rlimits", "Limit{}={}", "all but RLIMIT_RTPRIO and RLIMIT_NICE; RLIMIT_NICE up to 20";
     READINESS: "`container.notify`", "report readiness as root (it could name any process of the host as the service's main one)", "not as root, or with users of its own";
     HOSTS_ROOT: "linux.uidMappings", "map the host's root into its user namespace", "numbers of its own";
-    SHARE: "linux.namespaces", "share the host's {}", "the host's network; its own mount, pid, ipc, uts and cgroup namespaces";
+    SHARE: "`container.share`, linux.namespaces", "share the host's {}", "the host's network; its own mount, pid, ipc, uts and cgroup namespaces";
     JOIN: "linux.namespaces with a path", "join the namespace {}", "";
     DEVICE: "`container.devices`, linux.devices, mounts of /dev", "device {}", "what every container has: null, zero, full, random, urandom, tty";
-    KERNEL: "linux.maskedPaths, linux.readonlyPaths", "see and write the kernel's settings below /proc and /sys", "the usual ones, or more";
+    KERNEL: "`container.unmasked`, linux.maskedPaths, linux.readonlyPaths", "see and write the kernel's settings below /proc and /sys", "the usual ones, or more";
     PROFILE: "process.apparmorProfile, process.selinuxLabel", "choose its own security profile (AppArmor, SELinux)", "";
     PROPAGATION: "linux.rootfsPropagation", "choose how mounts of its root spread ({})", "private";
     SYSCTL: "linux.sysctl", "set kernel parameters (sysctl)", "";
@@ -84,6 +84,9 @@ rules! {
     START: "`requires`, `wants`, and their like in [Unit]", "start along: {}", "the container's own units; targets that only order";
     LINE: "any other directive of a unit", "{}={}", "those below; those of [Service] in directives.md";
     TMPFILES: "tmpfiles.hbs", "make or change on the host: {} ({})", "folders and files right in /var/lib/NAME and /run/NAME";
+    HOST_FILE: "`hostFiles`, hostfs/", "put the {} {} on the host", "";
+    HOST_LINK: "links of hostfs/", "put the link {} on the host, which leads to {}", "";
+    HOST_FOLDER: "empty folders of hostfs/", "make the folder {} on the host", "";
     SYSUSERS: "sysusers.hbs", "make the system user or group: {} ({})", "one called NAME, with any free number";
 }
 
@@ -114,7 +117,7 @@ const TABLE: &[(&str, &[&Rule])] = &[
             WRITE_KERNEL,
         ],
     ),
-    ("What of the host it has", &[STATE, FOREIGN, TMPFILES, SYSUSERS, MOUNT]),
+    ("What of the host it has", &[STATE, FOREIGN, HOST_FILE, HOST_LINK, HOST_FOLDER, TMPFILES, SYSUSERS, MOUNT]),
     ("What its units do", &[HOOK, COMMAND, ESSENTIAL, HOLD_UP, START, LINE]),
 ];
 
@@ -124,7 +127,7 @@ pub fn markdown() -> String {
 
 <!-- Made from the code: `UPDATE_DOCS=1 cargo test --lib rules` writes it anew. -->
 
-What an image says is looked at when everything is filled in: config.json, the units, the lines for tmpfiles.d and sysusers.d. What is not
+What an image says is looked at when everything is filled in: config.json, the units, the lines for tmpfiles.d and sysusers.d, the files for the host. What is not
 free is a *request*, in the words of the second column. `install` shows them and asks; `--yes` accepts, and so does `requests.accept` in sysctr.toml,
 word for word. What was accepted is kept with the deployment, and an update asks only for what is new. What an admin gives with `--mount` and
 the like is no request.
@@ -149,7 +152,7 @@ the like is no request.
     text += "\n## Never, whoever accepts\n\n";
     text += &format!("Nothing of an image is written at or below {}.\n", list(&mut host_lines::NEVER.into_iter()));
     text += "\nsysusers.d: uid or gid 0, a number that a path or a group of the host gives, membership of a group, ranges. tmpfiles.d: paths with quotes,
-specifiers, escapes or patterns. config.json: a container without a mount namespace of its own, mounts of other kinds than bind, tmpfs, proc,
+specifiers, escapes or patterns. Links of hostfs/ to such places, or to what containers change (/var/lib, /run, /tmp). config.json: a container without a mount namespace of its own, mounts of other kinds than bind, tmpfs, proc,
 sysfs, cgroup, devpts and mqueue, and a folder of the container's own within one that it can write to.\n";
     text
 }

@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     id_range,
-    manifest::{Container, Network, Users},
+    manifest::{Container, Network, Shared, Users},
     name::ContainerName,
     user::User,
 };
@@ -110,7 +110,8 @@ pub fn generate(inputs: &Inputs) -> Result<Spec> {
     let image_dir = config.and_then(|c| c.working_dir().as_deref()).filter(|dir| !dir.is_empty());
     let cwd = container.workdir.as_deref().or(image_dir).unwrap_or("/");
 
-    let mut namespaces = vec!["pid", "mount", "ipc", "uts", "cgroup"];
+    let own = Shared::ALL.into_iter().filter(|(kind, _)| !container.share.contains(kind)).map(|(_, name)| name);
+    let mut namespaces: Vec<&str> = own.chain(["mount"]).collect();
     if container.network == Network::Private {
         namespaces.push("network");
     }
@@ -129,8 +130,8 @@ pub fn generate(inputs: &Inputs) -> Result<Spec> {
         "mounts": mounts::mounts(inputs),
         "linux": {
             "devices": [],
-            "maskedPaths": MASKED,
-            "readonlyPaths": READ_ONLY,
+            "maskedPaths": if container.unmasked { &[][..] } else { &MASKED[..] },
+            "readonlyPaths": if container.unmasked { &[][..] } else { &READ_ONLY[..] },
         },
         "annotations": { NAME: inputs.name.as_str(), NOTIFY: container.notify.to_string() },
     });
@@ -268,6 +269,37 @@ mod tests {
         };
         let shown = ["/var/lib/a", "/opt", "/srv", "/etc/hosts"].map(mapped);
         assert_eq!(shown, [true, true, false, false]);
+    }
+
+    #[test]
+    fn what_is_shared_and_mounted_of_the_host_is_as_it_is_there() {
+        let manifest = r#"{"version": "2.0", "container": {"share": ["pid", "cgroup"], "unmasked": true, "mounts": [
+            {"source": "/dev", "target": "/dev", "options": ["dev", "suid", "rslave"]},
+            {"source": "/sys", "target": "/sys", "options": ["rslave"]},
+            {"source": "/srv", "target": "/srv", "options": ["rshared"]}]}}"#;
+        let spec = serde_json::to_value(spec(IMAGE, manifest, 0).expect("a spec")).expect("json");
+        let kinds: Vec<&str> = spec["linux"]["namespaces"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|one| one["type"].as_str())
+            .collect();
+        assert_eq!(kinds, ["ipc", "uts", "mount"]);
+        assert_eq!((&spec["linux"]["maskedPaths"], &spec["linux"]["readonlyPaths"]), (&json!([]), &json!([])));
+        let mounts = spec["mounts"].as_array().expect("a list");
+        let options = |place: &str| {
+            mounts.iter().find(|mount| mount["destination"] == place).map(|mount| mount["options"].clone())
+        };
+        assert_eq!(options("/dev"), Some(json!(["rbind", "rslave"])));
+        assert_eq!(options("/sys"), Some(json!(["rbind", "rnosuid", "rnodev", "rslave"])));
+        assert_eq!(options("/srv"), Some(json!(["rbind", "rnosuid", "rnodev", "rshared"])));
+        // What every container has there would hide the host's.
+        for place in ["/dev/pts", "/dev/shm", "/dev/mqueue", "/sys/fs/cgroup"] {
+            assert_eq!(options(place), None, "{place}");
+        }
+        assert!(options("/proc").is_some() && options("/run").is_some());
+        let bad = r#"{"version": "2.0", "container": {"share": ["mount"]}}"#;
+        assert!(Manifest::parse(bad).expect_err("no such namespace").to_string().contains("mount"));
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub struct Image {
     architecture: String,
     files: Vec<(String, u32, Vec<u8>)>,
     links: Vec<(String, String)>,
+    folders: Vec<(String, u32)>,
 }
 
 impl Image {
@@ -48,6 +49,7 @@ impl Image {
             architecture: this_architecture().to_owned(),
             files: vec![("bin/app".into(), 0o755, b"a program".to_vec())],
             links: Vec::new(),
+            folders: Vec::new(),
         }
     }
 
@@ -63,6 +65,12 @@ impl Image {
     /// A symbolic link.
     pub fn link(mut self, path: &str, target: &str) -> Image {
         self.links.push((path.to_owned(), target.to_owned()));
+        self
+    }
+
+    /// A folder with nothing in it.
+    pub fn folder(mut self, path: &str, mode: u32) -> Image {
+        self.folders.push((format!("{path}/"), mode));
         self
     }
 
@@ -87,15 +95,18 @@ impl Image {
 
     fn layer(&self) -> Vec<u8> {
         let mut folders: Vec<String> = Vec::new();
-        for path in self.files.iter().map(|(path, ..)| path).chain(self.links.iter().map(|(path, _)| path)) {
+        let files = self.files.iter().map(|(path, ..)| path);
+        let others = self.links.iter().map(|(path, _)| path).chain(self.folders.iter().map(|(path, _)| path));
+        for path in files.chain(others) {
             for (at, _) in path.match_indices('/') {
                 let folder = path[..=at].to_owned();
-                if !folders.contains(&folder) {
+                if !folders.contains(&folder) && !self.folders.iter().any(|(own, _)| *own == folder) {
                     folders.push(folder);
                 }
             }
         }
-        let folders = folders.iter().map(|path| dir(path, 0o755));
+        let own = self.folders.iter().map(|(path, mode)| dir(path, *mode));
+        let folders = folders.iter().map(|path| dir(path, 0o755)).chain(own);
         let files = self.files.iter().map(|(path, mode, content)| file(path, *mode, content));
         let links = self.links.iter().map(|(path, target)| link(path, target));
         tar_of(&folders.chain(files).chain(links).collect::<Vec<Entry<'_>>>())

@@ -198,10 +198,17 @@ fn two_are_out(host: &Host) {
     host.image("other", &other.manifest(json!({"version": "2.0", "after": ["app"]})));
 }
 
-/// A file in a folder of the host's, and one in a folder that has to be made.
+/// A file in a folder of the host's, and one in a folder that has to be made; a link that leads elsewhere in each version, and an empty
+/// folder that only one of them has.
 fn with_host_files(version: &str, places: &[&str]) -> Image {
-    let listed: Vec<_> = places.iter().map(|path| json!({"path": path, "source": "file"})).collect();
-    files(version).manifest(json!({"version": "2.0", "hostFiles": listed})).export("hostfs/file", version)
+    let mut listed: Vec<_> = places.iter().map(|path| json!({"path": path, "source": "file"})).collect();
+    listed.push(json!({"path": "/etc/app.link", "source": "link"}));
+    listed.push(json!({"path": format!("/etc/app.d/{version}"), "source": "folder"}));
+    files(version)
+        .manifest(json!({"version": "2.0", "hostFiles": listed}))
+        .export("hostfs/file", version)
+        .link("exports/hostfs/link", version)
+        .folder("exports/hostfs/folder", 0o755)
 }
 
 fn host_files_are_out(host: &Host) {

@@ -36,6 +36,21 @@ fn state_is_kept_and_taken_up_again_and_a_foreign_folder_is_asked_for() {
     host.write("run/user/1000/bus", "theirs");
     host.refuses(4, &["take over /run/user"], &["install", &runtime]);
 
+    // An update does not ask for what the container has already, though systemd made it; for another one it does.
+    fs::remove_dir_all(host.at("run/user")).unwrap();
+    host.does(&["install", &runtime]);
+    host.write("run/user/socket", "the container's");
+    let with = |more: &str| {
+        let service = format!("[Service]\nExecStart={{{{exec_start}}}}\nRuntimeDirectory={{{{name}}}}\n{more}");
+        host.image("user", &Image::new().export("service.hbs", &service))
+    };
+    with("Restart=always\n");
+    host.does(&["update", "user"]);
+    host.write("var/cache/user/theirs", "theirs");
+    with("CacheDirectory={{name}}\n");
+    host.refuses(4, &["take over /var/cache/user"], &["update", "user"]);
+    host.does(&["uninstall", "user"]);
+
     // accepted, it is the container's; purge still takes only what it declared
     host.write("var/lib/app/theirs", "theirs");
     let before = host.tree();

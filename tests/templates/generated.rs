@@ -171,25 +171,10 @@ impl Generated {
                 3 => made.words(dice, "Service", "Environment", "", "KN="),
                 4 => made.text(dice, "Service", "SyslogIdentifier"),
                 5 => made.text(dice, "Service", "WorkingDirectory"),
-                6 => {
-                    let (name, value) = made.value(dice);
-                    made.lines.push(Line {
-                        section: "Unit",
-                        key: "After",
-                        text: name,
-                        meant: vec![value],
-                        hopeless: false,
-                    });
-                }
-                _ => {
-                    let (name, value) = made.value(dice);
-                    made.lines.push(Line {
-                        section: "Service",
-                        key: "Slice",
-                        text: name,
-                        meant: vec![value],
-                        hopeless: false,
-                    });
+                number => {
+                    let (section, key) = if number == 6 { ("Unit", "After") } else { ("Service", "Slice") };
+                    let (text, value) = made.value(dice);
+                    made.lines.push(Line { section, key, text, meant: vec![value], hopeless: false });
                 }
             }
         }

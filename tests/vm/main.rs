@@ -18,8 +18,8 @@ use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
     auto, boot, boots, dependents, directives, engine, etcd, exec, failures, foreign, handover, health, hooks, httpd,
-    instances, kubelet, legacy, limits, load, many, on_demand, order, probation, refuse, sockets, state, together,
-    trace, update, updates, users,
+    instances, kubelet, legacy, limits, load, many, on_demand, order, probation, refuse, secret, sockets, state,
+    together, trace, update, updates, users,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -124,6 +124,7 @@ scenarios! {
     only_failures_of_an_update_itself_take_it_back: super::probation::only_its_own_failures_count;
     an_update_that_fails_behind_a_boot_goes_back: super::probation::goes_back_after_a_reboot;
     a_boot_after_a_cut_starts_from_one_whole_unit_set: super::boot::starts_from_one_whole_set;
+    a_secret_reaches_its_program_alone: super::secret::reaches_its_program_alone;
     an_old_image_runs_as_it_says: super::legacy::an_old_image_runs_as_it_says;
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
     a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;

@@ -62,6 +62,11 @@ pub fn images(folder: &Path) -> Result<()> {
     image_of("load-program", folder, "on-demand", &more)?;
     image(folder, "tiny", &[])?;
     image(folder, "tiny-socket", &[("exports/socket.hbs", SOCKET)])?;
+    // And a value of which a connection tells what the program was handed.
+    let secret =
+        r#""values": {"secret": {"type": "string", "secret": true, "description": "of the API"}}, "container""#;
+    let secret = MANIFEST.replace("\"container\"", secret);
+    image(folder, "tiny-secret", &[("exports/manifest.json", &secret), ("exports/socket.hbs", SOCKET)])?;
     image(folder, "tiny-apart", &[("exports/manifest.json", &ATTACK.replace("USERNS", "auto"))])?;
     image(folder, "tiny-root", &[("exports/manifest.json", &ATTACK.replace("USERNS", "host"))])?;
     // For updates: one that is as good, and one that ends before it is ready.
@@ -134,7 +139,7 @@ fn old_images(folder: &Path) -> Result<()> {
             "namespaces": [{"type": "pid"}, {"type": "ipc"}, {"type": "mount"}]}}"#;
     let manifest = r#"{"version": "1.0", "defaultValues": {"WORDS": ""}, "renameFiles": {"/usr/local/bin/ctl": "/usr/local/bin/${NAME}ctl"},
         "installedFilesTemplate": ["/usr/local/bin/oldctl"]}"#;
-    let files = [
+    let mut files = [
         ("exports/manifest.json", manifest),
         ("exports/service.template", service),
         ("exports/config.json.template", config),
@@ -145,10 +150,13 @@ fn old_images(folder: &Path) -> Result<()> {
         ("exports/hostfs/usr/local/bin/ctl", "#!/bin/sh\necho $NAME\n"),
     ];
     let program = folder.join("program");
-    write(&folder.join("old"), &program, &files, json!({"Cmd": ["/bin/tiny"]}))?;
     let config = config.replace("$WORDS", ", \"end\"");
-    let files = [("exports/config.json.template", config.as_str()), files[3]];
-    write(&folder.join("once"), &program, &files, json!({"Labels": {"atomic.run": "once"}}))
+    let once = [("exports/config.json.template", config.as_str()), files[3]];
+    // And what is to go with it: of its state only where that is purged.
+    let lines = format!("{}R /srv/$NAME\nR ${{STATE_DIRECTORY}}/$NAME/cache\n", files[3].1);
+    files[3].1 = &lines;
+    write(&folder.join("old"), &program, &files, json!({"Cmd": ["/bin/tiny"]}))?;
+    write(&folder.join("once"), &program, &once, json!({"Labels": {"atomic.run": "once"}}))
 }
 
 /// The program's argument, and a value that can be that argument.

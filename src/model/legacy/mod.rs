@@ -12,13 +12,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use oci_spec::{image::ImageConfiguration, runtime::Spec};
 use serde_json::json;
 
 use super::{
     devices, essential,
-    host_files::{self, Ready},
+    host_files::{self, Content, Ready, Source},
     host_lines, layout,
     manifest::Manifest as Newer,
     render::{self, Inputs, Rendered},
@@ -51,21 +51,23 @@ pub fn is_run_once(image: &ImageConfiguration) -> bool {
 }
 
 /// The manifest of an image in this format; none where it is in another one, or in none at all.
-pub fn manifest(exports: &BTreeMap<String, Vec<u8>>) -> Result<Option<Manifest>> {
+pub fn manifest(inputs: &Inputs) -> Result<Option<Manifest>> {
+    let exports = inputs.exports;
     if let Some(bytes) = exports.get("manifest.json") {
         let text = String::from_utf8_lossy(bytes);
         return Manifest::parse(&text).context("/exports/manifest.json");
     }
     let has = |file: &str| exports.contains_key(file);
     let is_old = [SERVICE, TMPFILES, CONFIG, CONFIG_TEMPLATE].into_iter().any(has)
-        || exports.keys().any(|file| file.starts_with("hostfs/"));
+        || exports.keys().any(|file| file.starts_with("hostfs/"))
+        || !inputs.hostfs.is_empty();
     let is_new = exports.keys().any(|file| file.ends_with(".hbs"));
     Ok((is_old && !is_new).then(Manifest::default))
 }
 
 /// The values that an admin has to give.
 pub fn wanted(inputs: &Inputs) -> Result<Vec<String>> {
-    let manifest = manifest(inputs.exports)?.unwrap_or_default();
+    let manifest = manifest(inputs)?.unwrap_or_default();
     let own_config = inputs.exports.contains_key(CONFIG);
     let mut used = BTreeSet::new();
     for name in [SERVICE, TMPFILES, CONFIG_TEMPLATE].into_iter().filter(|name| *name != CONFIG_TEMPLATE || !own_config)
@@ -74,6 +76,7 @@ pub fn wanted(inputs: &Inputs) -> Result<Vec<String>> {
             used.extend(template::names(&format!("/exports/{name}"), text)?);
         }
     }
+    used.extend(names_of_host_files(inputs, &manifest)?);
     let variables = Variables::resolve(inputs, &manifest, &used)?;
     Ok(used.into_iter().filter(|name| variables.get(name).is_none()).collect())
 }
@@ -178,28 +181,35 @@ fn files_for_the_host(inputs: &Inputs, manifest: &Manifest, variables: &Variable
     let renamed: BTreeMap<&str, String> = (manifest.rename_files.iter())
         .map(|(old, new)| Ok((old.as_str(), template::fill("/exports/manifest.json: renameFiles", new, value)?)))
         .collect::<Result<_>>()?;
-    let mut files: Vec<Ready> = Vec::new();
-    for (export, bytes) in inputs.exports {
-        let Some(path) = export.strip_prefix("hostfs/") else { continue };
-        // A folder that is renamed takes what is in it along.
-        let path = path.split('/').fold(String::new(), |above, part| {
+    // A folder that is renamed takes what is in it along.
+    let place = |export: &str| {
+        export.split('/').skip(1).fold(String::new(), |above, part| {
             let path = format!("{above}/{part}");
             renamed.get(path.as_str()).cloned().unwrap_or(path)
-        });
+        })
+    };
+    let ready = |path, content| Ready { path, content, optional: true, replaces: false };
+    let mut files: Vec<Ready> = Vec::new();
+    for (export, bytes) in inputs.exports.iter().filter(|(export, _)| export.starts_with("hostfs/")) {
+        let path = place(export);
         let is_template = manifest.installed_files_template.contains(&path);
-        let content = match is_template.then(|| render::text(inputs, export)).transpose()?.flatten() {
+        let bytes = match is_template.then(|| render::text(inputs, export)).transpose()?.flatten() {
             Some(text) => template::fill(&format!("/exports/{export}"), text, value)?.into_bytes(),
             None => bytes.clone(),
         };
-        let mode = host_files::plain(inputs.modes.get(export).copied().unwrap_or(0o644));
-        let ready = Ready { path, content, mode, optional: true, replaces: false };
-        ready.check().with_context(|| format!("/exports/{export}"))?;
-        if files.iter().any(|other| other.path == ready.path) {
-            bail!("/exports/manifest.json: renameFiles: two files would be {}", ready.path);
-        }
-        files.push(ready);
+        let own = if let Some(Source::File { mode }) = inputs.hostfs.get(export) { *mode } else { 0o644 };
+        files.push(ready(path, Content::File { bytes, mode: host_files::plain(own) }));
     }
-    Ok(files)
+    for (export, source) in inputs.hostfs {
+        let content = match source {
+            Source::Link { target } => Content::Link { target: target.clone() },
+            Source::Folder { .. } if tmpfiles::SYSTEM.contains(&place(export).as_str()) => continue,
+            Source::Folder { mode } => Content::Folder { mode: host_files::plain(*mode) },
+            Source::File { .. } => continue,
+        };
+        files.push(ready(place(export), content));
+    }
+    host_files::ordered(files).context("/exports/hostfs")
 }
 
 /// The names in the templates among the files for the host, and in their new places.

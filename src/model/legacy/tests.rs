@@ -41,7 +41,7 @@ impl Old<'_> {
             digest: &Digest::from_sha256([0xab; 32]),
             config: &config,
             exports: &exports,
-            modes: &BTreeMap::new(),
+            hostfs: &BTreeMap::new(),
             passwd: "",
             group: "",
             settings: &settings,

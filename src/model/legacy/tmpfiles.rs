@@ -3,7 +3,7 @@
 use crate::model::{render::tmpfiles_path, request::is_below};
 
 /// Folders that every system has.
-const SYSTEM: [&str; 16] = [
+pub const SYSTEM: [&str; 16] = [
     "/run",
     "/var",
     "/var/lib",
@@ -22,34 +22,34 @@ const SYSTEM: [&str; 16] = [
     "/dev",
 ];
 
+/// The first word of a text, and what stands behind it.
+fn word(text: &str) -> (&str, &str) {
+    let text = text.trim_start();
+    text.split_at(text.find(|c: char| c.is_ascii_whitespace()).unwrap_or(text.len()))
+}
+
 /// Brings the finished text of `file` up to date; gives notes with it.
 pub fn mend(file: &str, text: &str) -> (String, Vec<String>) {
     let (mut lines, mut notes) = (String::new(), Vec::new());
     for line in text.lines() {
-        let mut fields: Vec<String> = line.split_ascii_whitespace().map(str::to_owned).collect();
-        if fields.first().is_none_or(|kind| kind.starts_with('#')) {
+        // What stands behind the path stays as it is: a command's argument keeps its blanks.
+        let (kind, rest) = word(line);
+        let (path, rest) = word(rest);
+        if kind.is_empty() || kind.starts_with('#') {
             continue;
         }
-        if let Some(path) = fields.get_mut(1) {
-            if path.len() > 1 && path.ends_with('/') {
-                *path = path.trim_end_matches('/').to_owned();
-            }
-            if is_below(path, "/var/run") {
-                let new = path["/var".len()..].to_owned();
-                let words = format!("{file}: {path} is {new}");
-                notes.push(words);
-                *path = new;
-            }
-            let is_there = fields[0].starts_with('d') && SYSTEM.contains(&fields[1].as_str());
-            if is_there && fields[2..].iter().all(|field| field == "-") {
-                notes.push(format!("{file}: {} is left out: every system has it", fields[1]));
-                continue;
-            }
+        let mut path = if path.len() > 1 { path.trim_end_matches('/').to_owned() } else { path.to_owned() };
+        if is_below(&path, "/var/run") {
+            let new = path["/var".len()..].to_owned();
+            notes.push(format!("{file}: {path} is {new}"));
+            path = new;
         }
-        // A command's argument keeps its blanks.
-        let has_argument = fields.len() > 6;
-        let line = if has_argument && !line.contains("/var/run") { line.trim().to_owned() } else { fields.join(" ") };
-        lines.push_str(&line);
+        let says_nothing = rest.split_ascii_whitespace().all(|field| field == "-");
+        if kind.starts_with('d') && SYSTEM.contains(&path.as_str()) && says_nothing {
+            notes.push(format!("{file}: {path} is left out: every system has it"));
+            continue;
+        }
+        lines.push_str(format!("{kind} {path} {}", rest.trim()).trim_end());
         lines.push('\n');
     }
     (lines, notes)
@@ -68,9 +68,9 @@ mod tests {
     #[test]
     fn run_is_run_and_the_systems_folders_stay_its_own() {
         let text = "# why\n\nd   /var/run/docker/  - - - - -\nd /var/run - - - - -\nd /var/lib/a 0700 0 0 - -\n\
-            f /var/lib/a/x 0644 0 0 - two  blanks\nd /var/runner\n";
+            f /var/lib/a/x/ 0644 0 0 - two  blanks\nd /var/runner\nd\t/var/lib/b/ 0700 0 0 - -\n";
         let (text, notes) = mend("t", text);
-        let expected = "d /run/docker - - - - -\nd /var/lib/a 0700 0 0 - -\nf /var/lib/a/x 0644 0 0 - two  blanks\nd /var/runner\n";
+        let expected = "d /run/docker - - - - -\nd /var/lib/a 0700 0 0 - -\nf /var/lib/a/x 0644 0 0 - two  blanks\nd /var/runner\nd /var/lib/b 0700 0 0 - -\n";
         assert_eq!(text, expected);
         assert_eq!(notes.len(), 3, "{notes:?}");
     }

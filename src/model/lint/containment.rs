@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Level, MANIFEST, Problem};
 use crate::model::{
-    manifest::{Container, Manifest, Network, ValueSpec},
+    manifest::{Container, Manifest, Network, Shared, ValueSpec},
     request::is_below,
     spec::{self, DEFAULT_CAPABILITIES},
 };
@@ -37,6 +37,12 @@ pub fn judge(manifest: &Manifest, exports: &BTreeMap<String, Vec<u8>>) -> Vec<Pr
         mounts(manifest, &mut warn);
         if container.seccomp.as_deref() == Some("unconfined") {
             warn("container.seccomp: without a filter every system call is open; name a profile that has what is missing".to_owned());
+        }
+        for (_, kind) in Shared::ALL.into_iter().filter(|(kind, _)| container.share.contains(kind)) {
+            warn(format!("container.share: with the host's {kind} namespace it sees and reaches what runs beside it"));
+        }
+        if container.unmasked {
+            warn("container.unmasked: it can change the host's kernel".to_owned());
         }
         if container.readonly == Some(false) {
             warn(
@@ -128,7 +134,9 @@ fn mounts(manifest: &Manifest, warn: &mut impl FnMut(String)) {
         if targets.contains(&mount.target.as_str()) {
             warn(format!("container.mounts: two of them are mounted at {}; the last one counts", mount.target));
         }
-        if manifest.state.folders.iter().any(|folder| folder.path == mount.target) {
+        // State in which the program mounts something for the host to see takes both.
+        let spreads = mount.options.iter().any(|option| option == "rshared");
+        if !spreads && manifest.state.folders.iter().any(|folder| folder.path == mount.target) {
             warn(format!("container.mounts: {} is in state.folders, too; one of them is enough", mount.target));
         }
         targets.push(&mount.target);

@@ -21,7 +21,7 @@ pub(in crate::model) fn linted_with(passwd: &str, exports: &[(&str, &str)]) -> V
         digest: &Digest::from_sha256([0xab; 32]),
         config: &serde_json::from_str(CONFIG).expect("a config"),
         exports: &exports,
-        modes: &BTreeMap::new(),
+        hostfs: &BTreeMap::new(),
         passwd,
         group: "",
         settings: &[],
@@ -29,7 +29,8 @@ pub(in crate::model) fn linted_with(passwd: &str, exports: &[(&str, &str)]) -> V
         overrides: &Default::default(),
         uuid: "",
         is_there: &|_| true,
-    });
+    })
+    .problems;
     problems.iter().map(|one| format!("{}: {}: {}", one.level.word(), one.file, one.detail)).collect()
 }
 
@@ -141,6 +142,48 @@ fn a_profile_of_system_calls_is_a_known_file_and_read() {
         &[
             ("warning: /exports/manifest.json: container.seccomp", "name a profile"),
             ("note: /exports/manifest.json", "without a filter of system calls"),
+        ],
+    );
+}
+
+#[test]
+fn what_systemd_says_is_told_at_the_template() {
+    let units = [("app.service", ""), ("app@.socket", "")].map(|(unit, text)| (unit.to_owned(), text.to_owned()));
+    let mut judgement = Judgement { problems: Vec::new(), units: units.into_iter().collect() };
+    let lines = [
+        "/tmp/x/app.service:5: Failed to parse service type, ignoring: bogus",
+        "app@.socket: Unit has no Listen setting. Refusing.",
+        "app.service: Command /usr/bin/x is not executable: No such file or directory",
+        "other.service: nobody's",
+    ];
+    judgement.add_systemds(&lines.map(str::to_owned));
+    let said: Vec<String> =
+        judgement.problems.iter().map(|one| format!("{} {}: {}", one.level.word(), one.file, one.detail)).collect();
+    assert_eq!(
+        said,
+        [
+            "error /exports/service.hbs: systemd says: line 5 once it is filled in: Failed to parse service type, ignoring: bogus",
+            "error /exports/socket@.hbs: systemd says: Unit has no Listen setting. Refusing.",
+            "warning /exports/service.hbs: systemd says: Command /usr/bin/x is not executable: No such file or directory",
+        ]
+    );
+}
+
+#[test]
+fn an_old_image_has_a_stand_in_for_what_its_files_ask_for() {
+    let manifest = r#"{"installedFilesTemplate": ["/etc/app.conf"]}"#;
+    let said = linted(&[("manifest.json", manifest), ("hostfs/etc/app.conf", "a=$NOBODY_GIVES_IT\n")]);
+    assert!(said.iter().all(|line| line.starts_with("note: ")), "{said:#?}");
+}
+
+#[test]
+fn a_file_for_the_host_that_nothing_places_is_told() {
+    let manifest = r#"{"version": "2.0", "hostFiles": [{"path": "/etc/a", "source": "a"}]}"#;
+    says(
+        &[("manifest.json", manifest), ("hostfs/a", ""), ("hostfs/etc/b", "")],
+        &[
+            ("warning: /exports/hostfs/etc/b: ", "no entry of hostFiles"),
+            ("note: /exports/manifest.json: asks: put the file /etc/a", ""),
         ],
     );
 }

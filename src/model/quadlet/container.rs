@@ -45,6 +45,9 @@ impl Container {
     pub fn take(&mut self, line: &Line, beside: &BTreeMap<String, String>) -> Result<()> {
         let value = self.specifiers(&line.value)?;
         let value = value.as_str();
+        // To Podman it takes back what stands before it.
+        let may_be_empty = matches!(line.key.as_str(), "Exec" | "UserNS");
+        ensure!(may_be_empty || !value.is_empty(), "it is empty: leave it out, and what it takes back");
         match line.key.as_str() {
             "Image" => {
                 ensure!(
@@ -115,6 +118,7 @@ impl Container {
                 self.set("seccomp", json!(SECCOMP));
             }
             "NoNewPrivileges" => ensure!(boolean(value)?, "no program of a container gains privileges"),
+            "HealthCmd" if value == "none" => bail!("none is not supported: a test of the image's own is kept"),
             "HealthCmd" => {
                 let exec = match serde_json::from_str::<Vec<String>>(value) {
                     Ok(words) => words,
@@ -172,7 +176,8 @@ impl Container {
             "[Container] has no Network=, which to Podman is a bridge with addresses of its own: say Network=host or Network=none"
         );
         if let Some(group) = self.manifest.remove("group") {
-            let user = self.manifest.get("user").and_then(Json::as_str).unwrap_or("0");
+            let user =
+                self.manifest.get("user").and_then(Json::as_str).context("[Container] has Group= and no User=")?;
             let both = format!("{user}:{}", group.as_str().unwrap_or_default());
             self.manifest.insert("user".to_owned(), json!(both));
         }
@@ -301,10 +306,18 @@ impl Container {
         Ok(())
     }
 
-    /// What systemd would put in at each start; those that are known now.
+    /// What systemd would put in at each start: specifiers that are known now, and no variables. Podman's command line has all of these
+    /// values in it, and systemd reads that (systemd.service(5), "Command Lines").
     fn specifiers(&self, value: &str) -> Result<String> {
-        let (mut text, mut chars) = (String::new(), value.chars());
+        let (mut text, mut chars, mut begins) = (String::new(), value.chars().peekable(), true);
         while let Some(c) = chars.next() {
+            let word_begins = std::mem::replace(&mut begins, c.is_whitespace() || matches!(c, '"' | '\''));
+            if c == '$' {
+                let is_name = |c: &char| c.is_ascii_alphabetic() || *c == '_';
+                let is_variable = chars.peek().is_some_and(|next| *next == '{' || (word_begins && is_name(next)));
+                ensure!(!is_variable, "a variable of the unit is not supported; a plain dollar sign is written $$");
+                chars.next_if_eq(&'$');
+            }
             if c != '%' {
                 text.push(c);
                 continue;

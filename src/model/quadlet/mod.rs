@@ -127,13 +127,19 @@ fn verbatim(texts: &mut Json) {
     }
 }
 
-/// Another `.container` is the service that it makes.
+/// Where another `.container` is the service that it makes.
+const DEPENDENCIES: &str = "Wants Requires Requisite BindsTo PartOf Upholds Conflicts Before After OnFailure OnSuccess \
+    PropagatesReloadTo ReloadPropagatedFrom PropagatesStopTo StopPropagatedFrom";
+
 fn dependencies(line: &Line) -> String {
-    let words = line.value.split(' ').map(|word| match word.strip_suffix(".container") {
-        Some(stem) if line.section == "Unit" => format!("{stem}.service"),
-        _ => word.to_owned(),
-    });
-    words.collect::<Vec<_>>().join(" ")
+    if line.section != "Unit" || !DEPENDENCIES.split_whitespace().any(|key| key == line.key) {
+        return line.value.clone();
+    }
+    let service = |word: &str| match word.strip_suffix(".container") {
+        Some(stem) => format!("{stem}.service"),
+        None => word.to_owned(),
+    };
+    line.value.split_whitespace().map(service).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

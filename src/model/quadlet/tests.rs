@@ -21,7 +21,7 @@ fn exports(text: &str, beside: &[(&str, &str)]) -> (Json, String, Vec<String>) {
 
 #[test]
 fn a_container_becomes_a_manifest_and_a_service() {
-    let text = "[Unit]\nDescription=The web\nAfter=db.container network-online.target\n\n[Container]\nImage=registry.example/web:1\n\
+    let text = "[Unit]\nDescription=The web of db.container\nAfter=db.container network-online.target\n\n[Container]\nImage=registry.example/web:1\n\
         ContainerName=webby\nExec=serve --name \"a b\" %N\nEnvironment=A=b \"C=d e\"\nEnvironmentFile=/etc/web.env\nUser=5\nGroup=6\n\
         WorkingDir=/srv\nAddCapability=CAP_NET_ADMIN CAP_NET_RAW\nDropCapability=all\nAddDevice=/dev/net/tun\nReadOnly=yes\nTmpfs=/cache\n\
         Volume=/srv/www:/www:ro,Z\nVolume=data.volume:/data\nVolume=logs:/logs\nMount=type=bind,src=/etc/ssl,dst=/ssl,ro\n\
@@ -61,7 +61,7 @@ fn a_container_becomes_a_manifest_and_a_service() {
         "health": {"exec": ["/bin/sh", "-c", "curl localhost"], "interval": "5s"}
     });
     assert_eq!(manifest, expected);
-    let expected = "[Unit]\nDescription=The web\nAfter=db.service network-online.target\n[Service]\nRestart=always\n\
+    let expected = "[Unit]\nDescription=The web of db.container\nAfter=db.service network-online.target\n[Service]\nRestart=always\n\
         [Install]\nWantedBy=multi-user.target\n[Service]\nExecStart={{exec_start}}\nEnvironmentFile=/etc/web.env\n\
         KillSignal=SIGINT\nTimeoutStopSec=20\nTasksMax=50\nMemoryMax=100M\nLimitNOFILE=10:20\n";
     assert_eq!(service, expected);
@@ -104,8 +104,9 @@ fn what_a_file_and_its_image_say_comes_out_as_it_is() {
 
 #[test]
 fn the_least_is_an_image_and_a_network() {
-    let (manifest, service, _) = exports("[Container]\nImage=a/b:1\nNetwork=none\nEntrypoint=/bin/other -x\n", &[]);
-    let container = json!({"args": ["/bin/other", "-x"], "network": "private", "readonly": false});
+    let (manifest, service, _) =
+        exports("[Container]\nImage=a/b:1\nNetwork=none\nEntrypoint=/bin/other -x\nExec=5$ a$b $$c\n", &[]);
+    let container = json!({"args": ["/bin/other", "-x", "5$", "a$b", "$c"], "network": "private", "readonly": false});
     assert_eq!(manifest, json!({"version": "2.0", "container": container}));
     assert_eq!(service, "[Service]\nExecStart={{exec_start}}\n");
 }
@@ -132,6 +133,12 @@ fn what_cannot_be_done_is_refused_by_key_and_line() {
         ("NoNewPrivileges=maybe", "line 3: NoNewPrivileges="),
         ("Exec=\"a", "line 3: Exec=: a quote"),
         ("Exec=%i", "%i"),
+        ("Exec=sh -c \"echo ${HOME}\"", "line 3: Exec=: a variable of the unit is not supported"),
+        ("Environment=\"$HOME=x\"", "line 3: Environment=: a variable"),
+        ("Network=host\nGroup=5", "web.container: [Container] has Group= and no User="),
+        ("Environment=A=b\nEnvironment=", "line 4: Environment=: it is empty"),
+        ("AddCapability=", "line 3: AddCapability=: it is empty"),
+        ("HealthCmd=none", "line 3: HealthCmd=: none is not supported"),
         ("Image=x.image", "line 3: Image="),
         ("[Service]\nExecStart=/bin/sh", "line 4: ExecStart="),
         ("[Kube]\nYaml=x", "the section [Kube]"),

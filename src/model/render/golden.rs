@@ -1,4 +1,4 @@
-//! Whole sets of units, kept as they were: those of every image in images/, and of a set of kinds of unit and value.
+//! Whole sets of units, kept as they were: those of every image in images/, of a set of kinds of unit and value, and of old images.
 
 use super::{tests::rendered_with, *};
 
@@ -56,11 +56,75 @@ const OWN: [Own; 3] = [
     ),
 ];
 
+/// The same in the format of atomic's system containers: every key of its manifest, every file of it.
+const OLD: [Own; 3] = [
+    (
+        "old-service",
+        &[
+            (
+                "manifest.json",
+                r#"{"version": "1.0", "defaultValues": {"PORT": 80, "WHO": "a b $HOME %n", "ON": true}, "useLinks": false,
+                    "renameFiles": {"/etc/old": "${CONF_DIRECTORY}/$NAME"}, "installedFilesTemplate": ["/etc/etcd/conf"], "hasContainerService": true}"#,
+            ),
+            (
+                "service.template",
+                "[Unit]\nDescription=$NAME of $$5 for $WHO, $ON\nAfter=network.target\n\n[Service]\nType=forking\nPIDFile=$PIDFILE\n\
+                    ExecStartPre=$EXEC_STARTPRE\nExecStart=$EXEC_START\nExecStop=$EXEC_STOP\nExecStopPost=$EXEC_STOPPOST\n\
+                    WorkingDirectory=$DESTDIR\nRestart=on-crash\nEnvironment=PORT=${PORT}\nRuntimeDirectory=${NAME}\n\n\
+                    [Install]\nWantedBy=multi-user.target\n",
+            ),
+            (
+                "config.json.template",
+                r#"{"ociVersion": "0.3.0", "process": {"args": ["/usr/bin/program", "$PORT"], "user": {}, "cwd": "/", "env": ["PATH=/bin"]},
+                    "root": {"path": "rootfs", "readonly": true}, "mounts": [{"destination": "/data", "type": "bind",
+                    "source": "${STATE_DIRECTORY}/$NAME", "options": ["rbind", "rw"]}], "linux": {"capabilities": ["CAP_KILL"],
+                    "resources": {"memory": {"limit": 1000000}, "pids": {"limit": 7}}, "seccomp": {},
+                    "namespaces": [{"type": "pid"}, {"type": "ipc"}, {"type": "mount"}]}}"#,
+            ),
+            (
+                "tmpfiles.template",
+                "d /var/run - - - - -\nd ${STATE_DIRECTORY}/$NAME/ 0700 $HOST_UID $HOST_GID - -\nL /var/run/x - - - - /etc/x\nR /srv/$NAME\n",
+            ),
+            ("hostfs/etc/old/conf", "port=$PORT $$\n"),
+            ("hostfs/etc/old/plain", "port=$PORT\n"),
+        ],
+        &["PORT=81"],
+    ),
+    (
+        "old-files",
+        &[
+            ("manifest.json", r#"{"noContainerService": true, "useLinks": true}"#),
+            ("hostfs/usr/local/bin/tool", "#!/bin/sh\n"),
+        ],
+        &[],
+    ),
+    (
+        "old-config",
+        &[(
+            "config.json",
+            r#"{"ociVersion": "1.0.0-rc5", "process": {"args": ["/usr/bin/program"], "cwd": "/", "env": ["PATH=/bin"]},
+                "root": {"path": "rootfs"}, "mounts": [{"destination": "/srv", "type": "bind", "source": "/srv/x", "options": ["bind", "ro"]}],
+                "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}]}}"#,
+        )],
+        &[],
+    ),
+];
+
+fn content(content: &Content) -> String {
+    match content {
+        Content::File { bytes, mode } => format!("({mode:04o}) {:?}", String::from_utf8_lossy(bytes)),
+        other => format!("{other:?}"),
+    }
+}
+
 fn compare(name: &str, rendered: Result<Rendered>) {
     let rendered = rendered.unwrap_or_else(|error| panic!("{name}: {error:#}"));
     let text: String = rendered.files.iter().map(|(file, text)| format!("==> {file}\n{text}\n")).collect();
     let requests: String = rendered.requests.iter().map(|words| format!("asks: {words}\n")).collect();
-    let text = text + &requests;
+    let files: String =
+        rendered.host_files.iter().map(|file| format!("places: {} {}\n", file.path, content(&file.content))).collect();
+    let notes: String = rendered.notes.iter().map(|words| format!("note: {words}\n")).collect();
+    let text = text + &requests + &files + &notes;
     assert!(!text.contains("hunter2"));
     let path = format!("{}/src/model/render/golden/{name}.txt", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -96,7 +160,7 @@ fn the_units_of_every_image_are_what_they_were() {
 
 #[test]
 fn units_and_values_of_every_kind_are_what_they_were() {
-    for (name, exports, settings) in OWN {
+    for (name, exports, settings) in OWN.into_iter().chain(OLD) {
         compare(name, rendered_with(CONFIG, exports, settings, None));
     }
 }

@@ -1,6 +1,9 @@
 //! The places on the host that a container has: its own, and those of its state.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, ensure};
+use oci_spec::runtime::Spec;
 
 use super::{Inputs, Rendered};
 use crate::model::{
@@ -13,28 +16,37 @@ use crate::model::{
 };
 
 impl Rendered {
-    /// The host folders named after the container that it uses: its own only if nobody else has them.
+    /// [`homes`] of it.
     pub fn homes(&self, name: &ContainerName) -> Vec<String> {
-        let directives = [("State", "lib"), ("Cache", "cache"), ("Logs", "log")]
-            .map(|(kind, place)| (kind, format!("/var/{place}/{name}")));
-        let directives = directives.into_iter().chain([("Runtime", format!("/run/{name}"))]);
-        let by_directive = directives.filter(|(kind, _)| {
-            let line = format!("{kind}Directory=");
-            self.files.values().any(|text| text.lines().any(|given| given.starts_with(&line)))
-        });
-        let sources = self.spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_ref()?.to_str());
-        let paths: Vec<&str> = sources
-            .chain(self.state.iter().map(|folder| folder.path.as_str()))
-            .chain(self.files.get(layout::TMPFILES).map_or("", String::as_str).split_ascii_whitespace())
-            .chain(self.files.values().flat_map(|text| text.lines()).filter_map(listened))
-            .collect();
-        let by_path =
-            own_folders(name).into_iter().filter(|home| paths.iter().any(|path| request::is_below(path, home)));
-        let mut homes: Vec<String> = by_path.chain(by_directive.map(|(_, path)| path)).collect();
-        homes.sort();
-        homes.dedup();
-        homes
+        homes(name, &self.spec, &self.state, &self.files)
     }
+}
+
+/// The host folders named after a container that a deployment uses: its own only if nobody else has them.
+pub fn homes(
+    name: &ContainerName,
+    spec: &Spec,
+    state: &[OwnedFolder],
+    files: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let directives = [("State", "lib"), ("Cache", "cache"), ("Logs", "log")]
+        .map(|(kind, place)| (kind, format!("/var/{place}/{name}")));
+    let directives = directives.into_iter().chain([("Runtime", format!("/run/{name}"))]);
+    let by_directive = directives.filter(|(kind, _)| {
+        let line = format!("{kind}Directory=");
+        files.values().any(|text| text.lines().any(|given| given.starts_with(&line)))
+    });
+    let sources = spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_ref()?.to_str());
+    let paths: Vec<&str> = sources
+        .chain(state.iter().map(|folder| folder.path.as_str()))
+        .chain(files.get(layout::TMPFILES).map_or("", String::as_str).split_ascii_whitespace())
+        .chain(files.values().flat_map(|text| text.lines()).filter_map(listened))
+        .collect();
+    let by_path = own_folders(name).into_iter().filter(|home| paths.iter().any(|path| request::is_below(path, home)));
+    let mut homes: Vec<String> = by_path.chain(by_directive.map(|(_, path)| path)).collect();
+    homes.sort();
+    homes.dedup();
+    homes
 }
 
 /// What a line of a socket unit listens on.
@@ -52,8 +64,7 @@ pub(super) fn state(inputs: &Inputs, manifest: &Manifest, user: &User) -> Result
     let folder = |path: String, mode| OwnedFolder { path, mode, uid: user.uid, gid: user.gid };
     let mut state = Vec::new();
     for declared in &manifest.state.folders {
-        let inside = declared.target.as_ref().unwrap_or(&declared.path).clone();
-        state.push((folder(declared.path.clone(), declared.mode()?), inside));
+        state.push((folder(declared.path.clone(), declared.mode()?), declared.inside().clone()));
     }
     let volumes = inputs.config.config().as_ref().and_then(|config| config.volumes().clone()).unwrap_or_default();
     for volume in volumes {

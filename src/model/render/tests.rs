@@ -9,11 +9,11 @@ use crate::model::directives::{Class, Directive};
 const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
     "config": {"Entrypoint": ["/usr/bin/etcd"], "User": "etcd", "StopSignal": "SIGQUIT", "Volumes": {"/data": {}}}}"#;
 
-fn rendered(exports: &[(&str, &str)], settings: &[&str]) -> Result<Rendered> {
+pub(super) fn rendered(exports: &[(&str, &str)], settings: &[&str]) -> Result<Rendered> {
     rendered_for(exports, settings, None)
 }
 
-fn rendered_for(exports: &[(&str, &str)], settings: &[&str], runtime: Option<&str>) -> Result<Rendered> {
+pub(super) fn rendered_for(exports: &[(&str, &str)], settings: &[&str], runtime: Option<&str>) -> Result<Rendered> {
     rendered_with(CONFIG, exports, settings, runtime)
 }
 
@@ -33,7 +33,7 @@ pub(super) fn rendered_with(
         digest: &Digest::from_sha256([0xab; 32]),
         config: &serde_json::from_str(config)?,
         exports: &exports,
-        modes: &BTreeMap::new(),
+        hostfs: &BTreeMap::new(),
         passwd: "etcd:x:2379:2379::/var/lib/etcd:/bin/false\n",
         group: "",
         settings: &settings,
@@ -44,24 +44,6 @@ pub(super) fn rendered_with(
         uuid: "5a5a5a5a-0000-4000-8000-000000000000",
         is_there: &|_| true,
     })
-}
-
-#[test]
-fn the_admins_choice_of_a_runtime_is_no_request_and_is_cleaned_up_after() {
-    let rendered = rendered_for(&[], &[], Some("/usr/bin/crun")).expect("files");
-    let unit = &rendered.files["etcd.service"];
-    for line in [
-        "ExecStart=/usr/libexec/sysctr/sysctr-runtime run-with /usr/bin/crun /var/lib/sysctr/containers/etcd/deployments/1",
-        "ExecStopPost=-/usr/libexec/sysctr/sysctr-runtime delete-with /usr/bin/crun /var/lib/sysctr/containers/etcd/deployments/1",
-        "RequiresMountsFor=/usr/bin/crun",
-    ] {
-        assert!(unit.lines().any(|known| known == line), "{line} is missing in\n{unit}");
-    }
-    assert_eq!(rendered.requests, Requests::new());
-    // The image's choice is one: it names the bundled launcher with another program.
-    let service = "[Service]\nExecStart=/usr/libexec/sysctr/sysctr-runtime run-with /bin/sh /var/lib/sysctr/containers/etcd/deployments/1\n";
-    let rendered = rendered_for(&[("service.hbs", service)], &[], Some("/usr/bin/crun")).expect("files");
-    assert_eq!(rendered.requests.len(), 1);
 }
 
 #[test]
@@ -117,67 +99,6 @@ fn state_lies_where_it_is_judged_to_lie() {
 }
 
 #[test]
-fn what_an_image_reaches_for_is_requested() {
-    let manifest = r#"{"version": "2.0", "wants": ["debug-shell.service"], "state": {"folders": [{"path": "/srv/x"}]},
-        "container": {"capabilities": {"add": ["NET_ADMIN"]}, "devices": ["/dev/net/tun"], "mounts": [{"source": "/etc", "target": "/host"}]}}"#;
-    let rendered = rendered(&[("manifest.json", manifest), ("service.hbs", "[Service]\nExecStart=/bin/sh\n")], &[])
-        .expect("files");
-    let asked: Vec<&str> = rendered.requests.iter().map(String::as_str).collect();
-    assert_eq!(
-        asked,
-        [
-            "capability CAP_NET_ADMIN",
-            "device /dev/net/tun",
-            "keep state in /srv/x of the host",
-            "read and write /etc of the host (as /host)",
-            "read and write /srv/x of the host (as /srv/x)",
-            "run on the host: ExecStart=/bin/sh (etcd.service)",
-            "start along: debug-shell.service (etcd.service)",
-        ]
-    );
-}
-
-#[test]
-fn the_last_word_of_a_mounts_options_counts() {
-    let manifest = r#"{"version": "2.0", "container": {"mounts": [{"source": "/etc", "target": "/host", "options": ["ro", "rw"]}]}}"#;
-    let rendered = rendered(&[("manifest.json", manifest)], &[]).expect("files");
-    assert!(rendered.requests.contains("read and write /etc of the host (as /host)"), "{:?}", rendered.requests);
-}
-
-#[test]
-fn what_would_lead_around_the_requests_is_refused_or_asked_for() {
-    let config = |mounts: &str| {
-        format!(
-            r#"{{"ociVersion": "1.0.2", "root": {{"path": "rootfs", "readonly": true}}, "mounts": [{mounts}],
-            "process": {{"user": {{"uid": 0, "gid": 0}}, "args": ["/a"], "cwd": "/", "noNewPrivileges": true}},
-            "linux": {{"namespaces": [{{"type": "mount"}}]}}}}"#
-        )
-    };
-    for (mount, expected) in [
-        (r#"{"type": "proc", "source": "proc", "destination": "/p"}"#, "/proc only"),
-        (r#"{"type": "sysfs", "source": "sysfs", "destination": "/sys", "options": ["ro", "rrw"]}"#, "\"rrw\""),
-        (
-            r#"{"type": "bind", "source": "/etc/hosts", "destination": "/h", "options": ["rbind", "ro", "rrw", "nofail"]}"#,
-            "\"rrw\"",
-        ),
-    ] {
-        let message = format!("{:#}", rendered(&[("config.json.hbs", &config(mount))], &[]).expect_err(expected));
-        assert!(message.contains(expected), "{message:?} does not say {expected:?}");
-    }
-    let deep = r#"{"type": "bind", "source": "/srv", "destination": "/host", "options": ["rbind", "ro"]}"#;
-    let asked = rendered(&[("config.json.hbs", &config(deep))], &[]).expect("files").requests;
-    assert!(
-        asked.contains("read and write / of the host (as /host)") || asked.iter().any(|one| one.contains("write /")),
-        "{asked:?}"
-    );
-
-    let manifest =
-        r#"{"version": "2.0", "container": {"user": "5", "notify": true, "capabilities": {"add": ["SETUID"]}}}"#;
-    let asked = rendered(&[("manifest.json", manifest)], &[]).expect("files").requests;
-    assert!(asked.iter().any(|one| one.contains("readiness as root")), "{asked:?}");
-}
-
-#[test]
 fn a_value_may_leave_a_unit_out() {
     let manifest = r#"{"version": "2.0", "values": {"on_demand": {"type": "boolean", "default": false}}}"#;
     let socket = "{{#if values.on_demand}}\n[Socket]\nListenStream=80\n{{/if}}\n";
@@ -200,72 +121,6 @@ fn a_config_of_the_images_own_has_the_capabilities_of_the_manifest() {
     let text = spec::to_text(&rendered.spec).expect("text");
     assert!(text.contains("CAP_SYS_ADMIN") && text.contains("CAP_CHOWN") && !text.contains("CAP_KILL"), "{text}");
     assert!(rendered.requests.iter().any(|request| request.contains("SYS_ADMIN")), "{:?}", rendered.requests);
-}
-
-#[test]
-fn a_config_of_the_images_own_is_judged_as_a_whole() {
-    let config = r#"{"ociVersion": "1.2.0", "root": {"path": "rootfs", "readonly": true}, "mounts": [],
-        "process": {"user": {"uid": 0, "gid": 0}, "args": ["/a"], "cwd": "/", "noNewPrivileges": false},
-        "linux": {"namespaces": [{"type": "mount"}], "maskedPaths": ["/proc/kcore"], "readonlyPaths": []},
-        "annotations": {"org.sysctr.notify": "true", "org.sysctr.setuid": "true"}}"#;
-    let rendered = rendered(&[("config.json.hbs", config)], &[]).expect("files");
-    let words = [
-        "privileges through",
-        "as root",
-        "processes",
-        "inter-process",
-        "host name",
-        "control groups",
-        "kernel's settings",
-        "setuid programs of",
-        "without a filter of system calls",
-    ];
-    for word in words {
-        assert!(rendered.requests.iter().any(|request| request.contains(word)), "{word}: {:?}", rendered.requests);
-    }
-}
-
-#[test]
-fn precedence_over_other_services_is_asked_for_wherever_it_is_said() {
-    let asked = |process: &str| {
-        let config = format!(
-            r#"{{"ociVersion": "1.2.0", "root": {{"path": "rootfs", "readonly": true}},
-            "process": {{"user": {{"uid": 5, "gid": 5}}, "args": ["/a"], "cwd": "/", "noNewPrivileges": true{process}}},
-            "linux": {{"namespaces": [{{"type": "mount"}}]}}}}"#
-        );
-        rendered(&[("config.json.hbs", &config)], &[]).expect("files").requests
-    };
-    let limit = |name: &str, hard: u64| {
-        asked(&format!(r#", "rlimits": [{{"type": "RLIMIT_{name}", "soft": 0, "hard": {hard}}}]"#))
-    };
-    let plain = asked("");
-    for (asked, expected) in [
-        (asked(r#", "oomScoreAdj": -500"#), "OOMScoreAdjust=-500"),
-        (asked(r#", "scheduler": {"policy": "SCHED_OTHER", "nice": -5}"#), "Nice=-5"),
-        (limit("RTPRIO", 1), "LimitRTPRIO=1"),
-        (limit("NICE", 21), "LimitNICE=21"),
-    ] {
-        assert_eq!(asked.difference(&plain).collect::<Vec<_>>(), [expected]);
-    }
-    for free in [
-        asked(r#", "oomScoreAdj": 5"#),
-        asked(r#", "scheduler": {"policy": "SCHED_BATCH", "nice": 5}"#),
-        limit("RTPRIO", 0),
-        limit("NICE", 20),
-        limit("NOFILE", 100_000),
-    ] {
-        assert_eq!(free, plain);
-    }
-    let of_line = |line: &str| {
-        let service = format!("[Service]\nExecStart={{{{exec_start}}}}\n{line}\n");
-        rendered(&[("service.hbs", &service)], &[]).expect("files").requests.into_iter().collect::<Vec<_>>()
-    };
-    for line in ["LimitRTPRIO=99", "LimitNICE=40", "OOMScoreAdjust=-500", "Nice=-1", "Nice=0x1"] {
-        assert_eq!(of_line(line), [format!("{line} (etcd.service)")]);
-    }
-    for free in ["Nice=", "Nice=0", "Nice=+19"] {
-        assert_eq!(of_line(free), Vec::<String>::new(), "{free}");
-    }
 }
 
 #[test]
@@ -295,40 +150,6 @@ fn a_mistake_is_named_with_its_file_and_place() {
         let message = format!("{:#}", rendered(&exports, &settings).expect_err(expected));
         assert!(message.contains(expected), "{message:?} does not say {expected:?}");
     }
-}
-
-#[test]
-fn hooks_are_requested_in_full_and_those_after_a_stop_are_the_units() {
-    let config = r#"{"ociVersion": "1.2.0", "root": {"path": "rootfs", "readonly": false},
-        "process": {"user": {"uid": 5, "gid": 5}, "args": ["/a"], "cwd": "/", "noNewPrivileges": true,
-            "capabilities": {"bounding": CAPABILITIES}},
-        "hooks": {"createRuntime": [{"path": "/usr/bin/net", "args": ["net", "up"], "env": ["A=b"]}],
-            "startContainer": [{"path": "/bin/inside"}], "poststop": [{"path": "/usr/bin/net", "args": ["net", "down"]}]},
-        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "cgroup"}],
-            "maskedPaths": MASKED, "readonlyPaths": READ_ONLY, "seccomp": {{json seccomp}}}}"#;
-    let list = |paths: &[&str]| serde_json::to_string(paths).expect("a list");
-    let config = config.replace("MASKED", &list(&spec::MASKED)).replace("READ_ONLY", &list(&spec::READ_ONLY));
-    let config = config.replace("CAPABILITIES", &list(&spec::DEFAULT_CAPABILITIES));
-    let rendered = rendered(&[("config.json.hbs", &config)], &[]).expect("files");
-    let requests: Vec<&str> = rendered.requests.iter().map(String::as_str).collect();
-    assert_eq!(
-        requests,
-        [
-            "run on the host: \"A=b\" /usr/bin/net \"up\" (createRuntime hook)",
-            "run on the host: /usr/bin/net \"down\" (poststop hook)"
-        ]
-    );
-    let line =
-        "ExecStopPost=/usr/libexec/sysctr/sysctr-runtime poststop /var/lib/sysctr/containers/etcd/deployments/1\n";
-    assert!(rendered.files["etcd.service"].contains(line), "{}", rendered.files["etcd.service"]);
-}
-
-#[test]
-fn a_root_to_write_on_needs_no_request() {
-    let manifest = r#"{"version": "2.0", "container": {"readonly": false}}"#;
-    let rendered = rendered(&[("manifest.json", manifest)], &[]).expect("files");
-    assert_eq!(rendered.spec.root().as_ref().and_then(|root| root.readonly()), Some(false));
-    assert_eq!(rendered.requests, Requests::new());
 }
 
 #[test]
@@ -369,27 +190,6 @@ fn every_container_has_a_filter_of_system_calls_unless_it_is_asked_for() {
 }
 
 #[test]
-fn a_profile_of_the_image_is_asked_for_by_its_content() {
-    let manifest = r#"{"version": "2.0", "container": {"seccomp": "calls.json"}}"#;
-    let with = |profile: &str| rendered(&[("manifest.json", manifest), ("calls.json", profile)], &[]);
-    let asked = |profile: &str| with(profile).expect("files").requests.into_iter().collect::<Vec<_>>();
-    let first = asked(r#"{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"]}"#);
-    let second = asked(r#"{"defaultAction": "SCMP_ACT_LOG"}"#);
-    assert!(
-        first.len() == 1 && first[0].starts_with("use a filter of system calls of its own (seccomp, "),
-        "{first:?}"
-    );
-    assert_ne!(first, second);
-    for (profile, words) in [("{", "/exports/calls.json: "), (r#"{"defaultAction": "SCMP_ACT_ERRNO", "x": 1}"#, "`x`")]
-    {
-        let message = format!("{:#}", with(profile).expect_err(words));
-        assert!(message.contains(words), "{message:?} does not say {words:?}");
-    }
-    let message = format!("{:#}", rendered(&[("manifest.json", manifest)], &[]).expect_err("no such file"));
-    assert!(message.starts_with("/exports/manifest.json: container.seccomp"), "{message}");
-}
-
-#[test]
 fn who_may_make_device_nodes_opens_only_the_listed_ones() {
     let manifest = |text: &str| format!(r#"{{"version": "2.0", "container": {{{text}}}}}"#);
     let lines = |text: &str, service: Option<&str>| -> (Vec<String>, Requests) {
@@ -421,22 +221,13 @@ fn who_may_make_device_nodes_opens_only_the_listed_ones() {
 }
 
 #[test]
-fn root_of_a_user_namespace_may_report_readiness_and_a_map_of_the_hosts_root_is_a_request() {
-    let manifest = r#"{"version": "2.0", "container": {"user": "0", "notify": true, "userns": "auto"}}"#;
-    let asked = rendered(&[("manifest.json", manifest)], &[]).expect("files").requests;
-    assert!(asked.is_empty(), "{asked:?}");
-    let plain = manifest.replace("auto", "host");
-    assert_eq!(rendered(&[("manifest.json", &plain)], &[]).expect("files").requests.len(), 1);
-    let own = |host: &str| {
-        let map = format!(r#"[{{"containerID": 0, "hostID": {host}, "size": 65536}}]"#);
-        let spec = rendered(&[("manifest.json", manifest)], &[]).expect("files").spec;
-        let mut spec = serde_json::to_value(spec).expect("json");
-        spec["linux"]["uidMappings"] = json!("MAP");
-        spec["linux"]["gidMappings"] = json!("MAP");
-        let text = spec.to_string().replace("\"MAP\"", &map);
-        rendered(&[("manifest.json", manifest), ("config.json.hbs", &text)], &[]).expect("files").requests
+fn an_argument_that_is_one_condition_may_come_to_nothing() {
+    let manifest = r#"{"version": "2.0", "values": {"a": {"type": "string", "default": ""}}, "container": {"args":
+        ["/x", "{{#if values.a}}--a={{values.a}}{{/if}}", "{{values.a}}", "{{#unless values.a}}--none{{/unless}}"]}}"#;
+    let args = |settings: &[&str]| {
+        let rendered = rendered(&[("manifest.json", manifest)], settings).expect("files");
+        rendered.spec.process().as_ref().and_then(|process| process.args().clone()).expect("arguments")
     };
-    assert!(own("{{range}}").is_empty(), "{:?}", own("{{range}}"));
-    let asked = own("0").into_iter().collect::<Vec<_>>();
-    assert!(asked.len() == 2 && asked[0].starts_with("map the host's root"), "{asked:?}");
+    assert_eq!(args(&[]), ["/x", "", "--none"]);
+    assert_eq!(args(&["a=b"]), ["/x", "--a=b", "b"]);
 }

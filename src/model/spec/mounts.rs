@@ -42,6 +42,12 @@ pub(super) fn mounts(inputs: &Inputs) -> Vec<Json> {
         tmpfs("/tmp", "mode=1777"),
         tmpfs("/var/tmp", "mode=1777"),
     ];
+    // What is mounted there instead is all there: nothing of these hides a part of it.
+    let given = &inputs.container.mounts;
+    mounts.retain(|mount| {
+        let place = mount["destination"].as_str().unwrap_or_default();
+        !given.iter().any(|given| place != given.target && request::is_below(place, &given.target))
+    });
     if inputs.container.network == Network::Host {
         for file in HOST_FILES {
             mounts.push(mount("bind", file, file, &["bind", "ro", "nosuid", "nodev", "noexec", NOFAIL]));
@@ -72,8 +78,11 @@ fn bind_given(given: &Mount) -> Json {
     let read_only = given.options.iter().rev().find(|option| matches!(option.as_str(), "ro" | "rw"));
     // What is mounted below it on the host comes along, and is as read-only as it is.
     let below = (read_only.map(String::as_str) == Some("ro")).then_some("rro");
-    let given_options = given.options.iter().map(|option| if option == "idmap" { "ridmap" } else { option });
-    let options: Vec<&str> = ["rnosuid", "rnodev"].into_iter().chain(given_options).chain(below).collect();
+    let has = |name: &str| given.options.iter().any(|option| option == name);
+    let usual = [("suid", "rnosuid"), ("dev", "rnodev")].into_iter().filter(|(unless, _)| !has(unless));
+    let own = given.options.iter().map(String::as_str).filter(|option| !matches!(*option, "suid" | "dev"));
+    let own = own.map(|option| if option == "idmap" { "ridmap" } else { option });
+    let options: Vec<&str> = usual.map(|(_, option)| option).chain(own).chain(below).collect();
     bind(&given.source, &given.target, &options)
 }
 

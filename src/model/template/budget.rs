@@ -10,10 +10,12 @@ use std::{
 };
 
 use handlebars::{
-    Handlebars, Helper, HelperDef, HelperResult, Template,
+    Handlebars, Template,
     template::{Parameter, Subexpression, TemplateElement, TemplateMapping},
 };
 use serde_json::Value as Json;
+
+use super::helpers;
 
 /// Bytes that may come out; the work behind them is counted in the same coin.
 const ALL: usize = 4 << 20;
@@ -43,7 +45,14 @@ impl Budget {
 
     /// Lets a template, and each block of it, spend when it is entered.
     pub fn count_passes(&self, handlebars: &mut Handlebars, template: &mut Template) {
-        handlebars.register_helper("pass", Box::new(Pass(self.clone())));
+        let budget = self.clone();
+        // `pass ELEMENTS`, which stands first in each template.
+        let pass = helpers::writing(move |helper, _| {
+            let elements = helper.param(0).and_then(|param| param.value().as_u64()).unwrap_or(1);
+            let cost = usize::try_from(elements).unwrap_or(ALL).saturating_mul(budget.element);
+            Ok(budget.spend(cost)?)
+        });
+        handlebars.register_helper("pass", pass);
         if let Some(start) = template.mapping.first().cloned() {
             count(template, start);
         }
@@ -61,24 +70,6 @@ fn count(template: &mut Template, place: TemplateMapping) {
     let pass = Subexpression::new(Parameter::Name("pass".to_owned()), vec![elements], HashMap::new());
     template.elements.insert(0, *pass.element);
     template.mapping.insert(0, place);
-}
-
-/// `pass ELEMENTS`, which stands first in each template.
-struct Pass(Budget);
-
-impl HelperDef for Pass {
-    fn call<'reg: 'rc, 'rc>(
-        &self,
-        helper: &Helper<'rc>,
-        _: &'reg Handlebars<'reg>,
-        _: &'rc handlebars::Context,
-        _: &mut handlebars::RenderContext<'reg, 'rc>,
-        _: &mut dyn handlebars::Output,
-    ) -> HelperResult {
-        let elements = helper.param(0).and_then(|param| param.value().as_u64()).unwrap_or(1);
-        let cost = usize::try_from(elements).unwrap_or(ALL).saturating_mul(self.0.element);
-        Ok(self.0.spend(cost)?)
-    }
 }
 
 fn size(data: &Json) -> usize {

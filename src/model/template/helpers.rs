@@ -1,6 +1,9 @@
-//! The helpers of templates that make one value of their parameters.
+//! What a helper of templates is to handlebars, and those that make one value of their parameters.
 
-use handlebars::{Handlebars, Helper, HelperDef, RenderError, RenderErrorReason, ScopedJson};
+use handlebars::{
+    Context, Handlebars, Helper, HelperDef, HelperResult, Output, RenderContext, RenderError, RenderErrorReason,
+    ScopedJson,
+};
 use serde_json::Value as Json;
 
 /// All of them. `must VALUE` stands in conditions: a name that does not exist is no "no".
@@ -8,6 +11,19 @@ pub fn register(handlebars: &mut Handlebars) {
     handlebars.register_helper("join", Box::new(Value(join)));
     handlebars.register_helper("unitpath", Box::new(Value(unit_path)));
     handlebars.register_helper("must", Box::new(Value(must)));
+}
+
+/// A helper that writes something, or nothing.
+pub fn writing(
+    write: impl Fn(&Helper<'_>, &mut dyn Output) -> HelperResult + Send + Sync + 'static,
+) -> Box<dyn HelperDef + Send + Sync> {
+    let helper = move |helper: &Helper<'_>,
+                       _: &Handlebars<'_>,
+                       _: &Context,
+                       _: &mut RenderContext<'_, '_>,
+                       out: &mut dyn Output|
+          -> HelperResult { write(helper, out) };
+    Box::new(helper)
 }
 
 /// A helper that makes one value of its parameters.
@@ -18,8 +34,8 @@ impl HelperDef for Value {
         &self,
         helper: &Helper<'rc>,
         _: &'reg Handlebars<'reg>,
-        _: &'rc handlebars::Context,
-        _: &mut handlebars::RenderContext<'reg, 'rc>,
+        _: &'rc Context,
+        _: &mut RenderContext<'reg, 'rc>,
     ) -> Result<ScopedJson<'rc>, RenderError> {
         let missing = helper.params().iter().find(|param| param.is_value_missing());
         match missing {

@@ -4,12 +4,12 @@
 use std::sync::{Arc, Mutex};
 
 use handlebars::{
-    Handlebars, Helper, HelperDef, HelperResult, Path, RenderError, RenderErrorReason, Template,
+    Handlebars, Helper, HelperResult, Output, Path, RenderError, RenderErrorReason, Template,
     template::{HelperTemplate, Parameter, Subexpression, TemplateElement},
 };
 use serde_json::Value as Json;
 
-use super::budget::Budget;
+use super::{budget::Budget, helpers};
 
 /// Around the number of a mark: noncharacters, which no text that anybody writes has.
 const OPEN: char = '\u{fdd0}';
@@ -113,15 +113,8 @@ struct Here {
     budget: Budget,
 }
 
-impl HelperDef for Here {
-    fn call<'reg: 'rc, 'rc>(
-        &self,
-        helper: &Helper<'rc>,
-        _: &'reg Handlebars<'reg>,
-        _: &'rc handlebars::Context,
-        _: &mut handlebars::RenderContext<'reg, 'rc>,
-        out: &mut dyn handlebars::Output,
-    ) -> HelperResult {
+impl Here {
+    fn write(&self, helper: &Helper<'_>, out: &mut dyn Output) -> HelperResult {
         let number = |at: usize| helper.param(at).and_then(|param| param.value().as_u64()).unwrap_or_default();
         let kind = helper.param(2).and_then(|param| param.value().as_str()).unwrap_or_default();
         let Some(given) = helper.param(3) else { return Err(needs_one(kind)) };
@@ -184,7 +177,8 @@ pub fn prepare(
     let marks = Marks::default();
     let ours: Vec<(String, String)> = ours.iter().map(|(name, text)| ((*name).to_owned(), text.clone())).collect();
     mark(template, &ours);
-    handlebars.register_helper("here", Box::new(Here { marks: marks.clone(), ours, budget: budget.clone() }));
+    let here = Here { marks: marks.clone(), ours, budget: budget.clone() };
+    handlebars.register_helper("here", helpers::writing(move |helper, out| here.write(helper, out)));
     marks
 }
 

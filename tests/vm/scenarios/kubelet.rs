@@ -110,7 +110,7 @@ pub fn runs_a_pod(machine: &mut dyn Machine) -> Result<()> {
     // Mounted in kubelet's own mount namespace: the host and the pod have it too.
     let volume = "/var/lib/kubelet/pods/*/volumes/kubernetes.io~empty-dir/memory";
     machine.run(&format!(
-        "grep -q ' /var/lib/kubelet/pods/.*/memory .* - tmpfs ' /proc/self/mountinfo && touch {volume}/here"
+        "grep -q ' /var/lib/kubelet/pods/.*/memory .* - tmpfs ' /proc/self/mountinfo && touch $(ls -d {volume})/here"
     ))?;
     machine.run(&format!("for pid in $({TASKS}); do ls /proc/$pid/root/memory 2>/dev/null; done | grep -qx here"))?;
     eprintln!("{}", machine.run("ctr -n k8s.io tasks ls; systemctl --no-pager -n 0 status kubelet | head -n 12")?);

@@ -29,7 +29,13 @@ pub fn an_old_image_runs_as_it_says(machine: &mut dyn Machine) -> Result<()> {
     ensure!(seen.ends_with("700") && seen.contains("os-release"), "{seen}");
     ensure!(machine.run("sh /usr/local/bin/oldctl")?.trim() == "old", "its tool");
     machine.run("sysctr verify && systemctl restart old && systemctl is-active old")?;
-    machine.run("sysctr uninstall old && rm -r /var/lib/old")?;
+    // What its lines take away goes with it, but for state.
+    machine.run("mkdir /srv/old /var/lib/old/cache && touch /srv/old/x && sysctr uninstall old && ! ls -d /srv/old && ls -d /var/lib/old/cache")?;
+    machine.run("rm -r /var/lib/old")?;
+    machine.run(&format!(
+        "sysctr install --yes {IMAGES}/old:1 && mkdir /var/lib/old/cache && sysctr uninstall --purge old && ! ls -d /var/lib/old/cache"
+    ))?;
+    machine.run("rmdir /var/lib/old")?;
     before.ensure_same(&Snapshot::take(machine)?)?;
     // One that is run once ends as its program does.
     machine.run(&format!("sysctr install --yes {IMAGES}/once:1"))?;

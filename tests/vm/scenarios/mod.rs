@@ -24,6 +24,7 @@ pub mod on_demand;
 pub mod order;
 pub mod probation;
 pub mod refuse;
+pub mod secret;
 pub mod sockets;
 pub mod state;
 pub mod together;
