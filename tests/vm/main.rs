@@ -130,6 +130,7 @@ scenarios! {
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
     a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;
     a_full_disk_changes_nothing: super::refuse::a_full_disk_changes_nothing;
+    an_uninstall_that_is_not_done_stops_nothing: super::refuse::an_uninstall_that_is_not_done_stops_nothing;
     names_hold_and_cycles_are_refused: super::order::names_hold_and_cycles_are_refused;
     unit_files_say_what_systemd_says: super::order::files_say_what_systemd_says;
     failing_containers_do_not_stop_a_boot: super::boots::failing_containers_do_not_stop_one;
