@@ -86,6 +86,17 @@ fn third_layer() -> Vec<u8> {
     ])
 }
 
+/// A file of whose numbers a writer left out those that are 0.
+fn layer_with_blanks() -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o640);
+    header.set_size(6);
+    header.set_mtime(1);
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_data(&mut header, "opt/blank", &b"blanks"[..]).unwrap();
+    builder.into_inner().unwrap()
+}
+
 /// Type, mode, owner, link target, content and attributes of all below a folder. Devices are not installed, so they do not count.
 fn tree(root: &Path) -> BTreeMap<String, String> {
     fn walk(root: &Path, folder: &Path, into: &mut BTreeMap<String, String>) {
@@ -140,6 +151,7 @@ fn a_debian_image_comes_out_as_umoci_unpacks_it() {
         (fs::read(common::debian()).unwrap(), Packing::Gzip),
         (second_layer(), Packing::Gzip),
         (third_layer(), Packing::Gzip),
+        (layer_with_blanks(), Packing::Gzip),
     ];
     let image = layout.image(sysctr::host::source::this_architecture(), &layers);
     layout.index(&[(Some("1"), &image)]);

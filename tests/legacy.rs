@@ -127,6 +127,75 @@ impl Drop for Mounted {
     }
 }
 
+/// The root of a running container is an overlay, and files of two of its layers may have one number (overlayfs, "Inode properties").
+#[test]
+fn files_of_one_number_on_two_disks_are_two() {
+    use std::os::unix::fs::MetadataExt as _;
+    let host = Host::new();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let mount = |arguments: &[&str], name: &str| {
+        let path = at(name);
+        std::fs::create_dir(&path).unwrap();
+        common::run("mount", &[arguments, &[path.to_str().unwrap()]].concat()).unwrap();
+        Mounted(path)
+    };
+    let layers = ["tool", "app"].map(|name| {
+        let layer = mount(&["-t", "tmpfs", "layer"], &format!("layer-{name}"));
+        std::fs::create_dir_all(layer.0.join("usr/bin")).unwrap();
+        std::fs::write(layer.0.join("usr/bin").join(name), name).unwrap();
+        std::fs::hard_link(layer.0.join("usr/bin").join(name), layer.0.join("usr/bin").join(format!("{name}-again")))
+            .unwrap();
+        layer
+    });
+    let exports = layers[0].0.join("exports");
+    std::fs::create_dir(&exports).unwrap();
+    std::fs::write(exports.join("service.template"), SERVICE).unwrap();
+    std::fs::write(exports.join("config.json"), CONFIG.replace("$ADDTL_MOUNTS", "").replace('$', "")).unwrap();
+    let lower = format!("xino=off,lowerdir={}:{}", layers[0].0.display(), layers[1].0.display());
+    let root = mount(&["-t", "overlay", "-o", &lower, "root"], "rootfs");
+    let number = |name: &str| root.0.join("usr/bin").join(name).metadata().unwrap().ino();
+    assert_eq!(number("tool"), number("app"), "the control");
+    host.does(&["install", "--yes", "--rootfs", root.0.to_str().unwrap(), "--name", "relay"]);
+    for (name, content) in [("tool", "tool"), ("tool-again", "tool"), ("app", "app"), ("app-again", "app")] {
+        let installed = format!("var/lib/sysctr/containers/relay/deployments/1/rootfs/usr/bin/{name}");
+        assert_eq!(host.read(&installed), content, "{name}");
+    }
+}
+
+/// Somebody goes on removing files there.
+#[test]
+fn a_root_file_system_that_changes_while_it_is_read_is_installed() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let host = Host::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (exports, busy) = (folder.path().join("exports"), folder.path().join("usr"));
+    for path in [&exports, &busy] {
+        std::fs::create_dir(path).unwrap();
+    }
+    std::fs::write(exports.join("service.template"), SERVICE).unwrap();
+    std::fs::write(exports.join("config.json"), CONFIG.replace("$ADDTL_MOUNTS", "").replace('$', "")).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let paths: Vec<_> = (0..500).map(|number| busy.join(number.to_string())).collect();
+            while !done.load(Ordering::Relaxed) {
+                paths.iter().for_each(|path| std::fs::write(path, "x").unwrap());
+                paths.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+            }
+        });
+        for number in 0..12 {
+            let place = folder.path().to_str().unwrap();
+            let outcome = host.sysctr(&["install", "--yes", "--rootfs", place, "--name", &format!("relay-{number}")]);
+            let is_well = outcome.code == 0;
+            if !is_well || number == 11 {
+                done.store(true, Ordering::Relaxed);
+            }
+            assert!(is_well, "{}", outcome.err);
+        }
+    });
+}
+
 /// Where the old tool shared the folder, the container has what lay there when it was installed.
 #[test]
 fn an_unpacked_root_file_system_is_installed_as_it_was() {

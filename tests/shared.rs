@@ -137,6 +137,7 @@ fn what_broke_is_fetched_again_alone_while_it_is_in_use() {
     fs::remove_dir_all(rootfs.join("top")).unwrap();
     fs::write(rootfs.join("new"), "x").unwrap();
     fs::set_permissions(rootfs.join("d"), fs::Permissions::from_mode(0o777)).unwrap();
+    rustix::fs::setxattr(rootfs.join("d"), "user.new", b"x", rustix::fs::XattrFlags::empty()).unwrap();
     fs::write(bench.root().join("etc/systemd/system.attached/app.service"), "[Unit]\n").unwrap();
     assert_eq!(bench.sysctr(&["verify", "app"]).0, 1);
     let repaired = bench.json(&["verify", "--repair", "app"]);
@@ -171,6 +172,10 @@ fn an_image_is_looked_into_read_only() {
     bench.does(&["remove", &name]);
     bench.does(&["prune"]);
     assert_eq!(fs::read_to_string(at.join("file")).unwrap(), "text");
+    let held = fs::File::open(at.join("file")).unwrap();
+    let (code, _, err) = bench.sysctr(&["unmount", place]);
+    assert!(code == 1 && err.contains("hint: ") && err.contains("fuser -vm"), "{err}");
+    drop(held);
     bench.does(&["unmount", place]);
     assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
     assert!(!bench.root().join("var/lib/sysctr/mounts").exists());

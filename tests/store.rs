@@ -5,7 +5,10 @@ mod common;
 
 use std::{
     fs,
-    os::{fd::AsFd, unix::fs::PermissionsExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -125,6 +128,15 @@ fn a_checkout_is_compared_with_its_image() {
         report.problems.iter().map(|it| (strip(&it.subject), it.detail.clone())).collect()
     };
     assert_eq!(problems(&|_| {}), []);
+    // where nothing can be linked it is copied
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let folder = fs::File::open(elsewhere.path()).unwrap();
+    assert_ne!(folder.metadata().unwrap().dev(), parent.metadata().unwrap().dev());
+    store.checkout(&lock, &image, folder.as_fd(), "rootfs").unwrap();
+    let rootfs = elsewhere.path().join("rootfs");
+    let mut report = Report::default();
+    store.verify_checkout(&image.commit, fs::File::open(&rootfs).unwrap().as_fd(), &[], &rootfs, &mut report).unwrap();
+    assert!(report.problems.is_empty() && report.checked > 0, "{report:?}");
     // a copy is as good as a link
     let copied = |rootfs: &Path| {
         let path = rootfs.join("data/own");

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::fs;
+
 use common::host::{Host, Image};
 use serde_json::json;
 
@@ -69,6 +71,23 @@ fn a_rollback_goes_to_the_one_before_or_says_what_there_is() {
     host.does(&["rollback", "app", "--to", "4"]);
     assert!(host.read("etc/systemd/system.attached/app.service").contains("Description=4"));
     host.refuses(5, &["no container"], &["rollback", "nobody"]);
+}
+
+#[test]
+fn what_systemd_made_for_a_container_is_its_own() {
+    let host = Host::new();
+    let service = "[Service]\nExecStart={{exec_start}}\nRuntimeDirectory={{name}}\nCacheDirectory={{name}}\n";
+    let socket = "[Socket]\nListenStream=/run/{{name}}/socket\n";
+    let with = |text| version(text, json!({})).export("service.hbs", service).export("socket.hbs", socket);
+    let image = host.image("app", &with("first"));
+    host.does(&["install", &image]);
+    host.write("run/app/socket", "");
+    host.write("var/cache/app/kept", "");
+    host.image("app", &with("second"));
+    host.does(&["update", "app"]);
+    // but is not another one's
+    fs::rename(host.at("var/cache/app"), host.at("var/cache/other")).unwrap();
+    host.refuses(4, &["take over /var/cache/other"], &["install", "--name", "other", &image]);
 }
 
 #[test]

@@ -153,9 +153,8 @@ impl Context {
             let Some(manager) = self.manager()? else { return Ok(()) };
             for id in [journal.from, journal.to].into_iter().flatten() {
                 let units = units::set_files(root, &name, id)?;
-                let units = units.iter().filter(|file| layout::is_unit(file));
-                let (services, starters): (Vec<_>, Vec<_>) = units.partition(|unit| unit.ends_with(".service"));
-                starters.into_iter().chain(services).try_for_each(|unit| manager.stop(unit))?;
+                let units = layout::starters_first(units.iter().filter(|file| layout::is_unit(file)));
+                units.into_iter().try_for_each(|unit| manager.stop(unit))?;
             }
         }
         Ok(())

@@ -89,32 +89,24 @@ pub fn go_back(
     probation: &Probation,
     cause: &str,
 ) -> Result<()> {
-    let restored = restore(root, lock, manager, name, probation, cause);
+    let restore = || -> Result<()> {
+        let settle = settings::load(root).map(|settings| settings.update.settle()).unwrap_or_default();
+        let bad = state::deployment(root, name, probation.deployment)?;
+        let mut running = Running::look(root, lock, Some(manager), &bad, settle, true)?;
+        running.revive()?;
+        let (_, good) = probation::take_back(root, lock, name, cause)?;
+        let restored = running.become_new(&bad, &good);
+        transaction::finish(root, lock, name)?;
+        forget(Some(manager), name, bad.id);
+        restored
+    };
+    let restored = restore();
     if restored.is_err() && probation::load(root, name)?.is_some() {
         // It cannot go back: at the next failure it could not either.
         probation::end(root, lock, name)?;
         manager.reload()?;
     }
     tell(context, root, name, probation, cause, restored.as_ref().err());
-    restored
-}
-
-fn restore(
-    root: &Folder,
-    lock: &StoreLock,
-    manager: &Manager,
-    name: &ContainerName,
-    probation: &Probation,
-    cause: &str,
-) -> Result<()> {
-    let settle = settings::load(root).map(|settings| settings.update.settle()).unwrap_or_default();
-    let bad = state::deployment(root, name, probation.deployment)?;
-    let mut running = Running::look(root, lock, Some(manager), &bad, settle, true)?;
-    running.revive()?;
-    let (_, good) = probation::take_back(root, lock, name, cause)?;
-    let restored = running.become_new(&bad, &good);
-    transaction::finish(root, lock, name)?;
-    forget(Some(manager), name, bad.id);
     restored
 }
 

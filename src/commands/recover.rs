@@ -42,6 +42,12 @@ pub fn run(context: &Context) -> Result<()> {
         }
     }
     if let Some(manager) = &manager {
+        // What waits for us may be one of them.
+        for unit in &recovery.stopped {
+            if let Err(error) = manager.queue_start(unit) {
+                context.output.warn(format!("{error:#}"));
+            }
+        }
         for name in probation::count_boot(context, &root, &lock, manager)? {
             queue(context, &root, manager, &name)?;
         }

@@ -88,21 +88,18 @@ impl<'a> Running<'a> {
         self.before.own.contains(&self.name.service_unit())
     }
 
-    /// The units that ran, in the order in which they can be started: what passes a socket on goes before the service, what requires it
-    /// behind.
+    /// The units that ran, in the order in which they can be started: what requires the service is the last.
     pub fn ran(&self) -> Vec<String> {
-        let (services, starters): (Vec<&String>, Vec<&String>) =
-            self.before.own.iter().partition(|unit| unit.ends_with(".service"));
-        starters.into_iter().chain(services).chain(&self.before.dependents).cloned().collect()
+        let own = layout::starters_first(self.before.own.iter().chain(&self.before.instances));
+        own.into_iter().chain(&self.before.dependents).cloned().collect()
     }
 
-    /// Stops the service; what could start it again goes before it.
+    /// Stops the service, its instances, and what could start them again.
     pub fn stop(&self, deployment: &Deployment) -> Result<()> {
         let Some(manager) = self.manager else { return Ok(()) };
         self.stopped.set(true);
-        let (services, starters): (Vec<&String>, Vec<&String>) =
-            deployment.units.iter().partition(|unit| unit.ends_with(".service"));
-        starters.into_iter().chain(services).try_for_each(|unit| manager.stop(unit))?;
+        let units = layout::starters_first(deployment.units.iter().chain(&self.before.instances));
+        units.into_iter().try_for_each(|unit| manager.stop(unit))?;
         self.is_down(deployment)
     }
 
@@ -287,6 +284,9 @@ pub fn is_up(manager: &Manager, unit: &str) -> Result<bool> {
 /// Those of them that nothing needs: neither the running service, an instance of it, nor a unit or drop-in of the admin's, nor another version of the
 /// operating system.
 pub fn unneeded(root: &Folder, manager: Option<&Manager>, name: &ContainerName, surplus: Vec<u32>) -> Result<Vec<u32>> {
+    if surplus.is_empty() {
+        return Ok(surplus);
+    }
     let mut named = units::named_deployments(root, name)?;
     named.extend(systems::named_deployments(root, name)?);
     named.extend(running(manager, name)?);
@@ -330,6 +330,11 @@ pub fn earlier(root: &Folder, now: &Deployment, wanted: Option<u32>) -> Result<D
             }
         )),
     }
+}
+
+/// Nothing changed, and what ran does not run.
+pub fn needs_you(cause: &anyhow::Error, error: &anyhow::Error) -> Fault {
+    Fault::new(Code::NeedsYou, format!("{cause:#}; and starting it again: {error:#}"))
 }
 
 /// The failure that says so: what an older program would find is not what it wrote.

@@ -36,13 +36,10 @@ pub fn run(context: &Context, args: &RollbackArgs) -> Result<()> {
     let running = Running::look(&root, &lock, manager.as_ref(), &old, settle, true)?;
     let rolling_back = || format!("rolling back {name}");
     let placed = match &kept {
-        None => transaction::roll_back(&root, &lock, name, old.id, new.id).map(drop),
-        Some(_) => {
-            let journal = snapshot::make_way(&running, &old, &new).with_context(rolling_back)?;
-            transaction::roll_back_with_state(&root, &lock, name, &journal)
-        }
+        None => transaction::roll_back(&root, &lock, name, old.id, new.id),
+        Some(_) => snapshot::roll_back(&running, &old, &new),
     };
-    placed.with_context(rolling_back).with_context(|| transaction::half_done(name))?;
+    placed.with_context(rolling_back)?;
     let done = running.become_new(&old, &new);
     transaction::finish(&root, &lock, name)?;
     probation::forget(manager.as_ref(), name, old.id);

@@ -80,23 +80,40 @@ pub fn replace(running: &Running, staged: Staged, old: &Deployment, new: &Deploy
         .and_then(|()| running.is_down(old));
     if let Err(cause) = kept {
         let undone = snapshot::forget(root, name, old.id).and_then(|()| transaction::finish(root, lock, name));
-        undone.and_then(|()| running.start_again(old)).map_err(|error| needs_you(&cause, &error))?;
+        undone.and_then(|()| running.start_again(old)).map_err(|error| replace::needs_you(&cause, &error))?;
         return Err(cause);
     }
     let replaced = staged.replace(lock, old.id, &running.ran());
-    if let Err(cause) = &replaced {
-        // Else it is left half-way, and what is kept is still needed.
-        let is_undone = state::container(root, name)?.is_some_and(|container| container.journal.is_none());
-        let undone = if is_undone { snapshot::forget(root, name, old.id) } else { Ok(()) };
-        let again = |()| if is_undone { running.start_again(old) } else { Ok(()) };
-        undone.and_then(again).map_err(|error| needs_you(cause, &error))?;
+    if let Err(cause) = &replaced
+        && is_undone(running)?
+    {
+        let undone = snapshot::forget(root, name, old.id);
+        undone.and_then(|()| running.start_again(old)).map_err(|error| replace::needs_you(cause, &error))?;
     }
     replaced
 }
 
+/// Else it is left half-way, and what is kept is still needed.
+fn is_undone(running: &Running) -> Result<bool> {
+    Ok(state::container(running.root, running.name)?.is_some_and(|container| container.journal.is_none()))
+}
+
+/// Puts an earlier deployment in force with the state that is kept beside it. Where that fails before the commit, the one of before runs
+/// again.
+pub fn roll_back(running: &Running, old: &Deployment, new: &Deployment) -> Result<()> {
+    let journal = make_way(running, old, new)?;
+    let placed = transaction::roll_back_as_announced(running.root, running.lock, running.name, &journal);
+    if let Err(cause) = &placed
+        && is_undone(running)?
+    {
+        running.start_again(old).map_err(|error| replace::needs_you(cause, &error))?;
+    }
+    placed
+}
+
 /// Before an earlier deployment and the state that is kept beside it come back: the service is down, and there is a place for the state of
 /// `old`. Where that fails, it runs again.
-pub fn make_way(running: &Running, old: &Deployment, new: &Deployment) -> Result<Journal> {
+fn make_way(running: &Running, old: &Deployment, new: &Deployment) -> Result<Journal> {
     let (root, lock, name) = (running.root, running.lock, running.name);
     for id in [old.id, new.id] {
         let templates = units::set_files(root, name, id)?.iter().any(|file| layout::is_template(file));
@@ -112,12 +129,7 @@ pub fn make_way(running: &Running, old: &Deployment, new: &Deployment) -> Result
         .and_then(|()| running.is_down(old));
     if let Err(cause) = &ready {
         let undone = transaction::finish(root, lock, name);
-        undone.and_then(|()| running.start_again(old)).map_err(|error| needs_you(cause, &error))?;
+        undone.and_then(|()| running.start_again(old)).map_err(|error| replace::needs_you(cause, &error))?;
     }
     ready.map(|()| journal)
-}
-
-/// Nothing changed, and what ran does not run.
-fn needs_you(cause: &anyhow::Error, error: &anyhow::Error) -> Fault {
-    Fault::new(Code::NeedsYou, format!("{cause:#}; and starting it again: {error:#}"))
 }

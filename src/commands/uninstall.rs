@@ -2,15 +2,18 @@
 
 use anyhow::{Context as _, Result};
 
-use super::{Context, probation};
+use super::{
+    Context, probation,
+    replace::{self, Running},
+};
 use crate::cli::UninstallArgs;
 use sysctr::{
     host::{
         apply,
         dir::Folder,
-        health, instances,
+        health,
         lock::StoreLock,
-        owned, recovery,
+        owned, recovery, settings,
         state::{self, Container},
         systemd::Manager,
         transaction,
@@ -64,27 +67,29 @@ pub fn remove(
     deployment: &Deployment,
     purge: bool,
 ) -> Result<()> {
-    if let Some(manager) = manager {
-        // What could start the service again goes before it.
-        let (services, starters): (Vec<&String>, Vec<&String>) =
-            deployment.units.iter().partition(|unit| unit.ends_with(".service"));
-        let instances = instances::running(root, manager, deployment)?;
-        for unit in starters.into_iter().chain(&instances).chain(services) {
-            manager.stop(unit)?;
-        }
+    let name = &container.name;
+    let settle = settings::load(root).map(|settings| settings.update.settle()).unwrap_or_default();
+    let running = Running::look(root, lock, manager, deployment, settle, true)?;
+    let uninstalling = || format!("uninstalling {name}");
+    // Noted before anything stops: where there is no room for that, it all runs on.
+    transaction::announce_uninstall(root, lock, container, purge, &running.ran()).with_context(uninstalling)?;
+    let gone = running.stop(deployment).and_then(|()| transaction::commit_uninstall(root, lock, container));
+    if let Err(cause) = gone {
+        let undone = transaction::finish(root, lock, name);
+        undone.and_then(|()| running.start_again(deployment)).map_err(|error| replace::needs_you(&cause, &error))?;
+        return Err(cause).with_context(uninstalling);
     }
-    transaction::commit_uninstall(root, lock, container, purge)?;
     let removed = manager.map_or(Ok(()), |_| apply::remove_tmpfiles(root, deployment, purge));
     let paths = deployment.state.iter().map(|folder| folder.path.as_str()).filter(|_| purge);
-    let purged = owned::purge_all(root, &container.name, paths);
-    transaction::remove_files(root, &container.name).with_context(|| transaction::half_done(&container.name))?;
+    let purged = owned::purge_all(root, name, paths);
+    transaction::remove_files(root, name).with_context(|| transaction::half_done(name))?;
     if let Some(manager) = manager {
         manager.reload()?;
         deployment.units.iter().for_each(|unit| manager.reset_failed(unit));
-        let _ = health::forget(&container.name);
-        probation::forget(Some(manager), &container.name, deployment.id);
+        let _ = health::forget(name);
+        probation::forget(Some(manager), name, deployment.id);
     }
-    let gone = || Fault::new(Code::NeedsYou, format!("{} is uninstalled", container.name)).hint("delete it by hand");
+    let gone = || Fault::new(Code::NeedsYou, format!("{name} is uninstalled")).hint("delete it by hand");
     purged.and(removed).with_context(gone)
 }
 

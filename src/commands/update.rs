@@ -246,7 +246,10 @@ impl Updater<'_> {
             Ok(()) => {
                 probation::begin(self.context, &self.root, lock, manager, name);
                 transaction::finish(&self.root, lock, name)?;
-                quarantine::forget(&self.root, lock, name, &new.digest)?;
+                // Done is done: a note that stays only holds back an image that nobody asks for by name.
+                if let Err(error) = quarantine::forget(&self.root, lock, name, &new.digest) {
+                    self.context.output.warn(format!("{name}: {error:#}"));
+                }
             }
             Err(error) if !comes_back => {
                 transaction::finish(&self.root, lock, name)?;

@@ -108,19 +108,23 @@ fn repair(context: &Context, root: &Folder, lock: &StoreLock, args: &VerifyArgs,
             let mended = store.mend_checkout(lock, commit, rootfs.as_fd(), added, rootfs.path());
             repaired.failures.extend(mended.err().map(|error| format!("{error:#}")));
         }
-        let mut misplaced = Report::default();
-        units::verify_placed(root, name, active, &mut misplaced)?;
-        host_files::verify(root, name, active, &mut misplaced)?;
-        if !misplaced.problems.is_empty() {
-            // Those that are missing come back, what somebody edited stays.
-            host_files::switch(root, name, Some(active), active)?;
-            units::place(root, name, active)?;
-            if let Some(manager) = context.manager()? {
-                manager.reload()?;
-            }
-        }
+        let placed = place_again(context, root, name, active);
+        repaired.failures.extend(placed.err().map(|error| format!("{name}: {error:#}")));
     }
     Ok(repaired)
+}
+
+fn place_again(context: &Context, root: &Folder, name: &ContainerName, active: u32) -> Result<()> {
+    let mut misplaced = Report::default();
+    units::verify_placed(root, name, active, &mut misplaced)?;
+    host_files::verify(root, name, active, &mut misplaced)?;
+    if misplaced.problems.is_empty() {
+        return Ok(());
+    }
+    // Those that are missing come back, what somebody edited stays.
+    host_files::switch(root, name, Some(active), active)?;
+    units::place(root, name, active)?;
+    context.manager()?.map_or(Ok(()), |manager| manager.reload())
 }
 
 /// Each deployment that is in force or was; one that is being staged has no record yet. What is pending is no fault: a container that is

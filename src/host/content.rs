@@ -202,6 +202,11 @@ impl Store {
         let variant = self.repo.load_variant(ObjectType::DirTree, tree)?;
         let (files, folders): Listed =
             variant.get().with_context(|| format!("the folder object {tree} is malformed"))?;
+        let names = files.iter().map(|(name, _)| name).chain(folders.iter().map(|(name, ..)| name));
+        let odd = |name: &&String| name.is_empty() || *name == "." || *name == ".." || name.contains('/');
+        if let Some(name) = names.into_iter().find(odd) {
+            bail!("the folder object {tree} is malformed: {name:?} is no name");
+        }
         Ok(Folder {
             files: files.into_iter().map(|(name, object)| (name, hex(&object))).collect(),
             folders: folders.into_iter().map(|(name, tree, meta)| (name, (hex(&tree), hex(&meta)))).collect(),

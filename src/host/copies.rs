@@ -19,7 +19,7 @@ use rustix::{
 
 use super::{
     dir::Folder,
-    walk::{self, XATTR_MAX, below, entries, is_folder, open, xattrs},
+    walk::{self, FileId, XATTR_MAX, below, entries, id, is_folder, open, xattrs},
 };
 
 /// How much a folder holds.
@@ -70,7 +70,7 @@ pub fn empty(folder: &Folder) -> Result<()> {
 struct Measured {
     size: Size,
     mount: u64,
-    seen: HashSet<u64>,
+    seen: HashSet<FileId>,
 }
 
 impl Measured {
@@ -79,7 +79,7 @@ impl Measured {
             let path = join(path, &name);
             ensure!(walk::mount(folder, &name)? == self.mount, "another file system is mounted on {}", shown(&path));
             self.size.names += 1;
-            if stat.st_nlink < 2 || is_folder(&stat) || self.seen.insert(stat.st_ino) {
+            if stat.st_nlink < 2 || is_folder(&stat) || self.seen.insert(id(&stat)) {
                 self.size.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
             }
             if is_folder(&stat) {
@@ -93,7 +93,7 @@ impl Measured {
 struct Copier<'a> {
     to: BorrowedFd<'a>,
     /// Where in the copy a file that has several names is already.
-    links: HashMap<u64, Vec<u8>>,
+    links: HashMap<FileId, Vec<u8>>,
 }
 
 impl Copier<'_> {
@@ -106,7 +106,7 @@ impl Copier<'_> {
     }
 
     fn one(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, path: &[u8], stat: &Stat) -> Result<()> {
-        if let Some(first) = self.links.get(&stat.st_ino) {
+        if let Some(first) = self.links.get(&id(stat)) {
             return Ok(fs::linkat(self.to, first.as_slice(), to, name, AtFlags::empty())?);
         }
         let own = Mode::RUSR | Mode::WUSR;
@@ -126,7 +126,7 @@ impl Copier<'_> {
             kind => fs::mknodat(to, name, kind, own, stat.st_rdev)?,
         }
         if stat.st_nlink > 1 {
-            self.links.insert(stat.st_ino, path.to_owned());
+            self.links.insert(id(stat), path.to_owned());
         }
         attributes(from, to, name, stat)
     }
@@ -248,6 +248,33 @@ mod tests {
         let mut all = BTreeMap::new();
         add(folder, folder, &mut all);
         all
+    }
+
+    /// Mounts below a folder, until it is dropped.
+    struct Mounts(PathBuf);
+
+    impl Drop for Mounts {
+        fn drop(&mut self) {
+            let _ = Command::new("sh").arg("-c").arg("umount from a b").current_dir(&self.0).status();
+        }
+    }
+
+    #[test]
+    fn files_of_one_number_on_two_disks_are_two() {
+        let place = tempfile::tempdir_in("/var/tmp").expect("a folder");
+        let script = "mkdir a b from to && mount -t tmpfs a a && mount -t tmpfs b b && for layer in a b; do
+            mkdir $layer/$layer && echo $layer >$layer/$layer/one && ln $layer/$layer/one $layer/$layer/two; done
+            mount -t overlay -o xino=off,lowerdir=a:b from from";
+        let _mounts = Mounts(place.path().to_owned());
+        assert!(Command::new("sh").arg("-c").arg(script).current_dir(&place).status().expect("sh").success());
+        let [from, to] = ["from", "to"].map(|name| Folder::root(&place.path().join(name)).expect("there"));
+        let number = |name: &str| from.path().join(name).metadata().expect("there").ino();
+        assert_eq!(number("a/one"), number("b/one"), "the control");
+        copy(&from, &to).expect("copied");
+        assert_eq!(measure(&from).expect("measured").names, measure(&to).expect("measured").names);
+        for name in ["a/one", "a/two", "b/one", "b/two"] {
+            assert_eq!(std::fs::read(to.path().join(name)).expect(name), [name.as_bytes()[0], b'\n'], "{name}");
+        }
     }
 
     /// An access list as the kernel has it (acl(5)): the user 12 may read, and so may others or not.

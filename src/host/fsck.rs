@@ -21,11 +21,9 @@ use super::{
     mend,
     ostree::{NO_CANCEL, Store, sha256},
     repair::Broken,
+    walk::XATTR_MAX,
 };
 use crate::model::digest::Digest;
-
-/// The kernel takes no longer list of names and no longer value.
-const XATTR_MAX: usize = 64 * 1024;
 
 /// Something that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

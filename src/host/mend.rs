@@ -1,8 +1,9 @@
 //! Single entries of a checkout, put back while others use it.
 
 use std::{
+    collections::BTreeMap,
     ffi::CString,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::Path,
 };
 
@@ -10,13 +11,16 @@ use anyhow::{Context, Result};
 use ostree::{ObjectType, RepoCheckoutAtOptions, glib::Variant};
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, XattrFlags, fchmod, fchown, fsetxattr, linkat, openat,
-        renameat, statat, unlinkat,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, XattrFlags, fchmod, fchown, fremovexattr, fsetxattr, linkat,
+        openat, renameat, statat, unlinkat,
     },
     io::Errno,
 };
 
-use super::ostree::{NO_CANCEL, Store};
+use super::{
+    fsck::attributes,
+    ostree::{NO_CANCEL, Store},
+};
 
 /// No image has a name with a control character.
 const TEMPORARY: &str = "\u{1}sysctr-mend";
@@ -68,8 +72,14 @@ pub fn describe_folder(store: &Store, at: BorrowedFd<'_>, meta: &str) -> Result<
     let (uid, gid, mode, xattrs): Meta = variant.get().context("a folder's object is malformed")?;
     let folder = openat(at, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     fchown(&folder, Some(Uid::from_raw(u32::from_be(uid))), Some(Gid::from_raw(u32::from_be(gid))))?;
-    for (name, value) in xattrs {
-        fsetxattr(&folder, CString::from_vec_with_nul(name)?, &value, XattrFlags::empty())?;
+    let wanted = xattrs.into_iter().map(|(name, value)| Ok((CString::from_vec_with_nul(name)?, value)));
+    let wanted: BTreeMap<CString, Vec<u8>> = wanted.collect::<Result<_>>()?;
+    for name in attributes(folder.as_fd())?.xattrs.into_keys().map(CString::new) {
+        let name = name?;
+        if !wanted.contains_key(&name) {
+            fremovexattr(&folder, &name)?;
+        }
     }
+    wanted.iter().try_for_each(|(name, value)| fsetxattr(&folder, name, value, XattrFlags::empty()))?;
     Ok(fchmod(&folder, Mode::from_raw_mode(u32::from_be(mode) & 0o7777))?)
 }

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod archive;
 pub mod blob;
+mod checkout;
 pub mod clock;
 pub mod compare;
 pub mod content;

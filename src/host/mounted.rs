@@ -10,14 +10,20 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, MsFlags, mount, umount2},
+};
 
 use super::{
     dir::Folder,
     lock::StoreLock,
     ostree::{Store, StoredImage},
 };
-use crate::model::layout;
+use crate::model::{
+    fault::{Code, Fault},
+    layout,
+};
 
 const NO_DATA: Option<&str> = None;
 
@@ -56,7 +62,11 @@ pub fn take_away(root: &Folder, lock: &StoreLock, at: &Path) -> Result<()> {
     let ours = mounts_of(root, "/proc/self/mountinfo")?;
     let last = ours.iter().rfind(|(_, place)| *place == at);
     ensure!(last.is_some(), "unmounting {}: no image is mounted there", at.display());
-    umount2(&at, MntFlags::empty()).with_context(|| format!("unmounting {}", at.display()))?;
+    umount2(&at, MntFlags::empty()).map_err(|error| {
+        let fault = Fault::new(Code::Failed, format!("unmounting {}: {error}", at.display()));
+        let users = || format!("something in it is in use: `fuser -vm {}` shows by whom", at.display());
+        if error == Errno::EBUSY { fault.hint(users()) } else { fault }
+    })?;
     sweep(root, lock)
 }
 

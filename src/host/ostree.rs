@@ -11,17 +11,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs::{DirBuilder, File},
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd},
-        unix::fs::DirBuilderExt,
-    },
+    os::{fd::AsFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use ostree::{
-    ObjectName, ObjectType, Repo, RepoCheckoutAtOptions, RepoMode, RepoPruneFlags,
+    ObjectName, ObjectType, Repo, RepoMode, RepoPruneFlags,
     ffi::OSTREE_REPO_LIST_OBJECTS_ALL,
     gio::Cancellable,
     glib::{self, Variant},
@@ -205,45 +202,32 @@ impl Store {
         })
     }
 
-    /// Makes the folder `name` in `parent` with the image's files, as hard links where the file system can, else as copies.
-    /// Nothing is synced: whoever stages a deployment syncs it whole. Mount it read-only: a write in place would reach the store.
-    pub fn checkout(&self, _lock: &StoreLock, image: &StoredImage, parent: BorrowedFd<'_>, name: &str) -> Result<()> {
-        let plain = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
-        ensure!(plain, "{name:?} cannot name a folder");
-        let options = RepoCheckoutAtOptions::default();
-        self.repo
-            .checkout_at(Some(&options), parent.as_raw_fd(), name, &image.commit, NO_CANCEL)
-            .with_context(|| format!("checking out {}", image.name()))
-    }
-
     /// Lets this reference name the image too.
     pub fn tag(&self, _lock: &StoreLock, image: &StoredImage, source: &ImageSource) -> Result<()> {
-        self.change_refs(&[source.tag_ref()], Some(&image.commit))
+        self.set_refs(&[source.tag_ref()], &image.commit)
     }
 
     /// Forgets one reference; the image stays until [`Store::prune`].
     pub fn untag(&self, _lock: &StoreLock, source: &ImageSource) -> Result<()> {
         ensure!(self.rev(&source.tag_ref())?.is_some(), "{source} is not in the store");
-        self.change_refs(&[source.tag_ref()], None)
+        self.remove_refs(&[source.tag_ref()])
     }
 
     /// Forgets an image and all its references; its objects go with the next [`Store::prune`].
     pub fn remove(&self, _lock: &StoreLock, image: &StoredImage) -> Result<()> {
-        let tags: Vec<String> = image.references.iter().map(ImageSource::tag_ref).collect();
-        self.change_refs(&tags, None)?;
-        self.change_refs(&[image.digest.commit_ref()], None)
+        let mut names: Vec<String> = image.references.iter().map(ImageSource::tag_ref).collect();
+        names.push(image.digest.commit_ref());
+        self.remove_refs(&names)
     }
 
     /// Drops images that have no reference and that no commit in `needed` is, and every object that no image has.
     pub fn prune(&self, lock: &StoreLock, needed: &BTreeSet<String>) -> Result<Pruned> {
         self.clear_unfinished(lock)?;
-        let mut pruned = Pruned::default();
-        for image in self.images()? {
-            if image.references.is_empty() && !needed.contains(&image.commit) {
-                self.change_refs(&[image.digest.commit_ref()], None)?;
-                pruned.images += 1;
-            }
-        }
+        let mut unneeded = self.images()?;
+        unneeded.retain(|image| image.references.is_empty() && !needed.contains(&image.commit));
+        let names: Vec<String> = unneeded.iter().map(|image| image.digest.commit_ref()).collect();
+        self.remove_refs(&names)?;
+        let mut pruned = Pruned { images: unneeded.len(), ..Pruned::default() };
         self.untag_imageless(needed)?;
         let images = self.images()?;
         let diff_ids = images.iter().flat_map(|image| image.config.rootfs().diff_ids());

@@ -106,7 +106,7 @@ pub fn take_back(
     let good = state::deployment(root, name, probation.replaces)?;
     // Before the commit: cut short behind it, the next timer must not try that image again.
     quarantine::add_failed(root, lock, &bad, &good, cause)?;
-    transaction::roll_back(root, lock, name, bad.id, good.id).with_context(|| transaction::half_done(name))?;
+    transaction::roll_back(root, lock, name, bad.id, good.id)?;
     Ok((bad, good))
 }
 

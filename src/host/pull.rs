@@ -99,7 +99,7 @@ pub(super) fn import(
     own.iter().for_each(|name| store.repo.transaction_set_ref(None, name, Some(&checksum)));
     transaction.commit(NO_CANCEL).context("writing to the store")?;
     if !tags.is_empty() {
-        store.change_refs(tags, Some(&checksum))?;
+        store.set_refs(tags, &checksum)?;
     }
     records.into_iter().try_for_each(Finished::keep)?;
     for warning in tree.warnings() {

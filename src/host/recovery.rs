@@ -71,9 +71,10 @@ pub fn recover(root: &Folder, lock: &StoreLock, leave: &dyn Fn(&Journal) -> bool
         }
         match recover_one(root, lock, &name, &group) {
             Ok(done) => {
+                let is_gone = matches!(done, Some(Recovered::Removed(_)));
+                let of_this_boot = journal.filter(|journal| !is_gone && journal.boot == clock::boot());
+                recovery.stopped.extend(of_this_boot.into_iter().flat_map(|journal| journal.stopped));
                 recovery.done.extend(done);
-                let stopped = journal.filter(|journal| journal.boot == clock::boot()).map(|journal| journal.stopped);
-                recovery.stopped.extend(stopped.into_iter().flatten());
             }
             Err(error) => recovery.failed.push((name, error)),
         }

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 
-use super::ostree::{IMAGE_PREFIX, NO_CANCEL, Store};
+use super::{
+    controls,
+    ostree::{IMAGE_PREFIX, NO_CANCEL, Store},
+};
 use crate::model::reference::ImageSource;
 
 impl Store {
@@ -20,12 +23,26 @@ impl Store {
         Ok(commit.map(String::from))
     }
 
-    pub(super) fn change_refs(&self, names: &[String], commit: Option<&str>) -> Result<()> {
+    pub(super) fn set_refs(&self, names: &[String], commit: &str) -> Result<()> {
         let transaction = self.repo.auto_transaction(NO_CANCEL)?;
         for name in names {
-            self.repo.transaction_set_ref(None, name, commit);
+            self.repo.transaction_set_ref(None, name, Some(commit));
         }
         transaction.commit(NO_CANCEL).context("changing the store's references")?;
+        Ok(())
+    }
+
+    /// Takes no room, as a transaction would: whoever makes room begins with a full disk. It is on the disk before any object goes.
+    pub(super) fn remove_refs(&self, names: &[String]) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        for name in names {
+            self.repo.set_ref_immediate(None, name, None, NO_CANCEL).with_context(|| format!("forgetting {name}"))?;
+        }
+        if !controls::without_sync("file system") {
+            rustix::fs::syncfs(std::fs::File::open(&self.path)?).context("syncing the store's references")?;
+        }
         Ok(())
     }
 
@@ -38,7 +55,7 @@ impl Store {
             ImageSource::from_tag_ref(name).is_some() && !images.contains(commit) && !needed.contains(*commit)
         });
         let names: Vec<String> = imageless.map(|(name, _)| name.clone()).collect();
-        if names.is_empty() { Ok(()) } else { self.change_refs(&names, None) }
+        self.remove_refs(&names)
     }
 
     pub(super) fn clear_unfinished_refs(&self) -> Result<()> {

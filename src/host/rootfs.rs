@@ -18,7 +18,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags, Stat},
+    io::Errno,
+};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
@@ -30,7 +33,7 @@ use super::{
     machine::this_architecture,
     ostree::sha256,
     source::BlobSource,
-    walk::{self, XATTR_MAX, below, entries, is_folder, open, xattrs},
+    walk::{self, FileId, XATTR_MAX, below, entries, id, is_folder, open, xattrs},
 };
 use crate::model::{
     digest::Digest,
@@ -128,7 +131,7 @@ struct Packer {
     archive: Builder<Hashed>,
     mount: u64,
     /// The first name of each file that has several.
-    seen: HashMap<u64, PathBuf>,
+    seen: HashMap<FileId, PathBuf>,
 }
 
 impl Packer {
@@ -136,7 +139,11 @@ impl Packer {
     fn folder(&mut self, folder: BorrowedFd<'_>, path: &Path) -> Result<()> {
         for (name, about) in entries(folder)? {
             let path = path.join(OsStr::from_bytes(name.to_bytes()));
-            self.entry(folder, &name, &path, &about).with_context(|| format!("/{}", path.display()))?;
+            match self.entry(folder, &name, &path, &about) {
+                // removed meanwhile
+                Err(error) if error.downcast_ref() == Some(&Errno::NOENT) => {}
+                done => done.with_context(|| format!("/{}", path.display()))?,
+            }
         }
         Ok(())
     }
@@ -151,7 +158,7 @@ impl Packer {
         if foreign {
             return Ok(());
         }
-        if let Some(first) = self.seen.get(&about.st_ino) {
+        if let Some(first) = self.seen.get(&id(about)) {
             return Ok(self.archive.append_link(&mut header(about, EntryType::Link), path, first)?);
         }
         match FileType::from_raw_mode(about.st_mode) {
@@ -175,7 +182,7 @@ impl Packer {
             _ => return Ok(()),
         }
         if about.st_nlink > 1 {
-            self.seen.insert(about.st_ino, path.to_owned());
+            self.seen.insert(id(about), path.to_owned());
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    hash::{BuildHasher, RandomState},
+    hash::RandomState,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -18,6 +18,10 @@ use super::{
     paths::{Step, Walk, split, text},
     tarball::Kind,
 };
+
+mod nodes;
+
+use nodes::{NONE, Size, Slot, What};
 
 /// A node's place in the tree.
 pub type NodeId = u32;
@@ -33,56 +37,8 @@ pub enum Node<'a> {
     Symlink(&'a ObjectId, &'a str),
 }
 
-/// A piece of [`Tree::text`].
-#[derive(Clone, Copy, Debug)]
-#[repr(Rust, packed)]
-struct Span {
-    at: u32,
-    length: u16,
-}
-
-#[derive(Clone, Copy, Debug)]
-#[repr(Rust, packed)]
-struct Folder {
-    attributes: u32,
-    first: NodeId,
-}
-
-#[derive(Clone, Copy, Debug)]
-#[repr(Rust, packed)]
-struct Size(u64);
-
-/// Packed, so that a slot needs no padding.
-#[derive(Clone, Copy, Debug)]
-enum What {
-    Dir(Folder),
-    File { object: ObjectId, size: Size },
-    Symlink { object: ObjectId, target: Span },
-}
-
-/// 56 bytes each.
-struct Slot {
-    what: What,
-    name_length: u8,
-    layer: u16,
-    name_at: u32,
-    /// none of what was removed: it stays in the list of its folder until that is swept
-    parent: NodeId,
-    next: NodeId,
-}
-
-const _: () = assert!(size_of::<Slot>() == 56);
-
-/// No node.
-const NONE: NodeId = NodeId::MAX;
 /// libostree follows at most 256 levels.
 const MAX_DEPTH: usize = 240;
-/// Folders keep theirs in memory until the commit.
-const MAX_XATTR_BYTES: usize = 16 * 1024 * 1024;
-/// Names and links of a million entries take half of it.
-const MAX_TEXT: usize = 48 * 1024 * 1024;
-/// Owners, modes and attributes that folders have, each counted once; a real image has a dozen.
-const MAX_KINDS: usize = 64 * 1024;
 const MAX_WARNINGS: usize = 20;
 const OPAQUE: &str = ".wh..wh..opq";
 /// Files that AUFS kept for itself.
@@ -248,7 +204,7 @@ impl Tree {
             (None, _) => What::File { object: object()?, size: Size(entry.size) },
         };
         if entry.kind != Kind::Dir {
-            self.tell_left_out(entry)?;
+            self.tell_left_out(entry);
         }
         if let Some(there) = there {
             self.remove(there);
@@ -320,62 +276,6 @@ impl Tree {
         Ok(())
     }
 
-    fn insert(&mut self, parent: NodeId, name: &str, what: What) -> Result<NodeId> {
-        // parents that no entry describes count too
-        ensure!(self.slots.len() as u64 <= self.most, "the image has more than {} entries", self.most);
-        let id = NodeId::try_from(self.slots.len())?;
-        let name = self.write(name)?;
-        let name_length = u8::try_from(name.length).context("a name is longer than 255 bytes")?;
-        let next = self.first(parent);
-        self.slots.push(Slot { what, name_length, layer: self.layer, name_at: name.at, parent, next });
-        self.set_first(parent, id);
-        let (slots, text, hasher) = (&self.slots, &self.text, &self.hasher);
-        let hash = |id: &NodeId| {
-            let slot = &slots[*id as usize];
-            hasher.hash_one((slot.parent, slot.name().of(text)))
-        };
-        self.places.insert_unique(hash(&id), id, hash);
-        Ok(id)
-    }
-
-    fn remove(&mut self, id: NodeId) {
-        let hash = self.hasher.hash_one((self.slots[id as usize].parent, self.name(id)));
-        if let Ok(place) = self.places.find_entry(hash, |there| *there == id) {
-            place.remove();
-        }
-        self.slots[id as usize].parent = NONE;
-    }
-
-    /// A folder without anything in it.
-    fn empty(attributes: u32) -> What {
-        What::Dir(Folder { attributes, first: NONE })
-    }
-
-    pub(super) fn child(&self, parent: NodeId, name: &str) -> Option<NodeId> {
-        let hash = self.hasher.hash_one((parent, name));
-        let same = |id: &NodeId| self.slots[*id as usize].parent == parent && self.name(*id) == name;
-        self.places.find(hash, same).copied()
-    }
-
-    fn siblings(&self, parent: NodeId) -> impl Iterator<Item = NodeId> + use<'_> {
-        let here = |id: NodeId| (id != NONE).then_some(id);
-        let all = std::iter::successors(here(self.first(parent)), move |id| here(self.slots[*id as usize].next));
-        all.filter(move |id| self.slots[*id as usize].parent == parent)
-    }
-
-    fn first(&self, parent: NodeId) -> NodeId {
-        match self.slots[parent as usize].what {
-            What::Dir(folder) => folder.first,
-            _ => NONE,
-        }
-    }
-
-    fn set_first(&mut self, parent: NodeId, id: NodeId) {
-        if let What::Dir(folder) = &mut self.slots[parent as usize].what {
-            folder.first = id;
-        }
-    }
-
     fn find(&self, path: &[&str]) -> Result<Option<NodeId>> {
         let mut walk = Walk::new(path);
         while let Some(step) = walk.next(self)? {
@@ -404,46 +304,7 @@ impl Tree {
         Ok(walk.here())
     }
 
-    fn name(&self, id: NodeId) -> &str {
-        self.read(self.slots[id as usize].name())
-    }
-
-    fn read(&self, span: Span) -> &str {
-        span.of(&self.text)
-    }
-
-    fn write(&mut self, text: &str) -> Result<Span> {
-        ensure!(
-            self.text.len() + text.len() <= MAX_TEXT,
-            "the image's names are longer than {MAX_TEXT} bytes together"
-        );
-        let span = Span { at: u32::try_from(self.text.len())?, length: u16::try_from(text.len())? };
-        self.text.push_str(text);
-        Ok(span)
-    }
-
-    /// The number of a folder's attributes.
-    fn number(&mut self, entry: &Piece) -> Result<u32> {
-        self.tell_left_out(entry)?;
-        if let Some(number) = self.numbers.get(&entry.attributes) {
-            return Ok(*number);
-        }
-        self.xattr_bytes += entry.attributes.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-        ensure!(
-            self.xattr_bytes <= MAX_XATTR_BYTES,
-            "the image's folders have more than {MAX_XATTR_BYTES} bytes of attributes"
-        );
-        ensure!(
-            self.attributes.len() < MAX_KINDS,
-            "the image's folders have more than {MAX_KINDS} different attributes"
-        );
-        let number = u32::try_from(self.attributes.len())?;
-        self.attributes.push(entry.attributes.clone());
-        self.numbers.insert(entry.attributes.clone(), number);
-        Ok(number)
-    }
-
-    fn tell_left_out(&mut self, entry: &Piece) -> Result<()> {
+    fn tell_left_out(&mut self, entry: &Piece) {
         for name in &entry.left_out {
             if self.warnings.len() < MAX_WARNINGS {
                 let name = String::from_utf8_lossy(name);
@@ -451,20 +312,6 @@ impl Tree {
                 self.warnings.push(text);
             }
         }
-        Ok(())
-    }
-}
-
-impl Slot {
-    fn name(&self) -> Span {
-        Span { at: self.name_at, length: self.name_length.into() }
-    }
-}
-
-impl Span {
-    fn of(self, text: &str) -> &str {
-        let at = self.at as usize;
-        &text[at..at + self.length as usize]
     }
 }
 

@@ -27,11 +27,24 @@ pub fn entries(folder: BorrowedFd<'_>) -> Result<Vec<(CString, Stat)>> {
         if name == c"." || name == c".." {
             continue;
         }
-        let stat = fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        entries.push((name.to_owned(), stat));
+        match fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => entries.push((name.to_owned(), stat)),
+            // removed meanwhile
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     entries.sort_by(|(one, _), (other, _)| one.cmp(other));
     Ok(entries)
+}
+
+/// Which file it is, whatever names it has. On one mount there may be several file systems, each with numbers of its own: the layers of an
+/// overlay, subvolumes of btrfs.
+pub type FileId = (u64, u64);
+
+/// Which file it is.
+pub fn id(stat: &Stat) -> FileId {
+    (stat.st_dev, stat.st_ino)
 }
 
 /// Opens what has the name there.

@@ -134,6 +134,13 @@ pub fn place(name: &ContainerName, file: &str) -> (&'static str, String) {
     }
 }
 
+/// Units in the order in which they can be started, and stopped: what could start a service goes before it.
+pub fn starters_first<'a>(units: impl IntoIterator<Item = &'a String>) -> Vec<&'a String> {
+    let (services, mut order): (Vec<_>, Vec<_>) = units.into_iter().partition(|unit| unit.ends_with(".service"));
+    order.extend(services);
+    order
+}
+
 /// Whether a file of the rendered set is a unit.
 pub fn is_unit(file: &str) -> bool {
     !matches!(file, TMPFILES | SYSUSERS)

@@ -213,7 +213,7 @@ impl From<ImageSource> for String {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> ImageSource {
+    pub(super) fn parsed(text: &str) -> ImageSource {
         text.parse().expect(text)
     }
 

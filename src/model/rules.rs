@@ -59,6 +59,7 @@ rules! {
     SETUID: "the annotation org.sysctr.setuid", "let setuid programs of the image gain privileges", "";
     REAL_TIME: "process.scheduler", "run before everything else on its processor ({})", "policies that are not real-time";
     REAL_TIME_IO: "process.ioPriority", "read and write disks before everything else (IOPRIO_CLASS_RT)", "the other classes";
+    NICE: "process.scheduler.nice", "Nice={}", "0 or more";
     SPARED: "process.oomScoreAdj", "OOMScoreAdjust={}", "0 or more";
     LIMIT: "process.rlimits", "Limit{}={}", "all but RLIMIT_RTPRIO and RLIMIT_NICE; RLIMIT_NICE up to 20";
     READINESS: "`container.notify`", "report readiness as root (it could name any process of the host as the service's main one)", "not as root, or with users of its own";
@@ -99,6 +100,7 @@ const TABLE: &[(&str, &[&Rule])] = &[
             SETUID,
             REAL_TIME,
             REAL_TIME_IO,
+            NICE,
             SPARED,
             LIMIT,
             READINESS,

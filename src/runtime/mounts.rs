@@ -38,28 +38,28 @@ pub struct Detached {
     pub copy_up: bool,
 }
 
-/// Makes one mount of config.json. Must run before the namespace's mounts are cut off from the host's, so that a `shared`
-/// bind mount still has its peers. A relative source is taken from `dir`. Sources that the container may write are in
-/// `writable`: below them no symbolic link is followed, or what ran there yesterday would choose what is mounted today.
-/// `label` is the SELinux label of what a new file system holds, `users` are the container's own. None where the source is missing and may be (nofail).
-pub fn make(
-    mount: &Mount,
-    dir: &Path,
-    writable: &[PathBuf],
-    label: Option<&str>,
-    users: Option<&Users>,
-) -> Result<Option<Detached>> {
-    let destination = mount.destination();
-    prepare(mount, dir, writable, label, users).with_context(|| format!("mounting {}", destination.display()))
+/// What is the same for all mounts of a config.json.
+pub struct Maker<'a> {
+    /// what a relative source is taken from
+    pub dir: &'a Path,
+    /// sources that the container may write: below them no symbolic link is followed, or what ran there yesterday would choose what is
+    /// mounted today
+    pub writable: &'a [PathBuf],
+    /// the SELinux label of what a new file system holds
+    pub label: Option<&'a str>,
+    /// the container's own
+    pub users: Option<&'a Users>,
 }
 
-fn prepare(
-    mount: &Mount,
-    dir: &Path,
-    writable: &[PathBuf],
-    label: Option<&str>,
-    users: Option<&Users>,
-) -> Result<Option<Detached>> {
+impl Maker<'_> {
+    /// Makes one mount. Must run before the namespace's mounts are cut off from the host's, so that a `shared` bind mount still has its
+    /// peers. None where the source is missing and may be (nofail).
+    pub fn make(&self, mount: &Mount) -> Result<Option<Detached>> {
+        prepare(mount, self).with_context(|| format!("mounting {}", mount.destination().display()))
+    }
+}
+
+fn prepare(mount: &Mount, &Maker { dir, writable, label, users }: &Maker) -> Result<Option<Detached>> {
     let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
     let destination = mount.destination().clone();
     let kind = mount.typ().as_deref().unwrap_or_default();

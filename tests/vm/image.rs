@@ -83,6 +83,12 @@ impl Tree {
         Ok(Self(folder))
     }
 
+    /// One that lies in a folder already, as `tree`.
+    #[allow(dead_code, reason = "no other program than the scenarios' cuts the power")]
+    pub fn at(folder: &Path) -> Self {
+        Self(folder.to_owned())
+    }
+
     /// The tree itself. Never written to: machines lay an overlay over it.
     pub fn path(&self) -> PathBuf {
         self.0.join("tree")

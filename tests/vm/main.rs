@@ -1,6 +1,7 @@
 //! Scenarios on a booted Debian: real systemd, D-Bus, cgroups, a real registry, etcd and httpd. Needs root; `make test` calls it.
 
 mod agent;
+mod cut;
 mod differential;
 mod image;
 mod logs;
@@ -18,7 +19,7 @@ use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
     auto, boot, boots, dependents, directives, engine, etcd, exec, failures, foreign, handover, health, hooks, httpd,
-    instances, kubelet, legacy, limits, load, many, on_demand, order, probation, refuse, secret, sockets, state,
+    instances, kubelet, legacy, limits, load, many, on_demand, order, power, probation, refuse, secret, sockets, state,
     together, trace, update, updates, users,
 };
 
@@ -129,6 +130,7 @@ scenarios! {
     bad_installs_change_nothing: super::refuse::bad_installs_change_nothing;
     a_corrupted_blob_changes_nothing: super::refuse::a_corrupted_blob_changes_nothing;
     a_full_disk_changes_nothing: super::refuse::a_full_disk_changes_nothing;
+    an_uninstall_that_is_not_done_stops_nothing: super::refuse::an_uninstall_that_is_not_done_stops_nothing;
     names_hold_and_cycles_are_refused: super::order::names_hold_and_cycles_are_refused;
     unit_files_say_what_systemd_says: super::order::files_say_what_systemd_says;
     failing_containers_do_not_stop_a_boot: super::boots::failing_containers_do_not_stop_one;
@@ -146,6 +148,14 @@ fn a_tree_that_was_installed_into_boots_with_its_services() -> Result<()> {
 }
 
 #[test]
+#[ignore = "slower, and the same in systemd-nspawn: `make test-long`"]
+fn a_tree_that_was_installed_into_boots_with_its_services_in_qemu() -> Result<()> {
+    let script = boots::prepare(env!("CARGO_BIN_EXE_sysctr"));
+    let machine = qemu::Qemu::boot_prepared("tree", &parts().tree, &parts().payload, &script);
+    scenario(machine, |machine| boots::a_tree_has_its_services(machine))
+}
+
+#[test]
 #[ignore = "minutes: `make test-long`"]
 fn two_hundred_containers_start_at_once() -> Result<()> {
     on_nspawn("two-hundred", |machine| many::two_hundred(machine))
@@ -154,7 +164,9 @@ fn two_hundred_containers_start_at_once() -> Result<()> {
 #[test]
 #[ignore = "minutes: `make test-long`"]
 fn two_hundred_containers_start_at_once_in_qemu() -> Result<()> {
-    on_qemu("two-hundred", |machine| many::two_hundred(machine))
+    let script = many::prepare_two_hundred(env!("CARGO_BIN_EXE_sysctr"));
+    let machine = qemu::Qemu::boot_prepared("two-hundred", &parts().tree, &parts().payload, &script);
+    scenario(machine, |machine| many::prepared_two_hundred(machine))
 }
 
 #[test]
@@ -281,4 +293,16 @@ fn a_power_cut_after_an_install_and_a_put_loses_neither() -> Result<()> {
         etcd::holds_the_key(machine)?;
         machine.run("sysctr verify").map(drop)
     })
+}
+
+#[test]
+#[ignore = "minutes: `make test-long`"]
+fn five_power_cuts_in_the_middle_of_updates() -> Result<()> {
+    on_qemu("five-power-cuts", |machine| power::goes_in_the_middle(machine, &parts().payload, 5))
+}
+
+#[test]
+#[ignore = "minutes: `make test-long`"]
+fn a_hundred_power_cuts_in_the_middle_of_updates() -> Result<()> {
+    on_qemu("hundred-power-cuts", |machine| power::goes_in_the_middle(machine, &parts().payload, 100))
 }

@@ -30,7 +30,26 @@ impl Qemu {
     /// Boots a machine and waits for its agent.
     pub fn boot(name: &str, tree: &Tree, payload: &Payload) -> Result<Self> {
         let folder = crate::image::run_folder(name)?;
-        overlay(&tree.disk(), &folder.path().join("disk.qcow2"))?;
+        Self::boot_disk(name, folder, &tree.disk(), tree, payload)
+    }
+
+    /// The same after a shell script on the host has prepared its `$root`, with `$payload` beside it.
+    #[allow(dead_code, reason = "no other program than the scenarios' prepares a disk")]
+    pub fn boot_prepared(name: &str, tree: &Tree, payload: &Payload, script: &str) -> Result<Self> {
+        let folder = crate::image::run_folder(name)?;
+        let (disk, root) = (folder.path().join("prepared"), folder.path().join("root"));
+        run(Command::new("cp").arg("--sparse=always").args([&tree.disk(), &disk]))?;
+        std::fs::create_dir(&root)?;
+        run(Command::new("mount").args(["-o", "loop"]).args([&disk, &root]))?;
+        let prepared =
+            run(Command::new("bash").args(["-euc", script]).env("root", &root).env("payload", payload.path()));
+        run(Command::new("umount").arg(&root))?;
+        prepared?;
+        Self::boot_disk(name, folder, &disk, tree, payload)
+    }
+
+    fn boot_disk(name: &str, folder: tempfile::TempDir, disk: &Path, tree: &Tree, payload: &Payload) -> Result<Self> {
+        overlay(disk, &folder.path().join("disk.qcow2"))?;
         overlay(&payload.disk(), &folder.path().join("payload.qcow2"))?;
         let kernel = tree.kernel()?;
         let mut machine =
@@ -92,6 +111,18 @@ impl Qemu {
         Ok(())
     }
 
+    /// Its disk as a power cut at this moment would leave it: a copy of the overlay. The machine stands still meanwhile.
+    pub fn copy_disk(&self, to: &Path) -> Result<()> {
+        let process = self.process.as_ref().with_context(|| format!("{} is off", self.name))?.id();
+        let signal = |name: &str| run(Command::new("kill").args([name, &process.to_string()]));
+        signal("-STOP")?;
+        let copied = stands_still(process).and_then(|()| {
+            run(Command::new("cp").arg("--sparse=always").args([&self.folder.path().join("disk.qcow2"), to]))
+        });
+        signal("-CONT")?;
+        copied.map(drop)
+    }
+
     fn stopped(&mut self) -> Result<()> {
         self.agent = None;
         self.process = None;
@@ -148,6 +179,23 @@ fn acceleration() -> [&'static str; 4] {
         ["-accel", "kvm", "-cpu", "host"]
     } else {
         ["-accel", "tcg,thread=multi", "-cpu", "max"]
+    }
+}
+
+/// Waits until no thread is in the midst of a write any more.
+fn stands_still(process: u32) -> Result<()> {
+    let tasks = format!("/proc/{process}/task");
+    loop {
+        let mut still = true;
+        for task in std::fs::read_dir(&tasks)? {
+            // the state is the first word behind the name, which is in parentheses
+            let stat = std::fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+            still &= stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
+        }
+        if still {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

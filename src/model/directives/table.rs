@@ -57,12 +57,12 @@ pub(super) const TABLE: &[Group] = &[
     plain(
         "Limits and priorities",
         "LimitCPU LimitFSIZE LimitDATA LimitSTACK LimitCORE LimitRSS LimitNOFILE LimitAS LimitNPROC LimitMEMLOCK LimitLOCKS \
-         LimitSIGPENDING LimitMSGQUEUE LimitRTTIME Nice CPUAffinity NUMAPolicy NUMAMask TimerSlackNSec \
-         CoredumpFilter MemoryKSM Personality",
+         LimitSIGPENDING LimitMSGQUEUE LimitRTTIME CPUAffinity NUMAPolicy NUMAMask TimerSlackNSec CoredumpFilter MemoryKSM \
+         Personality",
     ),
     asked(plain(
         "Precedence over other services",
-        "OOMScoreAdjust LimitNICE LimitRTPRIO IOSchedulingClass IOSchedulingPriority CPUSchedulingPolicy CPUSchedulingPriority",
+        "OOMScoreAdjust Nice LimitNICE LimitRTPRIO IOSchedulingClass IOSchedulingPriority CPUSchedulingPolicy CPUSchedulingPriority",
     )),
     plain(
         "Logging",

@@ -48,11 +48,7 @@ impl ImageSource {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn parsed(text: &str) -> ImageSource {
-        text.parse().expect(text)
-    }
+    use super::{super::tests::parsed, *};
 
     #[test]
     fn refs_come_back_as_references_and_never_nest() {

@@ -124,18 +124,30 @@ fn precedence_over_other_services_is_asked_for_wherever_it_is_said() {
     let plain = asked("");
     for (asked, expected) in [
         (asked(r#", "oomScoreAdj": -500"#), "OOMScoreAdjust=-500"),
+        (asked(r#", "scheduler": {"policy": "SCHED_OTHER", "nice": -5}"#), "Nice=-5"),
         (limit("RTPRIO", 1), "LimitRTPRIO=1"),
         (limit("NICE", 21), "LimitNICE=21"),
     ] {
         assert_eq!(asked.difference(&plain).collect::<Vec<_>>(), [expected]);
     }
-    for free in [asked(r#", "oomScoreAdj": 5"#), limit("RTPRIO", 0), limit("NICE", 20), limit("NOFILE", 100_000)] {
+    for free in [
+        asked(r#", "oomScoreAdj": 5"#),
+        asked(r#", "scheduler": {"policy": "SCHED_BATCH", "nice": 5}"#),
+        limit("RTPRIO", 0),
+        limit("NICE", 20),
+        limit("NOFILE", 100_000),
+    ] {
         assert_eq!(free, plain);
     }
-    for line in ["LimitRTPRIO=99", "LimitNICE=40", "OOMScoreAdjust=-500"] {
+    let of_line = |line: &str| {
         let service = format!("[Service]\nExecStart={{{{exec_start}}}}\n{line}\n");
-        let asked = rendered(&[("service.hbs", &service)], &[]).expect("files").requests;
-        assert_eq!(asked.into_iter().collect::<Vec<_>>(), [format!("{line} (etcd.service)")]);
+        rendered(&[("service.hbs", &service)], &[]).expect("files").requests.into_iter().collect::<Vec<_>>()
+    };
+    for line in ["LimitRTPRIO=99", "LimitNICE=40", "OOMScoreAdjust=-500", "Nice=-1", "Nice=0x1"] {
+        assert_eq!(of_line(line), [format!("{line} (etcd.service)")]);
+    }
+    for free in ["Nice=", "Nice=0", "Nice=+19"] {
+        assert_eq!(of_line(free), Vec::<String>::new(), "{free}");
     }
 }
 

@@ -166,7 +166,7 @@ fn a_unit_with_a_directive_that_cannot_work_is_refused_with_the_reason() {
         let unit = format!("[Service]\nExecStart={{{{exec_start}}}}\n{}=1\n", directive.name);
         let rendered = rendered(&[("service.hbs", &unit)], &[]).expect(directive.name);
         let asked = rendered.requests.iter().any(|request| request.contains(&format!("{}=1", directive.name)));
-        let by_value = ["Type", "RuntimeDirectory", "StateDirectory", "LogsDirectory", "CacheDirectory"];
+        let by_value = ["Type", "Nice", "RuntimeDirectory", "StateDirectory", "LogsDirectory", "CacheDirectory"];
         assert!(asked != directive.free || by_value.contains(&directive.name), "{}: {asked}", directive.name);
     }
 }

@@ -30,13 +30,15 @@ pub fn of_spec(spec: &Spec, own: &[String], state: &[String]) -> Result<Requests
     if let Some(hooks) = spec.hooks() {
         requests.extend(of_hooks(hooks));
     }
-    if let Some(policy) = process.and_then(|process| process.scheduler().as_ref()).map(|scheduler| *scheduler.policy())
-        && matches!(
-            policy,
-            LinuxSchedulerPolicy::SchedFifo | LinuxSchedulerPolicy::SchedRr | LinuxSchedulerPolicy::SchedDeadline
-        )
-    {
-        requests.insert(rules::REAL_TIME.ask(&[&policy]));
+    if let Some(scheduler) = process.and_then(|process| process.scheduler().as_ref()) {
+        use LinuxSchedulerPolicy::{SchedDeadline, SchedFifo, SchedRr};
+        let policy = *scheduler.policy();
+        if matches!(policy, SchedFifo | SchedRr | SchedDeadline) {
+            requests.insert(rules::REAL_TIME.ask(&[&policy]));
+        }
+        if let Some(nice) = scheduler.nice().filter(|nice| *nice < 0) {
+            requests.insert(rules::NICE.ask(&[&nice]));
+        }
     }
     let io = process.and_then(|process| process.io_priority().as_ref());
     if io.is_some_and(|io| io.class() == IOPriorityClass::IoprioClassRt) {

@@ -53,6 +53,10 @@ fn of_entry(entry: Entry, name: &ContainerName, launch: &[&str]) -> Option<Strin
             (!launch.contains(&value) && !value.is_empty()).then(|| rules::COMMAND.ask(&[&key, &value]))
         }
         ("Service", "Type") => (!matches!(value, "notify" | "notify-reload" | "oneshot")).then(words).flatten(),
+        ("Service", "Nice") => {
+            let free = value.is_empty() || value.parse().is_ok_and(|nice: i32| nice >= 0);
+            (!free).then(words).flatten()
+        }
         ("Service", "RuntimeDirectory" | "StateDirectory" | "LogsDirectory" | "CacheDirectory") => {
             (value != name.as_str()).then(words).flatten()
         }

@@ -22,6 +22,7 @@ pub mod load;
 pub mod many;
 pub mod on_demand;
 pub mod order;
+pub mod power;
 pub mod probation;
 pub mod refuse;
 pub mod secret;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{REGISTRY, registry};
+use super::{REGISTRY, install, registry, settle};
 use crate::machine::Machine;
 use crate::snapshot::Snapshot;
 
@@ -66,4 +66,44 @@ pub fn a_full_disk_changes_nothing(machine: &mut dyn Machine) -> Result<()> {
     machine.run("mount -o remount,size=1G /var/lib/sysctr")?;
     machine.run(&format!("sysctr install {REGISTRY}/etcd && systemctl start etcd"))?;
     Ok(())
+}
+
+/// Where there is no room for what would be noted, an uninstall and a rollback change nothing, and what runs goes on. Killed while all is
+/// down, an uninstall is undone, and all is up again.
+pub fn an_uninstall_that_is_not_done_stops_nothing(machine: &mut dyn Machine) -> Result<()> {
+    machine.booted()?;
+    settle(machine, 1)?;
+    install(machine, "tiny")?;
+    machine.run(
+        "sysctr -q update tiny --env A=b
+         printf '[Unit]\\nRequires=tiny.service\\nAfter=tiny.service\\n[Service]\\nExecStart=/bin/sleep infinity\\n' \
+             >/etc/systemd/system/needs-tiny.service && systemctl daemon-reload && systemctl start needs-tiny
+         cp -a /etc/sysctr /root/settings && mount -t tmpfs -o size=1M,mode=755 tmpfs /etc/sysctr && cp -a /root/settings/. /etc/sysctr
+         ! cat /dev/zero >/etc/sysctr/filler",
+    )?;
+    let runs = "systemctl show --value -p InvocationID -p ActiveState tiny needs-tiny";
+    let before = machine.run(runs)?;
+    for verb in ["uninstall", "rollback"] {
+        let said = machine.fails(1, &format!("sysctr {verb} tiny"))?;
+        ensure!(said.contains("error: ") && said.contains("No space left"), "it said {said}");
+        ensure!(machine.run(runs)? == before, "{verb} touched what runs");
+        machine.run("! ls /etc/sysctr/containers/tiny/journal.json 2>/dev/null")?;
+    }
+    machine.run("rm /etc/sysctr/filler && sysctr verify")?;
+
+    let killed = |then: &str| {
+        format!(
+            "systemctl stop tiny needs-tiny && boot=$(cat /proc/sys/kernel/random/boot_id)
+             echo '{{\"version\": 1, \"operation\": \"uninstall\", \"from\": 2, \"to\": null, \"enable\": false, \"purge\": true,
+                 \"stopped\": [\"tiny.service\", \"needs-tiny.service\"], \"boot\": \"'$boot'\"}}' >/etc/sysctr/containers/tiny/journal.json
+             {then}"
+        )
+    };
+    // By the next command, and by whatever starts one of ours.
+    for then in ["sysctr prune", "systemctl restart sysctr-recover"] {
+        machine.run(&killed(then))?;
+        machine
+            .wait_until(Duration::from_secs(20), "[ \"$(systemctl is-active tiny needs-tiny | sort -u)\" = active ]")?;
+    }
+    machine.run("sysctr verify && sysctr uninstall tiny && ! systemctl is-active needs-tiny tiny").map(drop)
 }

@@ -19,7 +19,7 @@ fn has_format(machine: &mut dyn Machine, number: u32) -> Result<()> {
 
 /// Begins an update, and comes back when the new program runs.
 fn begin(machine: &mut dyn Machine) -> Result<()> {
-    machine.run(&format!("systemd-run -q --unit=updating sysctr update --yes app --to {IMAGES}/tiny-format-2:1"))?;
+    machine.run(&format!("systemd-run -q --unit=updating sysctr update app --to {IMAGES}/tiny-format-2:1"))?;
     machine.wait_until(
         Duration::from_secs(60),
         &format!(
@@ -42,7 +42,7 @@ pub fn comes_and_goes_with_its_program(machine: &mut dyn Machine) -> Result<()> 
     // the control: the old program does not run on the newer format
     machine.run(&format!("systemctl stop app && echo 2 >{FORMAT} && ! systemctl start app && echo 1 >{FORMAT} && systemctl start needs-app"))?;
 
-    let said = machine.fails(3, &format!("sysctr update --yes app --to {IMAGES}/tiny-format-2-crash:1"))?;
+    let said = machine.fails(3, &format!("sysctr update app --to {IMAGES}/tiny-format-2-crash:1"))?;
     ensure!(said.contains("did not stay up") && said.contains("deployment 1 runs again"), "it said {said}");
     has_format(machine, 1)?;
     runs(machine, "app", 1)?;
@@ -51,7 +51,7 @@ pub fn comes_and_goes_with_its_program(machine: &mut dyn Machine) -> Result<()> 
     machine.run("! ls -d /var/lib/sysctr/containers/app/deployments/1/state 2>/dev/null && sysctr verify")?;
 
     settle(machine, 1)?;
-    machine.run(&format!("sysctr update --yes app --to {IMAGES}/tiny-format-2:1"))?;
+    machine.run(&format!("sysctr update app --to {IMAGES}/tiny-format-2:1"))?;
     has_format(machine, 2)?;
     for (id, format) in [(1, 1), (3, 2), (1, 1)] {
         machine.run(&format!("sysctr rollback app --to {id}"))?;
