@@ -29,9 +29,10 @@ check:
 	$(CARGO) clippy --test vm --test demo -- -D warnings
 	$(CARGO) test
 
-# Scenarios that take minutes each: `make test-long` has them.
+# Scenarios that take minutes each, or whose like is run anyway: `make test-long` has them.
 LONG = runtimes_agree failing_containers_do_not_stop_a_boot unusual_updates_and_one_bad_of_twenty \
-    state_in_another_format_comes_and_goes_with_its_program
+    state_in_another_format_comes_and_goes_with_its_program runc_in_place_of_the_bundled_runtime \
+    an_update_that_fails_behind_a_boot_goes_back httpd_leaves_nothing_behind etcd_keeps_its_data_without_purge
 
 # The machines share two cores with the emulator, so one at a time.
 test: deps check
