@@ -30,9 +30,12 @@ fn install(install: &str, images: &str, count: u32) -> String {
     format!("for i in $(seq {count}); do {install} --name c$i oci:{images}/tiny:1 || exit; done")
 }
 
-/// What is done to the tree on the host: two hundred installs in emulation take longer than all the rest.
+/// What is done to the tree on the host: two hundred installs in emulation take longer than all the rest, and the last of two hundred
+/// starts takes longer than the usual time-out.
 pub fn prepare_two_hundred(sysctr: &str) -> String {
-    install(&format!("{sysctr} -q --root $root install --no-enable"), "$payload/images", 200)
+    let patience = "mkdir -p $root/etc/systemd/system.conf.d
+        printf '[Manager]\\nDefaultTimeoutStartSec=1h\\n' >$root/etc/systemd/system.conf.d/patience.conf";
+    format!("{patience}\n{}", install(&format!("{sysctr} -q --root $root install --no-enable"), "$payload/images", 200))
 }
 
 /// The same where they are installed.
