@@ -28,6 +28,11 @@ impl Program {
         Program { path, environment: vec![(switch, value.to_owned())] }
     }
 
+    /// Whether something was taken out of it.
+    pub fn lacks_something(&self) -> bool {
+        !self.environment.is_empty()
+    }
+
     /// Ready to run.
     pub fn command(&self, root: &Path, verb: &[String]) -> Command {
         let mut command = Command::new(&self.path);

@@ -125,7 +125,8 @@ impl<'a> Recording<'a> {
             let outcome = Outcome::of(&command.output().unwrap());
             assert_eq!(outcome.code, 0, "{} on {}: {}", operation.name, kind.name, outcome.err);
             let end = device.length();
-            assert!(end > begun, "nothing was written");
+            // Without its only sync an operation ends before anything is written.
+            assert!(end > begun || program.lacks_something(), "nothing was written");
             end
         };
         let mut log = device.log();
