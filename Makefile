@@ -34,9 +34,9 @@ LONG = runtimes_agree failing_containers_do_not_stop_a_boot unusual_updates_and_
     state_in_another_format_comes_and_goes_with_its_program runc_in_place_of_the_bundled_runtime \
     an_update_that_fails_behind_a_boot_goes_back httpd_leaves_nothing_behind etcd_keeps_its_data_without_purge
 
-# The machines share two cores with the emulator, so one at a time.
+# Two machines at a time, of which one at most is emulated.
 test: deps check
-	$(CARGO) test --test vm -- --test-threads=1 $(LONG:%=--skip %)
+	$(CARGO) test --test vm -- --test-threads=2 $(LONG:%=--skip %)
 
 # Also what takes longer: Debian 12, and every scenario in QEMU.
 test-long: deps check

@@ -17,7 +17,6 @@ use sysctr::{
         owned, secrets, settings,
         space::{self, Need},
         state,
-        systemd::Manager,
         transaction::{Parts, Staged},
         units::{self, Reading},
     },
@@ -252,14 +251,13 @@ impl Candidate {
         bail!(Fault::new(Code::Refused, message).hint("--yes accepts them"))
     }
 
-    /// Writes the deployment beside what is in force, and lets systemd read its units where a manager is given.
+    /// Writes the deployment beside what is in force. [`read_units`] is what comes next.
     pub fn stage<'a>(
         self,
         context: &Context,
         root: &'a Folder,
         lock: &StoreLock,
         store: &Store,
-        manager: Option<&Manager>,
     ) -> Result<(Staged<'a>, Deployment)> {
         let accepted = self.requests(root)?;
         let Candidate { name, id, replaces, reference, image, rendered, runtime, range, overrides, quadlet } = self;
@@ -324,13 +322,18 @@ impl Candidate {
         let parts =
             Parts { image: &image, record: record.clone(), config_json, files, secrets, mount_points, host_files };
         let staged = Staged::write(root, lock, store, parts).with_context(staging)?;
-        if manager.is_some()
-            && let Reading::Unread(why) = units::verify(root, &[(&name, id)]).with_context(staging)?
-        {
-            context.output.note(format!("systemd itself has not read the units of {name}, because {why}"));
-        }
         Ok((staged, record))
     }
+}
+
+/// Lets systemd read the units of deployments that are staged and not yet in force.
+pub fn read_units(context: &Context, root: &Folder, staged: &[&Deployment]) -> Result<()> {
+    let sets: Vec<_> = staged.iter().map(|one| (&one.name, one.id)).collect();
+    if let Reading::Unread(why) = units::verify(root, &sets, !context.offline())? {
+        let names: Vec<_> = staged.iter().map(|one| one.name.as_str()).collect();
+        context.output.note(format!("systemd itself has not read the units of {}, because {why}", names.join(", ")));
+    }
+    Ok(())
 }
 
 /// Of the kernel's (random(4)).

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::{
     Context,
-    candidate::{Candidate, Wanted},
+    candidate::{Candidate, Wanted, read_units},
     image,
     order::{self, Coming},
     run, uninstall,
@@ -270,7 +270,8 @@ fn apply(
     store: &Store,
     manager: Option<&Manager>,
 ) -> Result<(Deployment, Option<Verdict>)> {
-    let (staged, record) = candidate.stage(context, root, lock, store, manager)?;
+    let (staged, record) = candidate.stage(context, root, lock, store)?;
+    read_units(context, root, &[&record]).with_context(|| format!("installing {}", record.name))?;
     let name = record.name.clone();
     let enable = !args.no_enable;
     let made = staged.commit(lock, enable).with_context(|| format!("installing {name}"))?;

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{
     auto,
+    candidate::read_units,
     order::{self, Coming},
     prepare::{Next, Prepared},
     probation,
@@ -21,7 +22,7 @@ use sysctr::{
         ostree::Store,
         quarantine,
         systemd::Manager,
-        transaction, units,
+        transaction,
     },
     model::{
         deployment::{Deployment, Journal},
@@ -86,17 +87,15 @@ fn update(
     let (settle, restart) = (updater.settings.update.settle(), !updater.args.no_restart);
     let (mut old, mut new, mut members) = (Vec::new(), Vec::new(), Vec::new());
     for one in order.iter().filter_map(|name| next.remove(name)) {
-        let staged = one.candidate.stage(updater.context, root, lock, store, None);
+        let staged = one.candidate.stage(updater.context, root, lock, store);
         let (staged, record) = staged.with_context(|| format!("updating {words}: nothing is updated"))?;
         refuse_other_format(&one.old, &record)?;
         members.push(Member { staged, from: one.old.id });
         old.push(one.old);
         new.push(record);
     }
-    if manager.is_some() {
-        let sets: Vec<_> = new.iter().map(|new| (&new.name, new.id)).collect();
-        units::verify(root, &sets).with_context(|| format!("updating {words}: nothing is updated"))?;
-    }
+    let staged: Vec<_> = new.iter().collect();
+    read_units(updater.context, root, &staged).with_context(|| format!("updating {words}: nothing is updated"))?;
     let all: Vec<String> = old.iter().chain(&new).flat_map(|one| one.units.clone()).collect();
     let mut running = Vec::new();
     for one in &old {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{
     Context, auto,
+    candidate::read_units,
     prepare::{Next, Prepared},
     probation,
     replace::{self, Running},
@@ -220,7 +221,8 @@ impl Updater<'_> {
         let updating = || format!("updating {name}");
         let running =
             Running::look(&self.root, lock, manager, old, self.settings.update.settle(), !self.args.no_restart)?;
-        let (staged, new) = candidate.stage(self.context, &self.root, lock, store, manager).with_context(updating)?;
+        let (staged, new) = candidate.stage(self.context, &self.root, lock, store).with_context(updating)?;
+        read_units(self.context, &self.root, &[&new]).with_context(updating)?;
         self.tried.replace(Some(Version { digest: new.digest.clone(), deployment: Some(new.id) }));
         if old.raises_epoch_of(&new) {
             bail!(replace::older_format(&new, old));

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use ostree::{ObjectType, RepoCheckoutAtOptions, glib::Variant};
+use ostree::RepoCheckoutAtOptions;
 use rustix::{
     fs::{
         AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, XattrFlags, fchmod, fchown, fremovexattr, fsetxattr, linkat,
@@ -68,7 +68,7 @@ pub fn check_out(store: &Store, at: BorrowedFd<'_>, name: &str, commit: &str, pa
 /// Gives a folder the owner, mode and attributes of this object.
 pub fn describe_folder(store: &Store, at: BorrowedFd<'_>, meta: &str) -> Result<()> {
     type Meta = (u32, u32, u32, Vec<(Vec<u8>, Vec<u8>)>);
-    let variant: Variant = store.repo.load_variant(ObjectType::DirMeta, meta)?;
+    let variant = store.metadata(meta, "dirmeta", "(uuua(ayay))")?;
     let (uid, gid, mode, xattrs): Meta = variant.get().context("a folder's object is malformed")?;
     let folder = openat(at, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     fchown(&folder, Some(Uid::from_raw(u32::from_be(uid))), Some(Gid::from_raw(u32::from_be(gid))))?;

@@ -162,6 +162,9 @@ pub fn withdraw(root: &Folder, name: &ContainerName) -> Result<()> {
     enablement::preset(root, name, None)
 }
 
+/// What it says of a program that is not there, too.
+const NOT_EXECUTABLE: &str = " is not executable: ";
+
 /// What `systemd-analyze verify` came to.
 pub enum Reading {
     /// Every line that names one of the units.
@@ -171,7 +174,8 @@ pub enum Reading {
 }
 
 /// Lets systemd read sets before they are in force, all at once, since one may need another. Any message refuses; whether it was asked.
-pub fn verify(root: &Folder, sets: &[(&ContainerName, u32)]) -> Result<Reading> {
+/// Unless they are `here`, what they run lies in the tree that they are for, where systemd-analyze does not look.
+pub fn verify(root: &Folder, sets: &[(&ContainerName, u32)], here: bool) -> Result<Reading> {
     let mut paths = Vec::new();
     for (name, id) in sets {
         let Some(set) = root.open(&layout::unit_set(name, *id))? else { continue };
@@ -179,7 +183,8 @@ pub fn verify(root: &Folder, sets: &[(&ContainerName, u32)]) -> Result<Reading> 
     }
     let reading = read_by_systemd(&paths)?;
     if let Reading::Said(lines) = &reading {
-        ensure!(lines.is_empty(), "systemd refuses the unit: {}", lines[0]);
+        let refused = lines.iter().find(|line| here || !line.contains(NOT_EXECUTABLE));
+        ensure!(refused.is_none(), "systemd refuses the unit: {}", refused.map_or("", String::as_str));
     }
     Ok(reading)
 }

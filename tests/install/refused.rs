@@ -83,6 +83,7 @@ fn an_image_that_contradicts_itself_is_refused_by_file_and_key() {
         (unit(&format!("{}{}", "{{#if name}}".repeat(200), "{{/if}}".repeat(200))), &["app.service", "ExecStart"]),
         (Image::new().export("manifest.json", &"[".repeat(100_000)), &["manifest.json"]),
         (unit("[Service]\nExecStart={{{name}}}\n"), &["service.hbs", "line 2"]),
+        (unit("[Service]\nExecStart={{exec_start}}\nTimeoutStopSec=soon\n"), &["systemd", "app.service:3", "soon"]),
         (unit("[Service]\nnonsense\n"), &["line 2", "nonsense"]),
         (unit("[Service]\nType=notify\rExecStartPre=/bin/evil\n"), &["control characters"]),
         (

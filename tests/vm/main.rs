@@ -183,7 +183,7 @@ fn limits_hold_as_for_a_plain_unit() -> Result<()> {
 }
 
 #[test]
-fn etcd_is_there_before_the_network_with_no_card_in_the_machine() -> Result<()> {
+fn with_no_card_in_the_machine_etcd_is_there_before_the_network() -> Result<()> {
     on_qemu("before-the-network", |machine| {
         etcd::install_with(machine, "--set early=true")?;
         etcd::obeys_a_drop_in(machine)?;

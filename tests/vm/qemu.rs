@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -24,7 +25,11 @@ pub struct Qemu {
     // The agent goes before the process that it is in.
     agent: Option<Agent>,
     process: Option<Guarded>,
+    _alone: MutexGuard<'static, ()>,
 }
+
+/// An emulated processor takes a real one: two such machines at once would be slower than one behind the other.
+static ALONE: Mutex<()> = Mutex::new(());
 
 impl Qemu {
     /// Boots a machine and waits for its agent.
@@ -52,8 +57,15 @@ impl Qemu {
         overlay(disk, &folder.path().join("disk.qcow2"))?;
         overlay(&payload.disk(), &folder.path().join("payload.qcow2"))?;
         let kernel = tree.kernel()?;
-        let mut machine =
-            Self { name: name.to_owned(), folder, kernel, network_card: true, agent: None, process: None };
+        let mut machine = Self {
+            name: name.to_owned(),
+            folder,
+            kernel,
+            network_card: true,
+            agent: None,
+            process: None,
+            _alone: ALONE.lock().unwrap_or_else(PoisonError::into_inner),
+        };
         machine.start()?;
         Ok(machine)
     }
@@ -79,9 +91,11 @@ impl Qemu {
         // On a busy host an emulated timer can seem dead to the kernel's check of it, which then gives up.
         let kernel_line =
             "root=/dev/nvme0n1 rw console=ttyS0 net.ifnames=0 panic=-1 no_timer_check systemd.show_status=1 loglevel=4";
+        // Beside another machine it would miss the time-outs that its systemd has for devices.
         let mut process = Guarded::spawn(
-            "qemu-system-x86_64",
+            "nice",
             |command| {
+                command.args(["-n", "-10", "qemu-system-x86_64"]);
                 command.args(acceleration()).args(["-smp", "2", "-m", "2048"]);
                 command.args(["-nodefaults", "-display", "none", "-no-reboot"]);
                 command.arg("-kernel").arg(&self.kernel).args(["-append", kernel_line]);
