@@ -139,6 +139,23 @@ impl Buildah {
     }
 }
 
+/// CNI's plug-in `flannel`, which is in no Debian package: the last one from the module of the other plug-ins, before it got its own.
+#[allow(dead_code, reason = "no other program than the scenarios' has pods")]
+pub fn flannel_plugin() -> Result<PathBuf> {
+    const MODULE: &str = "github.com/containernetworking/plugins/plugins/meta/flannel@v0.9.1";
+    let folder = once("cni-flannel-0.9.1", |folder| {
+        let kept = cache()?.join("go");
+        run(Command::new("go")
+            .args(["install", MODULE])
+            .env("CGO_ENABLED", "0")
+            .env("GOBIN", folder)
+            .env("GOMODCACHE", kept.join("mod"))
+            .env("GOCACHE", kept.join("build")))
+        .map(drop)
+    })?;
+    Ok(folder.join("flannel"))
+}
+
 /// Whether this host has a Go that can build the modules: an older one leaves that to Debian's, in a container.
 fn hosts_go_is_new() -> bool {
     let said = run(Command::new("go").arg("version")).unwrap_or_default();

@@ -18,9 +18,9 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use machine::{Machine, scenario};
 use scenarios::{
-    auto, boot, boots, dependents, directives, engine, etcd, exec, failures, foreign, handover, health, hooks, httpd,
-    instances, kubelet, legacy, limits, load, many, on_demand, order, power, probation, refuse, secret, sockets, state,
-    together, trace, update, updates, users,
+    auto, boot, boots, cni, dependents, directives, engine, etcd, exec, failures, foreign, handover, health, hooks,
+    httpd, instances, kubelet, legacy, limits, load, many, on_demand, order, power, probation, refuse, secret, sockets,
+    state, together, trace, update, updates, users,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -258,6 +258,17 @@ fn kubelet_runs_a_pod() -> Result<()> {
         machine.run("systemctl start kubelet")?;
         kubelet::runs_a_pod(machine)?;
         kubelet::the_pod_outlives_it(machine)
+    })
+}
+
+#[test]
+#[ignore = "a quarter of an hour to build kubelet: `make kubelet`, `make test-long`"]
+fn kubelets_pod_is_on_flannels_network() -> Result<()> {
+    let (tree, payload) = engine(&["etcd", "flanneld", "kubelet"])?;
+    let plugin = image::containers::flannel_plugin()?;
+    let script = format!("install -D -m 755 {} $root/usr/lib/cni/flannel", plugin.display());
+    scenario(nspawn::Nspawn::boot_prepared("cni", &tree, &payload, &script), |machine| {
+        cni::a_pod_has_an_address_of_the_subnet(machine)
     })
 }
 

@@ -18,8 +18,8 @@ const DROP_IN: &str = "install -D -m 644 /var/lib/sysctr/containers/flanneld/cur
 /// Packages beside those of every machine.
 pub fn packages(suite: &str) -> &'static [&'static str] {
     match suite {
-        "bookworm" => &["docker.io", "busybox-static"],
-        _ => &["docker.io", "docker-cli", "busybox-static"],
+        "bookworm" => &["docker.io", "busybox-static", "containernetworking-plugins"],
+        _ => &["docker.io", "docker-cli", "busybox-static", "containernetworking-plugins"],
     }
 }
 

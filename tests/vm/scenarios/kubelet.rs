@@ -66,7 +66,7 @@ const WITHOUT_A_KERNEL: &str = "set -e
         'enforceNodeAllocatable: []' >/etc/kubernetes/kubelet.conf.d/20-no-controllers.conf";
 
 /// The tasks of the engine: a name of kubelet's and the number of its process.
-const TASKS: &str = "ctr -n k8s.io tasks ls | awk '$3 == \"RUNNING\" { print $2 }' | sort | paste -sd ' '";
+pub const TASKS: &str = "ctr -n k8s.io tasks ls | awk '$3 == \"RUNNING\" { print $2 }' | sort | paste -sd ' '";
 
 /// Images for the engine, a pod for kubelet, and kubelet itself, which is not started. A machine without a kernel of its own has no
 /// controllers to limit pods by.

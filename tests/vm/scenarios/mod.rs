@@ -3,6 +3,7 @@
 pub mod auto;
 pub mod boot;
 pub mod boots;
+pub mod cni;
 pub mod dependents;
 pub mod directives;
 pub mod engine;
