@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use anyhow::Result;
+use cut::Cut;
 use machine::{Machine, scenario};
 use scenarios::{
     auto, boot, boots, cni, dependents, directives, engine, etcd, exec, failures, foreign, handover, health, hooks,
@@ -297,19 +298,16 @@ fn etcd_upgrades_its_data() -> Result<()> {
 }
 
 #[test]
-fn a_power_cut_after_an_install_and_a_put_loses_neither() -> Result<()> {
-    on_qemu("power-cut", |machine| {
+fn five_power_cuts_in_updates_and_one_after_a_put_lose_nothing() -> Result<()> {
+    on_qemu("power-cuts", |machine| {
         etcd::install(machine)?;
-        machine.cut_power()?;
-        etcd::holds_the_key(machine)?;
-        machine.run("sysctr verify").map(drop)
+        let cut = Cut::of(machine, "after-a-put")?;
+        scenario(cut.boot("after-a-put", &parts().payload), |machine| {
+            etcd::holds_the_key(machine)?;
+            machine.run("sysctr verify").map(drop)
+        })?;
+        power::goes_in_the_middle(machine, &parts().payload, 5)
     })
-}
-
-#[test]
-#[ignore = "minutes: `make test-long`"]
-fn five_power_cuts_in_the_middle_of_updates() -> Result<()> {
-    on_qemu("five-power-cuts", |machine| power::goes_in_the_middle(machine, &parts().payload, 5))
 }
 
 #[test]

@@ -54,8 +54,9 @@ pub fn goes_in_the_middle(machine: &mut Qemu, payload: &Payload, cuts: u32) -> R
         let cut = Cut::of(machine, "power-cut")?;
         let is_pending = cut.has(&journal);
         pending += u32::from(is_pending);
-        let context = || format!("cut {number}, {wait} ms after `{operation}` began, pending: {is_pending}");
-        scenario(cut.boot("after-power-cut", payload), is_whole).with_context(context)?;
+        let place = format!("cut {number}, {wait} ms after `{operation}` began, pending: {is_pending}");
+        println!("{place}");
+        scenario(cut.boot("after-power-cut", payload), is_whole).context(place)?;
         machine.wait_until(SOON, "! systemctl is-active -q cut.service")?;
         ensure!(machine.run("sysctr list --json")?.contains("\"app\""), "the machine itself lost something");
     }
