@@ -299,13 +299,14 @@ fn etcd_upgrades_its_data() -> Result<()> {
 
 #[test]
 fn five_power_cuts_in_updates_and_one_after_a_put_lose_nothing() -> Result<()> {
-    on_qemu("power-cuts", |machine| {
-        etcd::install(machine)?;
+    scenario(with_containers_to_cut("power-cuts"), |machine| {
+        etcd::put(machine)?;
         let cut = Cut::of(machine, "after-a-put")?;
         scenario(cut.boot("after-a-put", &parts().payload), |machine| {
             etcd::holds_the_key(machine)?;
             machine.run("sysctr verify").map(drop)
         })?;
+        drop(cut);
         power::goes_in_the_middle(machine, &parts().payload, 5)
     })
 }
@@ -313,5 +314,12 @@ fn five_power_cuts_in_updates_and_one_after_a_put_lose_nothing() -> Result<()> {
 #[test]
 #[ignore = "minutes: `make test-long`"]
 fn a_hundred_power_cuts_in_the_middle_of_updates() -> Result<()> {
-    on_qemu("hundred-power-cuts", |machine| power::goes_in_the_middle(machine, &parts().payload, 100))
+    scenario(with_containers_to_cut("hundred-power-cuts"), |machine| {
+        power::goes_in_the_middle(machine, &parts().payload, 100)
+    })
+}
+
+fn with_containers_to_cut(name: &str) -> Result<qemu::Qemu> {
+    let script = power::prepare(env!("CARGO_BIN_EXE_sysctr"), &image::containers::image("etcd")?);
+    qemu::Qemu::boot_prepared(name, &parts().tree, &parts().payload, &script)
 }
