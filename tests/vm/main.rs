@@ -20,8 +20,8 @@ use cut::Cut;
 use machine::{Machine, scenario};
 use scenarios::{
     auto, boot, boots, cni, dependents, directives, engine, etcd, exec, failures, foreign, handover, health, hooks,
-    httpd, instances, kubelet, legacy, limits, load, many, on_demand, order, power, probation, refuse, secret, sockets,
-    state, together, trace, update, updates, users,
+    httpd, instances, kubelet, legacy, limits, load, many, on_demand, order, phases, power, probation, refuse, secret,
+    sockets, state, together, trace, update, updates, users,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -309,6 +309,12 @@ fn five_power_cuts_in_updates_and_one_after_a_put_lose_nothing() -> Result<()> {
         drop(cut);
         power::goes_in_the_middle(machine, &parts().payload, 5)
     })
+}
+
+#[test]
+#[ignore = "minutes: `make test-long`"]
+fn a_power_cut_in_each_phase_of_each_operation_leaves_the_old_or_the_new() -> Result<()> {
+    on_qemu("phases", |machine| phases::each_is_cut(machine, &parts().payload))
 }
 
 #[test]
