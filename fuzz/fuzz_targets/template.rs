@@ -11,7 +11,8 @@ fuzz_target!(|input: &str| {
     let kind = match signs.next() {
         Some('u') => Kind::Unit,
         Some('j') => Kind::Json,
-        Some('f') => Kind::Fields,
+        Some('t') => Kind::Tmpfiles,
+        Some('s') => Kind::Sysusers,
         _ => Kind::Plain,
     };
     let Some((value, template)) = signs.as_str().split_once('\0') else { return };

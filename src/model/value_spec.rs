@@ -102,11 +102,15 @@ impl ValueSpec {
 
     /// The pattern, tied to the whole text. Matching takes linear time whatever the image wrote.
     pub fn pattern(&self) -> Result<Option<Regex>> {
-        let compile = |pattern: &String| {
-            let bounded = RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(1 << 20).build();
-            bounded.with_context(|| format!("the pattern {pattern:?}"))
+        let compile = |text: &str| {
+            // Its errors draw the place below the pattern; what is wrong is said last.
+            let said = |error: regex::Error| error.to_string().lines().last().unwrap_or_default().trim().to_owned();
+            RegexBuilder::new(text).size_limit(1 << 20).build().map_err(|error| anyhow::anyhow!(said(error)))
         };
-        self.pattern.as_ref().map(compile).transpose()
+        let Some(pattern) = &self.pattern else { return Ok(None) };
+        // By itself as well: brackets that are only balanced within ours would untie it.
+        let tied = compile(pattern).and_then(|_| compile(&format!("^(?:{pattern})$")));
+        tied.map(Some).with_context(|| format!("the pattern {pattern:?}"))
     }
 
     /// The typed value of a text, or what was expected instead.
@@ -209,7 +213,8 @@ mod tests {
             (r#"{"type": "enum", "enum": ["a"], "default": "b"}"#, "one of a"),
             (r#"{"type": "string", "secret": true, "default": "x"}"#, "has no default"),
             (r#"{"type": "integer", "secret": true}"#, "of type string"),
-            (r#"{"type": "string", "pattern": "("}"#, "the pattern"),
+            (r#"{"type": "string", "pattern": "("}"#, "the pattern \"(\": error: unclosed group"),
+            (r#"{"type": "string", "pattern": "a)|(b"}"#, "unopened group"),
         ] {
             let message = complaint(value);
             assert!(message.contains(expected), "{value}: {message}");

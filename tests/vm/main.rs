@@ -20,8 +20,8 @@ use cut::Cut;
 use machine::{Machine, scenario};
 use scenarios::{
     auto, boot, boots, cni, dependents, directives, engine, etcd, exec, failures, foreign, handover, health, hooks,
-    httpd, instances, kubelet, legacy, limits, load, many, on_demand, order, power, probation, refuse, secret, sockets,
-    state, together, trace, update, updates, users,
+    httpd, instances, kubelet, legacy, limits, load, many, on_demand, order, phases, power, probation, refuse, secret,
+    sockets, state, together, trace, update, updates, users,
 };
 
 /// What the machines are made of, made once for all tests of this run.
@@ -299,19 +299,33 @@ fn etcd_upgrades_its_data() -> Result<()> {
 
 #[test]
 fn five_power_cuts_in_updates_and_one_after_a_put_lose_nothing() -> Result<()> {
-    on_qemu("power-cuts", |machine| {
-        etcd::install(machine)?;
+    scenario(with_containers_to_cut("power-cuts"), |machine| {
+        etcd::put(machine)?;
         let cut = Cut::of(machine, "after-a-put")?;
         scenario(cut.boot("after-a-put", &parts().payload), |machine| {
             etcd::holds_the_key(machine)?;
             machine.run("sysctr verify").map(drop)
         })?;
+        drop(cut);
         power::goes_in_the_middle(machine, &parts().payload, 5)
     })
 }
 
 #[test]
 #[ignore = "minutes: `make test-long`"]
+fn a_power_cut_in_each_phase_of_each_operation_leaves_the_old_or_the_new() -> Result<()> {
+    on_qemu("phases", |machine| phases::each_is_cut(machine, &parts().payload))
+}
+
+#[test]
+#[ignore = "minutes: `make test-long`"]
 fn a_hundred_power_cuts_in_the_middle_of_updates() -> Result<()> {
-    on_qemu("hundred-power-cuts", |machine| power::goes_in_the_middle(machine, &parts().payload, 100))
+    scenario(with_containers_to_cut("hundred-power-cuts"), |machine| {
+        power::goes_in_the_middle(machine, &parts().payload, 100)
+    })
+}
+
+fn with_containers_to_cut(name: &str) -> Result<qemu::Qemu> {
+    let script = power::prepare(env!("CARGO_BIN_EXE_sysctr"), &image::containers::image("etcd")?);
+    qemu::Qemu::boot_prepared(name, &parts().tree, &parts().payload, &script)
 }

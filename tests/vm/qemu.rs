@@ -38,7 +38,8 @@ impl Qemu {
         Self::boot_disk(name, folder, &tree.disk(), tree, payload)
     }
 
-    /// The same after a shell script on the host has prepared its `$root`, with `$payload` beside it.
+    /// The same after a shell script on the host has prepared its `$root`, with `$payload` beside it. The programs are there from its
+    /// first boot on; else they come with the payload, which is mounted in the midst of it.
     #[allow(dead_code, reason = "no other program than the scenarios' prepares a disk")]
     pub fn boot_prepared(name: &str, tree: &Tree, payload: &Payload, script: &str) -> Result<Self> {
         let folder = crate::image::run_folder(name)?;
@@ -46,8 +47,9 @@ impl Qemu {
         run(Command::new("cp").arg("--sparse=always").args([&tree.disk(), &disk]))?;
         std::fs::create_dir(&root)?;
         run(Command::new("mount").args(["-o", "loop"]).args([&disk, &root]))?;
+        let script = format!("cp -a $payload/root/. $root/\n{script}");
         let prepared =
-            run(Command::new("bash").args(["-euc", script]).env("root", &root).env("payload", payload.path()));
+            run(Command::new("bash").args(["-euc", &script]).env("root", &root).env("payload", payload.path()));
         run(Command::new("umount").arg(&root))?;
         prepared?;
         Self::boot_disk(name, folder, &disk, tree, payload)

@@ -71,6 +71,11 @@ pub fn images(folder: &Path) -> Result<()> {
     image(folder, "tiny-root", &[("exports/manifest.json", &ATTACK.replace("USERNS", "host"))])?;
     // For updates: one that is as good, and one that ends before it is ready.
     image(folder, "tiny-next", &[("exports/manifest.json", &MANIFEST.replace("as small as can be", "the next one"))])?;
+    // Some that have nothing but the program in common, so that old ones leave objects that nothing needs.
+    for number in 0..4 {
+        let manifest = MANIFEST.replace("as small as can be", &format!("version {number}"));
+        image(folder, &format!("version-{number}"), &[("exports/manifest.json", &manifest)])?;
+    }
     // And one that wants more than those before it.
     let asking = MANIFEST.replace("\"notify\"", "\"capabilities\": {\"add\": [\"NET_ADMIN\"]}, \"notify\"");
     image(folder, "tiny-asking", &[("exports/manifest.json", &asking)])?;

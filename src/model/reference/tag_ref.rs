@@ -23,7 +23,9 @@ impl ImageSource {
             parts.push(format!("{part}_"));
             rest = more;
         }
-        parts.push(rest.to_owned());
+        // As file names these two would be folders.
+        let last = if matches!(rest, "." | "..") { rest.replace('.', "_2E") } else { rest.to_owned() };
+        parts.push(last);
         format!("{TAG_PREFIX}{}", parts.join("/"))
     }
 
@@ -54,7 +56,9 @@ mod tests {
     fn refs_come_back_as_references_and_never_nest() {
         let long = format!("oci:/{}:3", "very/deep_folder/".repeat(40));
         let longer = format!("{long}.1");
-        let texts = ["localhost:5000/a/b:1", "oci:/img", "oci:/img/x", "oci:/é ü:t", &long, &longer];
+        // 200 signs in a file's name, and one or two more
+        let [dot, dots] = [".", ".."].map(|end| format!("oci:/{}{end}", "x".repeat(REF_PART - "oci_3A_2F".len())));
+        let texts = ["localhost:5000/a/b:1", "oci:/img", "oci:/img/x", "oci:/é ü:t", &long, &longer, &dot, &dots];
         let refs: Vec<String> = texts.iter().map(|text| parsed(text).tag_ref()).collect();
         for (text, name) in texts.iter().zip(&refs) {
             assert_eq!(ImageSource::from_tag_ref(name).expect(name), parsed(text));

@@ -22,6 +22,12 @@ pub fn install_with(machine: &mut dyn Machine, settings: &str) -> Result<()> {
     machine.run(&format!("sysctr install {settings} {REGISTRY}/etcd"))?;
     machine.run("systemctl is-enabled etcd")?;
     machine.run("systemctl start etcd")?;
+    put(machine)
+}
+
+/// Puts a key in once it runs.
+pub fn put(machine: &mut dyn Machine) -> Result<()> {
+    machine.wait_until(Duration::from_secs(120), "systemctl is-active etcd")?;
     machine.run(PUT)?;
     holds_the_key(machine)
 }

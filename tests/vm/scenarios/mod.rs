@@ -23,6 +23,7 @@ pub mod load;
 pub mod many;
 pub mod on_demand;
 pub mod order;
+pub mod phases;
 pub mod power;
 pub mod probation;
 pub mod refuse;

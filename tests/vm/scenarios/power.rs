@@ -1,5 +1,6 @@
 //! The power goes in the middle of updates and rollbacks, again and again: whatever boots is the old or the new one, whole.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -23,14 +24,21 @@ fn operation(number: u32) -> (&'static str, String) {
     }
 }
 
+/// A shell script that installs all of them into a tree before its machine boots, as emulated that takes minutes.
+pub fn prepare(sysctr: &str, etcd: &Path) -> String {
+    let install = format!("{sysctr} -q --root $root install --yes");
+    format!(
+        "{install} --name etcd oci:{}
+         {install} --name app oci:$payload/images/tiny-format-1:1
+         {install} --name web oci:$payload/images/load-first:1",
+        etcd.display()
+    )
+}
+
 /// Takes the power away so many times, each time some moment after an operation began or after it noted what it is about.
 pub fn goes_in_the_middle(machine: &mut Qemu, payload: &Payload, cuts: u32) -> Result<()> {
     settle(machine, 1)?;
-    machine.run(&format!(
-        "sysctr -q install --now --yes --name app {IMAGES}/tiny-format-1:1 &&
-         sysctr -q update app --to {IMAGES}/tiny-format-2:1 &&
-         sysctr -q install --now --yes --name web {IMAGES}/load-first:1"
-    ))?;
+    machine.run(&format!("sysctr -q update app --to {IMAGES}/tiny-format-2:1"))?;
     let given = std::env::var("SYSCTR_TEST_SEED").ok().and_then(|text| text.parse().ok());
     let seed: u64 = given.unwrap_or(u64::from(SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos()));
     println!("SYSCTR_TEST_SEED={seed}");
