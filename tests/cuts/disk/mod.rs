@@ -35,7 +35,8 @@ pub struct Kind {
 /// Those that people have.
 pub const KINDS: [Kind; 3] = [
     Kind { name: "ext4", make: &["mkfs.ext4", "-q", "-E", "nodiscard,lazy_itable_init=0"], options: "nodiscard" },
-    Kind { name: "xfs", make: &["mkfs.xfs", "-q", "-K"], options: "nodiscard" },
+    // A mount namespace that somebody makes meanwhile holds the one before for a moment.
+    Kind { name: "xfs", make: &["mkfs.xfs", "-q", "-K"], options: "nodiscard,nouuid" },
     Kind { name: "btrfs", make: &["mkfs.btrfs", "-q", "-K"], options: "nodiscard" },
 ];
 
