@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, process::Command};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use rustix::fs::FileType;
 
 use super::{dir::Folder, enablement, fsck::Report};
@@ -182,9 +182,10 @@ pub fn verify(root: &Folder, sets: &[(&ContainerName, u32)], here: bool) -> Resu
         paths.extend(set.names()?.iter().filter(|file| layout::is_unit(file)).map(|unit| set.path().join(unit)));
     }
     let reading = read_by_systemd(&paths)?;
-    if let Reading::Said(lines) = &reading {
-        let refused = lines.iter().find(|line| here || !line.contains(NOT_EXECUTABLE));
-        ensure!(refused.is_none(), "systemd refuses the unit: {}", refused.map_or("", String::as_str));
+    if let Reading::Said(lines) = &reading
+        && let Some(line) = lines.iter().find(|line| here || !line.contains(NOT_EXECUTABLE))
+    {
+        bail!("systemd refuses the unit: {line}");
     }
     Ok(reading)
 }

@@ -104,8 +104,11 @@ impl ValueSpec {
     pub fn pattern(&self) -> Result<Option<Regex>> {
         let compile = |text: &str| {
             // Its errors draw the place below the pattern; what is wrong is said last.
-            let said = |error: regex::Error| error.to_string().lines().last().unwrap_or_default().trim().to_owned();
-            RegexBuilder::new(text).size_limit(1 << 20).build().map_err(|error| anyhow::anyhow!(said(error)))
+            RegexBuilder::new(text).size_limit(1 << 20).build().map_err(|error| {
+                let drawn = error.to_string();
+                let said = drawn.lines().last().unwrap_or_default();
+                anyhow::anyhow!("{}", said.trim_start_matches("error: "))
+            })
         };
         let Some(pattern) = &self.pattern else { return Ok(None) };
         // By itself as well: brackets that are only balanced within ours would untie it.
@@ -213,7 +216,7 @@ mod tests {
             (r#"{"type": "enum", "enum": ["a"], "default": "b"}"#, "one of a"),
             (r#"{"type": "string", "secret": true, "default": "x"}"#, "has no default"),
             (r#"{"type": "integer", "secret": true}"#, "of type string"),
-            (r#"{"type": "string", "pattern": "("}"#, "the pattern \"(\": error: unclosed group"),
+            (r#"{"type": "string", "pattern": "("}"#, "the pattern \"(\": unclosed group"),
             (r#"{"type": "string", "pattern": "a)|(b"}"#, "unopened group"),
         ] {
             let message = complaint(value);
