@@ -8,12 +8,14 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use ostree::RepoCheckoutAtOptions;
+use rayon::prelude::*;
 use rustix::{
     fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, linkat, mkdirat, openat, utimensat},
     io::Errno,
 };
 
 use super::{
+    folders::Folders,
     lock::StoreLock,
     mend,
     ostree::{NO_CANCEL, Store, StoredImage},
@@ -33,9 +35,10 @@ impl Store {
         ensure!(plain, "{name:?} cannot name a folder");
         let checking_out = || format!("checking out {}", image.name());
         let (tree, meta) = self.root_tree(&image.commit).with_context(checking_out)?;
-        let linked = File::open(self.path().join("objects"))
-            .map_err(Into::into)
-            .and_then(|objects| self.link(objects.as_fd(), parent, name, &tree, &meta));
+        let linked = File::open(self.path().join("objects")).map_err(Into::into).and_then(|objects| {
+            let links = Links { folders: self.folders(), objects: objects.as_fd() };
+            links.make(parent, name, &tree, &meta)
+        });
         match linked {
             Err(error) if matches!(error.downcast_ref(), Some(&(Errno::XDEV | Errno::MLINK | Errno::PERM))) => {
                 mend::replace(self, parent, name, None).with_context(checking_out)?;
@@ -46,21 +49,29 @@ impl Store {
             linked => linked.with_context(checking_out),
         }
     }
+}
 
-    /// A folder with all below it: no deeper than a tree of ours.
-    fn link(&self, objects: BorrowedFd<'_>, at: BorrowedFd<'_>, name: &str, tree: &str, meta: &str) -> Result<()> {
+/// Where hard links come from.
+#[derive(Clone, Copy)]
+struct Links<'a> {
+    folders: Folders<'a>,
+    objects: BorrowedFd<'a>,
+}
+
+impl Links<'_> {
+    /// A folder with all below it, no deeper than a tree of ours; what it holds is made side by side.
+    fn make(self, at: BorrowedFd<'_>, name: &str, tree: &str, meta: &str) -> Result<()> {
         mkdirat(at, name, Mode::RWXU).with_context(|| format!("making {name}"))?;
         let at = openat(at, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        let folder = self.folder(tree)?;
+        let folder = self.folders.read(tree)?;
         for (name, object) in &folder.files {
             let object = Path::new(&object[..2]).join(format!("{}.file", &object[2..]));
-            linkat(objects, &object, &at, name, AtFlags::empty())
+            linkat(self.objects, &object, &at, name, AtFlags::empty())
                 .with_context(|| format!("linking {name} to {}", object.display()))?;
         }
-        for (name, (tree, meta)) in &folder.folders {
-            self.link(objects, at.as_fd(), name, tree, meta)?;
-        }
-        mend::describe_folder(self, at.as_fd(), meta)?;
+        let below = folder.folders.par_iter();
+        below.try_for_each(|(name, (tree, meta))| self.make(at.as_fd(), name, tree, meta))?;
+        mend::describe_folder(self.folders, at.as_fd(), meta)?;
         Ok(utimensat(&at, ".", &TIMES, AtFlags::empty())?)
     }
 }

@@ -1,16 +1,13 @@
 //! Reads what `diff` compares: records, rendered sets, and of the images their packages and their files, from the store without a checkout.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
-use ostree::{ObjectType, gio};
+use ostree::gio;
 
 use super::{
-    content,
     dir::Folder,
+    folders::StoredFolder,
     ostree::{NO_CANCEL, Store, StoredImage},
     state, units,
 };
@@ -98,10 +95,10 @@ pub fn packages(store: &Store, image: &StoredImage) -> Packages {
 
 /// The names in a folder of an image, reached without following links; empty where there is none.
 fn names(store: &Store, image: &StoredImage, path: &str) -> Result<Vec<String>> {
-    let mut folder = store.folder(&store.root_tree(&image.commit)?.0)?;
+    let mut folder = store.folders().read(&store.root_tree(&image.commit)?.0)?;
     for part in path.split('/') {
         let Some((tree, _)) = folder.folders.get(part) else { return Ok(Vec::new()) };
-        folder = store.folder(tree)?;
+        folder = store.folders().read(tree)?;
     }
     Ok(folder.files.into_keys().collect())
 }
@@ -120,8 +117,8 @@ pub fn files(store: &Store, old: &str, new: &str) -> Result<Vec<FileChange>> {
             changes.extend(change(&path, entry(meta(&old))?, entry(meta(&new))?));
         }
         let list = |folder: &Option<(String, String)>| match folder {
-            Some((tree, _)) => store.folder(tree),
-            None => Ok(content::Folder { files: BTreeMap::new(), folders: BTreeMap::new() }),
+            Some((tree, _)) => store.folders().read(tree),
+            None => Ok(StoredFolder::default()),
         };
         let (mut old, mut new) = (list(&old)?, list(&new)?);
         let files: BTreeSet<String> = old.files.keys().chain(new.files.keys()).cloned().collect();
@@ -166,9 +163,8 @@ fn file_entry(store: &Store, object: &str) -> Result<Entry> {
 }
 
 fn folder_entry(store: &Store, meta: &str) -> Result<Entry> {
-    let variant = store.repo.load_variant(ObjectType::DirMeta, meta)?;
-    let number = |at: usize| variant.child_value(at).get::<u32>().map(u32::from_be).unwrap_or_default();
-    Ok(Entry { kind: Kind::Folder, size: 0, mode: mode(number(2)), uid: number(0), gid: number(1), target: None })
+    let meta = store.folders().meta(meta)?;
+    Ok(Entry { kind: Kind::Folder, size: 0, mode: mode(meta.mode), uid: meta.uid, gid: meta.gid, target: None })
 }
 
 fn mode(mode: u32) -> String {

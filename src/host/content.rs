@@ -6,13 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use ostree::{
-    gio::{self, prelude::*},
-    glib::{Variant, VariantTy},
-};
+use ostree::gio::{self, prelude::*};
 
 use super::{
-    import::hex,
+    folders::{Folders, checksum},
     ostree::{NO_CANCEL, Store, StoredImage},
 };
 use crate::model::host_files::{Source, Sources};
@@ -25,12 +22,6 @@ const MAX_EXPORT: u64 = 1024 * 1024;
 const MAX_HOST_FILE: u64 = 64 * 1024 * 1024;
 const MAX_EXPORTS: u64 = 128 * 1024 * 1024;
 const MAX_LINKS: u32 = 40;
-
-/// One folder: its files and links, and its folders, by name, with the checksums of their objects.
-pub(super) struct Folder {
-    pub files: BTreeMap<String, String>,
-    pub folders: BTreeMap<String, (String, String)>,
-}
 
 impl Store {
     /// The file at this path inside the image, links followed inside it; none where there is no such file.
@@ -55,15 +46,15 @@ impl Store {
 
     fn hostfs(&self, image: &StoredImage) -> Result<Sources> {
         let mut sources = Sources::new();
-        let root = self.folder(&self.root_tree(&image.commit)?.0)?;
+        let root = self.folders().read(&self.root_tree(&image.commit)?.0)?;
         let Some((tree, _)) = root.folders.get(EXPORTS) else { return Ok(sources) };
-        let exports = self.folder(tree)?;
+        let exports = self.folders().read(tree)?;
         let Some((tree, meta)) = exports.folders.get(HOST) else { return Ok(sources) };
         let mut todo = vec![(HOST.to_owned(), tree.clone(), meta.clone())];
         while let Some((path, tree, meta)) = todo.pop() {
-            let folder = self.folder(&tree)?;
+            let folder = self.folders().read(&tree)?;
             if folder.files.is_empty() && folder.folders.is_empty() && path != HOST {
-                sources.insert(path.clone(), Source::Folder { mode: self.folder_mode(&meta)? });
+                sources.insert(path.clone(), Source::Folder { mode: self.folders().meta(&meta)?.mode & 0o7777 });
             }
             let inner = folder.folders.into_iter();
             todo.extend(inner.map(|(name, (tree, meta))| (format!("{path}/{name}"), tree, meta)));
@@ -84,16 +75,9 @@ impl Store {
         Ok(sources)
     }
 
-    /// The permission bits in a folder's attributes: (owner, group, mode, extended attributes), big-endian.
-    fn folder_mode(&self, meta: &str) -> Result<u32> {
-        let variant = self.metadata(meta, "dirmeta", "(uuua(ayay))")?;
-        let mode = variant.child_value(2).get::<u32>().context("a folder without a mode")?;
-        Ok(u32::from_be(mode) & 0o7777)
-    }
-
     fn exports(&self, image: &StoredImage) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
         let mut files = BTreeMap::new();
-        let root = self.folder(&self.root_tree(&image.commit)?.0)?;
+        let root = self.folders().read(&self.root_tree(&image.commit)?.0)?;
         let Some((tree, _)) = root.folders.get(EXPORTS) else {
             ensure!(!root.files.contains_key(EXPORTS), "it is not a folder");
             return Ok(files);
@@ -101,7 +85,7 @@ impl Store {
         let mut todo = vec![(PathBuf::new(), tree.clone())];
         let mut total = 0;
         while let Some((path, tree)) = todo.pop() {
-            let folder = self.folder(&tree)?;
+            let folder = self.folders().read(&tree)?;
             todo.extend(folder.folders.into_iter().map(|(name, (tree, _))| (path.join(name), tree)));
             for (name, object) in folder.files {
                 let path = path.join(name);
@@ -138,7 +122,7 @@ impl Store {
                 }
                 _ => {}
             }
-            let folder = self.folder(above.last().map(String::as_str).unwrap_or_default())?;
+            let folder = self.folders().read(above.last().map(String::as_str).unwrap_or_default())?;
             if let Some((tree, _)) = folder.folders.get(&name) {
                 above.push(tree.clone());
                 continue;
@@ -184,7 +168,7 @@ impl Store {
                 return Ok(*count);
             }
             let mut sum = 1;
-            for (tree, _) in store.folder(&tree)?.folders.into_values() {
+            for (tree, _) in store.folders().read(&tree)?.folders.into_values() {
                 sum += count(store, tree, known)?;
             }
             known.insert(tree, sum);
@@ -200,39 +184,8 @@ impl Store {
         Ok((part(6)?, part(7)?))
     }
 
-    /// A folder's object. libostree would take a dozen calls for each of a thousand.
-    pub(super) fn metadata(&self, object: &str, kind: &str, format: &str) -> Result<Variant> {
-        let path = self.path().join("objects").join(&object[..2]).join(format!("{}.{kind}", &object[2..]));
-        let data = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        Ok(Variant::from_data_with_type(data, VariantTy::new(format)?))
+    /// Its folders.
+    pub(super) fn folders(&self) -> Folders<'_> {
+        Folders(self.path())
     }
-
-    pub(super) fn folder(&self, tree: &str) -> Result<Folder> {
-        let read = || -> Result<Folder> {
-            let variant = self.metadata(tree, "dirtree", "(a(say)a(sayay))")?;
-            let (files, folders) = (variant.child_value(0), variant.child_value(1));
-            Ok(Folder {
-                files: files.iter().map(|file| Ok((name(&file)?, checksum(&file, 1)?))).collect::<Result<_>>()?,
-                folders: folders
-                    .iter()
-                    .map(|folder| Ok((name(&folder)?, (checksum(&folder, 1)?, checksum(&folder, 2)?))))
-                    .collect::<Result<_>>()?,
-            })
-        };
-        read().with_context(|| format!("reading the folder object {tree}"))
-    }
-}
-
-/// The name of an entry of a folder.
-fn name(entry: &Variant) -> Result<String> {
-    let name = entry.child_value(0);
-    let name = name.str().unwrap_or_default();
-    ensure!(!name.is_empty() && name != "." && name != ".." && !name.contains('/'), "{name:?} is no name");
-    Ok(name.to_owned())
-}
-
-/// A checksum of an entry or of a commit. As a list of values, each byte of it would be a value of GLib.
-fn checksum(entry: &Variant, at: usize) -> Result<String> {
-    let bytes = entry.child_value(at);
-    Ok(hex(bytes.fixed_array::<u8>()?.try_into().context("a checksum of another length")?))
 }

@@ -23,6 +23,8 @@ use super::controls;
 pub struct Folder {
     fd: OwnedFd,
     path: PathBuf,
+    /// what is done here and below is synced by [`Folder::sync_all`] alone
+    together: bool,
 }
 
 /// Text of records and units; nothing that sysctr reads whole is near this size.
@@ -33,14 +35,14 @@ impl Folder {
     pub fn root(path: &Path) -> Result<Folder> {
         let fd = fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .with_context(|| format!("opening {}", path.display()))?;
-        Ok(Folder { fd, path: path.to_owned() })
+        Ok(Folder { fd, path: path.to_owned(), together: false })
     }
 
     /// The folder below this one, or none where there is none.
     pub fn open(&self, below: &str) -> Result<Option<Folder>> {
         let path = self.path.join(below);
         match fs::openat2(&self.fd, below, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT) {
-            Ok(fd) => Ok(Some(Folder { fd, path })),
+            Ok(fd) => Ok(Some(Folder { fd, path, together: self.together })),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("opening {}", path.display())),
         }
@@ -74,6 +76,12 @@ impl Folder {
             Some(folder) => Ok(folder),
             None => bail!("{} is a link to nothing", self.path.join(below).display()),
         }
+    }
+
+    /// The same folder, where and below which nothing is synced by itself: whoever fills it ends with [`Folder::sync_all`].
+    pub fn synced_together(&self) -> Result<Folder> {
+        let fd = self.fd.try_clone().with_context(|| format!("opening {}", self.path.display()))?;
+        Ok(Folder { fd, path: self.path.clone(), together: true })
     }
 
     /// Where it is, for messages and for programs that take a path.
@@ -149,7 +157,7 @@ impl Folder {
         self.rename(&temporary, name).inspect_err(|_| drop(self.remove(&temporary)))
     }
 
-    /// Writes a file and syncs it, its folder not yet.
+    /// Writes a file and syncs it, its folder not yet. An empty one has nothing to sync but its name.
     #[cfg_attr(feature = "controls", track_caller)]
     pub fn write_new(&self, name: &str, text: &str, mode: u32) -> Result<()> {
         self.write_new_bytes(name, text.as_bytes(), mode)
@@ -164,7 +172,7 @@ impl Folder {
         let fd = fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode)).with_context(context)?;
         let mut file = File::from(fd);
         fs::fchmod(&file, Mode::from_raw_mode(mode)).with_context(context)?;
-        let without = controls::without_sync("file");
+        let without = content.is_empty() || self.together || controls::without_sync("file");
         let written = file.write_all(content).and_then(|()| if without { Ok(()) } else { file.sync_all() });
         written.inspect_err(|_| drop(self.remove(name))).with_context(context)
     }
@@ -227,7 +235,7 @@ impl Folder {
     /// Makes what was renamed, made and removed here outlive a power cut.
     #[cfg_attr(feature = "controls", track_caller)]
     pub fn sync(&self) -> Result<()> {
-        if controls::without_sync("folder") {
+        if self.together || controls::without_sync("folder") {
             return Ok(());
         }
         fs::fsync(&self.fd).with_context(|| format!("syncing {}", self.path.display()))

@@ -102,7 +102,7 @@ impl Store {
             if self.repo.fsck_object(ObjectType::DirMeta, &meta, NO_CANCEL).is_err() {
                 broken.insert(lacks(&meta, "dirmeta"));
             }
-            match self.folder(&tree) {
+            match self.folders().read(&tree) {
                 Ok(folder) => todo.extend(folder.folders.into_values()),
                 Err(_) => drop(broken.insert(lacks(&tree, "dirtree"))),
             }
@@ -178,11 +178,11 @@ impl Check<'_> {
         if sha256(found.data()).hex() != meta {
             self.bad(path, "its owner, mode or attributes have changed");
             if self.mends.is_some() {
-                mend::describe_folder(self.store, at, meta)
+                mend::describe_folder(self.store.folders(), at, meta)
                     .with_context(|| self.shown.join(path).display().to_string())?;
             }
         }
-        let folder = match self.store.folder(tree) {
+        let folder = match self.store.folders().read(tree) {
             Ok(folder) => folder,
             Err(error) => {
                 self.bad(path, format!("its folder object is damaged: {error:#}"));

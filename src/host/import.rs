@@ -1,14 +1,14 @@
 //! A merged tree becomes an OSTree commit.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail, ensure};
-use ostree::{
-    ObjectType, Repo,
-    glib::{Variant, VariantTy, prelude::*, variant::DictEntry},
-};
+use ostree::glib::{Variant, prelude::*, variant::DictEntry};
 
 use super::{
     layer::{Attributes, ObjectId},
-    ostree::{FORMAT, META_CONFIG, META_FORMAT, META_MANIFEST, META_SIZE, NO_CANCEL},
+    objects::Objects,
+    ostree::{FORMAT, META_CONFIG, META_FORMAT, META_MANIFEST, META_SIZE},
     tree::{Node, NodeId, Tree},
 };
 
@@ -49,8 +49,9 @@ pub struct Metadata<'a> {
 }
 
 /// Writes folders and the commit; its checksum depends on nothing but the image.
-pub fn commit(repo: &Repo, tree: &Tree, metadata: &Metadata<'_>) -> Result<String> {
-    let (contents, meta) = write_folder(repo, tree, Tree::ROOT).context("writing the image's folders")?;
+pub fn commit(objects: &Objects, tree: &Tree, metadata: &Metadata<'_>) -> Result<String> {
+    let mut writer = Writer { objects, tree, described: BTreeMap::new() };
+    let (contents, meta) = writer.folder(Tree::ROOT).context("writing the image's folders")?;
     let entries = [
         DictEntry::new(META_FORMAT, FORMAT.to_variant()),
         DictEntry::new(META_SIZE, tree.size().to_variant()),
@@ -70,7 +71,7 @@ pub fn commit(repo: &Repo, tree: &Tree, metadata: &Metadata<'_>) -> Result<Strin
         contents.to_vec().to_variant(),
         meta.to_vec().to_variant(),
     ]);
-    Ok(repo.write_metadata(ObjectType::Commit, None, &commit, NO_CANCEL)?.to_hex())
+    Ok(hex(&objects.metadata("commit", commit.data())?))
 }
 
 /// A folder's own object, `(uuua(ayay))` in big endian.
@@ -80,23 +81,35 @@ pub(super) fn folder_meta(attributes: &Attributes) -> Variant {
     Variant::tuple_from_iter(fields.into_iter().chain([xattrs(attributes)]))
 }
 
-/// A folder and all below it, as deep as [`Tree`] lets folders be: the checksums of what it holds and of its attributes.
-fn write_folder(repo: &Repo, tree: &Tree, id: NodeId) -> Result<(ObjectId, ObjectId)> {
-    let mut listed = FolderObject::default();
-    for (name, child) in tree.children(id) {
-        match tree.node(child) {
-            Node::Dir(_) => {
-                let (contents, meta) = write_folder(repo, tree, child)?;
-                listed.folders.add(name, &[&contents, &meta]);
+/// Writes the folders of a tree.
+struct Writer<'a> {
+    objects: &'a Objects,
+    tree: &'a Tree,
+    /// attributes that were written: a thousand folders have a few
+    described: BTreeMap<&'a Attributes, ObjectId>,
+}
+
+impl<'a> Writer<'a> {
+    /// A folder and all below it, as deep as [`Tree`] lets folders be: the checksums of what it holds and of its attributes.
+    fn folder(&mut self, id: NodeId) -> Result<(ObjectId, ObjectId)> {
+        let mut listed = FolderObject::default();
+        for (name, child) in self.tree.children(id) {
+            match self.tree.node(child) {
+                Node::Dir(_) => {
+                    let (contents, meta) = self.folder(child)?;
+                    listed.folders.add(name, &[&contents, &meta]);
+                }
+                Node::File(object, _) | Node::Symlink(object, _) => listed.files.add(name, &[object]),
             }
-            Node::File(object, _) | Node::Symlink(object, _) => listed.files.add(name, &[object]),
         }
+        let Node::Dir(attributes) = self.tree.node(id) else { bail!("a file where a folder is expected") };
+        let meta = match self.described.get(attributes) {
+            Some(meta) => *meta,
+            None => self.objects.metadata("dirmeta", folder_meta(attributes).data())?,
+        };
+        self.described.insert(attributes, meta);
+        Ok((self.objects.metadata("dirtree", &listed.serialise())?, meta))
     }
-    let Node::Dir(attributes) = tree.node(id) else { bail!("a file where a folder is expected") };
-    let meta = repo.write_metadata(ObjectType::DirMeta, None, &folder_meta(attributes), NO_CANCEL)?;
-    let listed = Variant::from_data_with_type(listed.serialise(), VariantTy::new("(a(say)a(sayay))")?);
-    let contents = repo.write_metadata(ObjectType::DirTree, None, &listed, NO_CANCEL)?;
-    Ok((unhex(&contents.to_hex())?, unhex(&meta.to_hex())?))
 }
 
 /// What a folder holds, `(a(say)a(sayay))`, written by ourselves: as values of GLib, each of its names would take some 500 bytes.

@@ -18,6 +18,7 @@ use rustix::{
 };
 
 use super::{
+    folders::{Folders, Meta},
     fsck::attributes,
     ostree::{NO_CANCEL, Store},
 };
@@ -66,12 +67,10 @@ pub fn check_out(store: &Store, at: BorrowedFd<'_>, name: &str, commit: &str, pa
 }
 
 /// Gives a folder the owner, mode and attributes of this object.
-pub fn describe_folder(store: &Store, at: BorrowedFd<'_>, meta: &str) -> Result<()> {
-    type Meta = (u32, u32, u32, Vec<(Vec<u8>, Vec<u8>)>);
-    let variant = store.metadata(meta, "dirmeta", "(uuua(ayay))")?;
-    let (uid, gid, mode, xattrs): Meta = variant.get().context("a folder's object is malformed")?;
+pub fn describe_folder(folders: Folders<'_>, at: BorrowedFd<'_>, meta: &str) -> Result<()> {
+    let Meta { uid, gid, mode, xattrs } = folders.meta(meta)?;
     let folder = openat(at, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    fchown(&folder, Some(Uid::from_raw(u32::from_be(uid))), Some(Gid::from_raw(u32::from_be(gid))))?;
+    fchown(&folder, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     let wanted = xattrs.into_iter().map(|(name, value)| Ok((CString::from_vec_with_nul(name)?, value)));
     let wanted: BTreeMap<CString, Vec<u8>> = wanted.collect::<Result<_>>()?;
     for name in attributes(folder.as_fd())?.xattrs.into_keys().map(CString::new) {
@@ -81,5 +80,5 @@ pub fn describe_folder(store: &Store, at: BorrowedFd<'_>, meta: &str) -> Result<
         }
     }
     wanted.iter().try_for_each(|(name, value)| fsetxattr(&folder, name, value, XattrFlags::empty()))?;
-    Ok(fchmod(&folder, Mode::from_raw_mode(u32::from_be(mode) & 0o7777))?)
+    Ok(fchmod(&folder, Mode::from_raw_mode(mode & 0o7777))?)
 }

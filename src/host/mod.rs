@@ -17,6 +17,7 @@ pub mod enablement;
 pub mod enter;
 pub mod entries;
 pub mod events;
+mod folders;
 pub mod fsck;
 pub mod group;
 pub mod health;

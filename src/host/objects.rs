@@ -1,4 +1,4 @@
-//! Content objects, written by ourselves: libostree takes some 25 system calls for each, and lets one thread write at a time.
+//! An image's objects, written by ourselves: libostree takes some 25 system calls for each, and lets one thread write at a time.
 //!
 //! Each becomes a file in a folder of its own below the repository's `tmp`, whole and with its attributes. One sync later all of them
 //! are renamed to where [ostree-repo(5)'s format](https://ostreedev.github.io/ostree/repo/) has them: what has an object's name is on
@@ -141,6 +141,19 @@ impl Objects {
         Ok(self.published(id, &name)? || exists(&self.staging, &name)?)
     }
 
+    /// Stores the object of a folder or of a commit; `kind` is how libostree's name for it ends.
+    pub fn metadata(&self, kind: &str, data: &[u8]) -> Result<ObjectId> {
+        let id: ObjectId = Sha256::digest(data).into();
+        let name = format!("{}.{kind}", hex(&id));
+        if !exists(&self.objects, &place(&name))?
+            && let Some(mut file) = self.create(&name)?
+        {
+            file.write_all(data)?;
+            fchmod(&file, Mode::from_raw_mode(0o644))?;
+        }
+        Ok(id)
+    }
+
     /// A new file; none where another thread writes the same, or has.
     fn create(&self, name: &str) -> Result<Option<File>> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -181,9 +194,10 @@ fn exists(folder: &OwnedFd, path: &str) -> Result<bool> {
     }
 }
 
-/// Where an object lies, below the repository's `objects`.
+/// Where an object lies, below the repository's `objects`; its name in the staging folder says only of metadata of what kind it is.
 fn place(name: &str) -> String {
-    format!("{}/{}.file", &name[..2], &name[2..])
+    let kind = if name.contains('.') { "" } else { ".file" };
+    format!("{}/{}{kind}", &name[..2], &name[2..])
 }
 
 /// One thread's way into [`Objects`].

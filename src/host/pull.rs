@@ -1,8 +1,8 @@
 //! Brings an image into the store: resolve, fetch and check each layer as it streams, merge, commit.
 //!
-//! The files' contents come first, folders and commit after them in one OSTree transaction, its sync before the references. A pull that
-//! is cut off leaves objects that no commit names, and unfinished ones in the repository's own `tmp`. The next pull takes over what it
-//! needs of them; prune clears both.
+//! The files' contents come first, folders and commit after them; all of it is on the disk before a reference names it. A pull that is cut
+//! off leaves objects that no reference leads to, and unfinished ones in the repository's own `tmp`. The next pull takes over what it needs
+//! of them; prune clears both.
 
 use anyhow::{Context, Result, ensure};
 
@@ -14,7 +14,7 @@ use super::{
     leftovers,
     lock::StoreLock,
     objects::Objects,
-    ostree::{NO_CANCEL, Store, StoredImage},
+    ostree::{Store, StoredImage},
     policy,
     source::{Resolved, resolve},
     tree::Tree,
@@ -87,19 +87,19 @@ pub(super) fn import(
         store.path().display()
     );
     progress.begin(source, download);
-    let transaction = store.repo.auto_transaction(NO_CANCEL).context("writing to the store")?;
     let mut tree = Tree::new(MAX_ENTRIES);
     let records = layers.import(&objects, &mut tree, free, &mut |bytes| progress.fetched(bytes))?;
     tree.seal();
-    objects.publish().context("writing to the store")?;
     let metadata = Metadata { manifest: &resolved.manifest_json, config: &resolved.config_json };
-    let checksum = commit(&store.repo, &tree, &metadata)?;
+    let checksum = commit(&objects, &tree, &metadata)?;
+    objects.publish().context("writing to the store")?;
     // A tag is taken from the image that had it only when this one has its own name: libostree changes them one by one, in any order.
     let (own, tags) = names.split_at(names.len().min(1));
-    own.iter().for_each(|name| store.repo.transaction_set_ref(None, name, Some(&checksum)));
-    transaction.commit(NO_CANCEL).context("writing to the store")?;
-    if !tags.is_empty() {
-        store.set_refs(tags, &checksum)?;
+    for names in [own, tags].into_iter().filter(|names| !names.is_empty()) {
+        store.set_refs(names, &checksum)?;
+    }
+    if names.is_empty() {
+        store.sync()?;
     }
     records.into_iter().try_for_each(Finished::keep)?;
     for warning in tree.warnings() {

@@ -23,6 +23,7 @@ impl Store {
         Ok(commit.map(String::from))
     }
 
+    /// What the store holds is on the disk before a reference names it: the transaction begins its end with a sync.
     pub(super) fn set_refs(&self, names: &[String], commit: &str) -> Result<()> {
         let transaction = self.repo.auto_transaction(NO_CANCEL)?;
         for name in names {
@@ -40,10 +41,17 @@ impl Store {
         for name in names {
             self.repo.set_ref_immediate(None, name, None, NO_CANCEL).with_context(|| format!("forgetting {name}"))?;
         }
-        if !controls::without_sync("file system") {
-            rustix::fs::syncfs(std::fs::File::open(&self.path)?).context("syncing the store's references")?;
+        self.sync()
+    }
+
+    /// Makes what was changed in the store outlive a power cut.
+    #[cfg_attr(feature = "controls", track_caller)]
+    pub(super) fn sync(&self) -> Result<()> {
+        if controls::without_sync("file system") {
+            return Ok(());
         }
-        Ok(())
+        let store = std::fs::File::open(&self.path)?;
+        rustix::fs::syncfs(store).with_context(|| format!("syncing {}", self.path.display()))
     }
 
     /// Drops references whose image was still to be named, or is not named any more, when that was cut short.

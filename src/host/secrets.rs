@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 
 use super::dir::Folder;
-use crate::model::{deployment::Deployment, layout, name::ContainerName, values::Values};
+use crate::model::{deployment::Deployment, layout, values::Values};
 
-/// Writes them, synced.
-pub fn write(root: &Folder, name: &ContainerName, id: u32, secrets: &BTreeMap<String, String>) -> Result<()> {
+/// Writes those of a deployment into its folder.
+pub fn write(deployment: &Folder, secrets: &BTreeMap<String, String>) -> Result<()> {
     if secrets.is_empty() {
         return Ok(());
     }
-    let folder = root.create(&layout::secrets(name, id), 0o700)?;
+    let folder = deployment.create(layout::SECRETS, 0o700)?;
     for (secret, text) in secrets {
         folder.write_new(secret, text, 0o600).with_context(|| format!("writing the value {secret}"))?;
     }

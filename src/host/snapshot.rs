@@ -86,7 +86,7 @@ pub fn of(root: &Folder, name: &ContainerName, id: u32) -> Result<Option<KeptSta
 pub fn take(root: &Folder, _lock: &StoreLock, name: &ContainerName, id: u32, next: u32, plan: Plan) -> Result<()> {
     forget(root, name, id)?;
     let deployment = root.open(&layout::deployment(name, id))?.context("it has no folder")?;
-    let fresh = deployment.create(NEW, 0o700)?;
+    let fresh = deployment.synced_together()?.create(NEW, 0o700)?;
     let copied = || -> Result<()> {
         for (place, folder) in plan.folders.iter().enumerate() {
             let from = root.open(&folder.path[1..])?.with_context(|| format!("{} is gone", folder.path))?;
@@ -105,7 +105,7 @@ pub fn take(root: &Folder, _lock: &StoreLock, name: &ContainerName, id: u32, nex
 pub fn prepare(root: &Folder, _lock: &StoreLock, name: &ContainerName, from: u32, to: u32) -> Result<()> {
     let Some(kept) = of(root, name, to)? else { return Ok(()) };
     sweep_one(root, name, from)?;
-    let aside = root.create(&format!("{}/{NEW}", layout::deployment(name, from)), 0o700)?;
+    let aside = root.synced_together()?.create(&format!("{}/{NEW}", layout::deployment(name, from)), 0o700)?;
     let prepared = || -> Result<()> {
         let mut folders = Vec::new();
         for (place, folder) in kept.folders.iter().enumerate() {
@@ -204,7 +204,7 @@ fn put_one_back(
             let live = ours(root, name, path)?;
             if aside.kind(RECORD)?.is_some() && aside.kind(place)?.is_none() {
                 aside.remove_tree(PART)?;
-                copies::copy(&live, &aside.create(PART, 0o700)?)?;
+                copies::copy(&live, &aside.synced_together()?.create(PART, 0o700)?)?;
                 aside.sync_all()?;
                 aside.rename(PART, place)?;
             }

@@ -74,9 +74,12 @@ pub fn deployment(name: &ContainerName, id: u32) -> String {
     format!("{}/{id}", deployments(name))
 }
 
-/// The secret settings of a deployment, a file each.
+/// In a deployment: its secret settings, a file each.
+pub const SECRETS: &str = "secrets";
+
+/// The secret settings of a deployment.
 pub fn secrets(name: &ContainerName, id: u32) -> String {
-    format!("{}/secrets", deployment(name, id))
+    format!("{}/{SECRETS}", deployment(name, id))
 }
 
 /// A secret as LoadCredential= names it.

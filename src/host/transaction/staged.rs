@@ -56,8 +56,9 @@ impl<'a> Staged<'a> {
     pub fn write(root: &'a Folder, lock: &StoreLock, store: &Store, parts: Parts) -> Result<Staged<'a>> {
         let Parts { image, mut record, config_json, files, secrets, mount_points, host_files } = parts;
         let staged = Staged { root, name: record.name.clone(), id: record.id, armed: true };
-        root.create(layout::STATE, 0o700)?;
-        let folder = root.create(&layout::deployment(&staged.name, staged.id), 0o755)?;
+        let together = root.synced_together()?;
+        together.create(layout::STATE, 0o700)?;
+        let folder = together.create(&layout::deployment(&staged.name, staged.id), 0o755)?;
         folder.write_new(layout::STAGED, "", 0o600)?;
         store.checkout(lock, image, std::os::fd::AsFd::as_fd(&folder), "rootfs").context("checking out the image")?;
         if let Some(rootfs) = folder.open("rootfs")? {
@@ -66,7 +67,7 @@ impl<'a> Staged<'a> {
             }
         }
         folder.write_new("config.json", &config_json, 0o600)?;
-        secrets::write(root, &staged.name, staged.id, &secrets)?;
+        secrets::write(&folder, &secrets)?;
         apply::prepare(&folder, record.runtime.as_ref())?;
         host_files::keep(&folder, &host_files)?;
         // Whole or not there: readers go by it while the rest is being staged.

@@ -6,6 +6,7 @@ mod device;
 use std::{
     collections::BTreeSet,
     fs::{self, File},
+    ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::Command,
@@ -139,51 +140,67 @@ impl<'a> Recording<'a> {
     /// Puts the disk together as it was when each flush, or `most` of them, had ended, when it had begun and some of what was written
     /// since the one before was lost, and when the operation had just ended.
     pub fn cut(&self, most: Option<usize>, seed: usize) -> Count {
-        self.cut_until(most, seed, false)
+        let step = most.map_or(1, |most| self.flushes().len().div_ceil(most).max(1));
+        let mut count = Count::default();
+        self.cut_at(&mut count, seed, false, |number| number % step == seed % step);
+        self.cut_behind(&mut count, seed);
+        count
     }
 
-    /// The first thing that is wrong at any flush.
-    pub fn first_wrong(&self, seed: usize) -> Option<String> {
-        self.cut_until(None, seed, true).wrong.pop()
+    /// The first thing that is wrong at any flush, looked for from `begin` on, a part of the way through all of them, and then before it.
+    pub fn first_wrong(&self, seed: usize, begin: f64) -> Option<String> {
+        let mut count = Count::default();
+        let begin = (self.flushes().len() as f64 * begin) as usize;
+        self.cut_at(&mut count, seed, true, |number| number >= begin);
+        if count.wrong.is_empty() {
+            self.cut_behind(&mut count, seed);
+        }
+        if count.wrong.is_empty() {
+            self.cut_at(&mut count, seed, true, |number| number < begin);
+        }
+        count.wrong.pop()
     }
 
-    fn cut_until(&self, most: Option<usize>, seed: usize, first: bool) -> Count {
+    /// Where in the log they are.
+    fn flushes(&self) -> Vec<usize> {
+        self.log.iter().enumerate().filter(|(_, one)| matches!(one, Entry::Flush)).map(|(at, _)| at).collect()
+    }
+
+    /// Cuts at the flushes whose number is chosen, or until the `first` one at which something is wrong.
+    fn cut_at(&self, count: &mut Count, seed: usize, first: bool, chosen: impl Fn(usize) -> bool) {
         let mut random = Random::new(seed);
-        let flushes: Vec<usize> =
-            self.log.iter().enumerate().filter(|(_, one)| matches!(one, Entry::Flush)).map(|(at, _)| at).collect();
-        let step = most.map_or(1, |most| flushes.len().div_ceil(most).max(1));
-        let mut count = Count { flushes: flushes.len(), ..Count::default() };
-        let disk = self.folder.path().join("disk");
-        sparse(&self.folder.path().join("before"), &disk);
-        let file = File::options().write(true).open(&disk).unwrap();
+        let flushes = self.flushes();
+        count.flushes = flushes.len();
+        let disk = Disk::new(self);
         let mut applied = 0;
         for (number, flush) in flushes.iter().enumerate() {
             if first && !count.wrong.is_empty() {
-                return count;
+                return;
             }
-            let chosen = number % step == seed % step;
-            if chosen {
-                // of what was not flushed, some is there
-                let some: BTreeSet<usize> = (applied..*flush).filter(|_| random.below(2) == 0).collect();
-                let place = format!(
-                    "flush {number} of {} begun, {} of {} writes there",
-                    flushes.len(),
-                    some.len(),
-                    flush - applied
-                );
+            // of what was not flushed, some is there
+            let some: BTreeSet<usize> = (applied..*flush).filter(|_| random.below(2) == 0).collect();
+            if chosen(number) {
+                let [all, there] = [flush - applied, some.len()];
+                let place = format!("flush {number} of {} begun, {there} of {all} writes there", flushes.len());
                 count.look(self.look(&disk, |at| some.contains(&at), &place, false));
             }
-            (applied..*flush).for_each(|at| self.apply(&file, at));
+            disk.apply(applied..*flush);
             applied = *flush;
-            if chosen {
+            if chosen(number) {
                 count.look(self.look(&disk, |_| false, &format!("flush {number} of {} ended", flushes.len()), false));
             }
         }
-        // Whoever was told that it is done loses nothing: only what was flushed is there.
+    }
+
+    /// Cuts when the operation had ended. Whoever was told that it is done loses nothing: only what was flushed is there.
+    fn cut_behind(&self, count: &mut Count, seed: usize) {
+        let mut random = Random::new(seed);
+        let flushed = self.flushes().last().map_or(0, |last| *last);
+        let disk = Disk::new(self);
+        disk.apply(0..flushed);
         count.look(self.look(&disk, |_| false, "it had ended", true));
-        let some: BTreeSet<usize> = (applied..self.end).filter(|_| random.below(2) == 0).collect();
+        let some: BTreeSet<usize> = (flushed..self.end).filter(|_| random.below(2) == 0).collect();
         count.look(self.look(&disk, |at| some.contains(&at), "it had ended, with some more writes", true));
-        count
     }
 
     fn apply(&self, file: &File, at: usize) {
@@ -193,9 +210,9 @@ impl<'a> Recording<'a> {
     }
 
     /// Mounts a copy of the disk with more writes, recovers and looks; what is wrong.
-    fn look(&self, disk: &Path, more: impl Fn(usize) -> bool, place: &str, done: bool) -> Result<(), String> {
+    fn look(&self, disk: &Disk<'_>, more: impl Fn(usize) -> bool, place: &str, done: bool) -> Result<(), String> {
         let cut = self.folder.path().join("cut");
-        sparse(disk, &cut);
+        sparse(&disk.path, &cut);
         let file = File::options().write(true).open(&cut).unwrap();
         (0..self.end).filter(|at| more(*at)).for_each(|at| self.apply(&file, at));
         drop(file);
@@ -215,6 +232,27 @@ impl<'a> Recording<'a> {
         let found = self.whole.found(&host, done);
         drop(mounted);
         found
+    }
+}
+
+/// A disk that is put together, at first as it was before the operation.
+struct Disk<'a> {
+    recording: &'a Recording<'a>,
+    path: PathBuf,
+    file: File,
+}
+
+impl<'a> Disk<'a> {
+    fn new(recording: &'a Recording<'a>) -> Disk<'a> {
+        let path = recording.folder.path().join("disk");
+        sparse(&recording.folder.path().join("before"), &path);
+        let file = File::options().write(true).open(&path).unwrap();
+        Disk { recording, path, file }
+    }
+
+    /// These parts of the log reached it.
+    fn apply(&self, log: Range<usize>) {
+        log.for_each(|at| self.recording.apply(&self.file, at));
     }
 }
 
