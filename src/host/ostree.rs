@@ -204,7 +204,7 @@ impl Store {
 
     /// Lets this reference name the image too.
     pub fn tag(&self, _lock: &StoreLock, image: &StoredImage, source: &ImageSource) -> Result<()> {
-        self.set_refs(&[source.tag_ref()], &image.commit)
+        self.set_refs(&[&[source.tag_ref()]], &image.commit)
     }
 
     /// Forgets one reference; the image stays until [`Store::prune`].

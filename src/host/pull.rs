@@ -93,14 +93,9 @@ pub(super) fn import(
     let metadata = Metadata { manifest: &resolved.manifest_json, config: &resolved.config_json };
     let checksum = commit(&objects, &tree, &metadata)?;
     objects.publish().context("writing to the store")?;
-    // A tag is taken from the image that had it only when this one has its own name: libostree changes them one by one, in any order.
+    // A tag is taken from the image that had it only when this one has its own name.
     let (own, tags) = names.split_at(names.len().min(1));
-    for names in [own, tags].into_iter().filter(|names| !names.is_empty()) {
-        store.set_refs(names, &checksum)?;
-    }
-    if names.is_empty() {
-        store.sync()?;
-    }
+    store.set_refs(&[own, tags], &checksum)?;
     records.into_iter().try_for_each(Finished::keep)?;
     for warning in tree.warnings() {
         progress.warning(&warning);

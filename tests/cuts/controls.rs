@@ -12,7 +12,7 @@ use crate::{
 
 /// Syncs that are not noticed on these file systems, and why they are there.
 pub const UNNOTICED: &[(&str, &str)] = &[(
-    "file system src/host/refs.rs",
+    "references before objects",
     "a reference has to go before its objects: ext4, xfs and btrfs keep that order anyway, rename(2) and unlink(2) promise none",
 )];
 

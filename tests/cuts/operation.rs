@@ -53,6 +53,7 @@ pub const OPERATIONS: &[Operation] = &[
     operation("rollback", updated, &["rollback", "app"]),
     operation("uninstall", updated, &["uninstall", "app"]),
     operation("uninstall --purge", with_state, &["uninstall", "--purge", "app"]),
+    operation("pull", nothing, &["pull", "IMAGE"]),
     operation("prune", with_surplus, &["prune"]),
     operation("remove", with_an_image, &["remove", "IMAGE"]),
     recovery("recover of an install that was staged", nothing, &["install", "IMAGE"], At::Before("journal.json")),
