@@ -63,14 +63,16 @@ impl Links<'_> {
     fn make(self, at: BorrowedFd<'_>, name: &str, tree: &str, meta: &str) -> Result<()> {
         mkdirat(at, name, Mode::RWXU).with_context(|| format!("making {name}"))?;
         let at = openat(at, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        let folder = self.folders.read(tree)?;
-        for (name, object) in &folder.files {
+        let listed = self.folders.open(tree)?;
+        for file in listed.files() {
+            let (name, object) = file.with_context(|| format!("reading the folder object {tree}"))?;
             let object = Path::new(&object[..2]).join(format!("{}.file", &object[2..]));
-            linkat(self.objects, &object, &at, name, AtFlags::empty())
+            linkat(self.objects, &object, &at, &name, AtFlags::empty())
                 .with_context(|| format!("linking {name} to {}", object.display()))?;
         }
-        let below = folder.folders.par_iter();
-        below.try_for_each(|(name, (tree, meta))| self.make(at.as_fd(), name, tree, meta))?;
+        let below = listed.folders().with_context(|| format!("reading the folder object {tree}"))?;
+        drop(listed);
+        below.par_iter().try_for_each(|(name, (tree, meta))| self.make(at.as_fd(), name, tree, meta))?;
         mend::describe_folder(self.folders, at.as_fd(), meta)?;
         Ok(utimensat(&at, ".", &TIMES, AtFlags::empty())?)
     }

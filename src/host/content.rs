@@ -168,7 +168,7 @@ impl Store {
                 return Ok(*count);
             }
             let mut sum = 1;
-            for (tree, _) in store.folders().read(&tree)?.folders.into_values() {
+            for (tree, _) in store.folders().open(&tree)?.folders()?.into_values() {
                 sum += count(store, tree, known)?;
             }
             known.insert(tree, sum);

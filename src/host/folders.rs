@@ -30,19 +30,17 @@ pub(super) struct Meta {
 pub(super) struct Folders<'a>(pub &'a Path);
 
 impl Folders<'_> {
-    /// What a folder holds, `(a(say)a(sayay))`.
+    /// What a folder holds, `(a(say)a(sayay))`, not yet looked at.
+    pub fn open(self, tree: &str) -> Result<Listed> {
+        let listed = self.object(tree, "dirtree", "(a(say)a(sayay))");
+        listed.with_context(|| format!("reading the folder object {tree}")).map(Listed)
+    }
+
+    /// All of what a folder holds.
     pub fn read(self, tree: &str) -> Result<StoredFolder> {
-        let read = || -> Result<StoredFolder> {
-            let variant = self.object(tree, "dirtree", "(a(say)a(sayay))")?;
-            let (files, folders) = (variant.child_value(0), variant.child_value(1));
-            Ok(StoredFolder {
-                files: files.iter().map(|file| Ok((name(&file)?, checksum(&file, 1)?))).collect::<Result<_>>()?,
-                folders: folders
-                    .iter()
-                    .map(|folder| Ok((name(&folder)?, (checksum(&folder, 1)?, checksum(&folder, 2)?))))
-                    .collect::<Result<_>>()?,
-            })
-        };
+        let listed = self.open(tree)?;
+        let read =
+            || anyhow::Ok(StoredFolder { files: listed.files().collect::<Result<_>>()?, folders: listed.folders()? });
         read().with_context(|| format!("reading the folder object {tree}"))
     }
 
@@ -59,6 +57,26 @@ impl Folders<'_> {
         let path = self.0.join("objects").join(&object[..2]).join(format!("{}.{kind}", &object[2..]));
         let data = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         Ok(Variant::from_data_with_type(data, VariantTy::new(format)?))
+    }
+}
+
+/// What a folder holds, of which a million files need not be in memory at once.
+pub(super) struct Listed(Variant);
+
+impl Listed {
+    /// Its files and links, each with its object.
+    pub fn files(&self) -> impl Iterator<Item = Result<(String, String)>> {
+        let files = self.0.child_value(0);
+        (0..files.n_children()).map(move |at| {
+            let file = files.child_value(at);
+            Ok((name(&file)?, checksum(&file, 1)?))
+        })
+    }
+
+    /// Its folders, each with the objects of what it holds and of its attributes.
+    pub fn folders(&self) -> Result<BTreeMap<String, (String, String)>> {
+        let folder = |folder: Variant| Ok((name(&folder)?, (checksum(&folder, 1)?, checksum(&folder, 2)?)));
+        self.0.child_value(1).iter().map(folder).collect()
     }
 }
 

@@ -74,7 +74,7 @@ pub fn stage(root: &Folder, name: &ContainerName, id: u32, files: &BTreeMap<Stri
         opened.write_new(&temporary(&placed, id), text, 0o644)?;
         folders.insert(folder, opened);
     }
-    folders.values().try_for_each(Folder::sync)
+    folders.values().try_for_each(|folder| folder.sync())
 }
 
 /// Takes back what [`stage`] wrote.
@@ -87,7 +87,7 @@ pub fn discard(root: &Folder, name: &ContainerName, id: u32) -> Result<()> {
             folders.insert(folder, opened);
         }
     }
-    folders.values().try_for_each(Folder::sync)?;
+    folders.values().try_for_each(|folder| folder.sync())?;
     folders.keys().try_for_each(|folder| remove_if_empty(root, folder))?;
     if let Some(settings) = root.open(&layout::settings(name))? {
         settings.remove_tree(&id.to_string())?;

@@ -58,20 +58,20 @@ pub fn syncs(seed: usize) -> Vec<Sync> {
             (operation.name, (origin, whole))
         })
         .collect();
-    let mut done: BTreeMap<String, Vec<(&'static str, f64)>> = BTreeMap::new();
+    let mut done: BTreeMap<String, Vec<(&'static str, Vec<f64>)>> = BTreeMap::new();
     for operation in OPERATIONS {
-        for (name, begin) in names(&origins[operation.name].0) {
-            done.entry(name).or_default().push((operation.name, begin));
+        for (name, parts) in names(&origins[operation.name].0) {
+            done.entry(name).or_default().push((operation.name, parts));
         }
     }
     let only = std::env::var("SYSCTR_TEST_SYNC").unwrap_or_default();
-    let noticed = |name: &str, operations: &[(&'static str, f64)]| {
+    let noticed = |name: &str, operations: &[(&'static str, Vec<f64>)]| {
         let program = Program::with("SYSCTR_WITHOUT_SYNC", name);
-        for (operation, begin) in operations {
+        for (operation, parts) in operations {
             let (origin, whole) = &origins[operation];
             for kind in &disk::KINDS {
                 let recording = disk::Recording::make(kind, self::operation(operation), origin, whole, &program);
-                if let Some(why) = recording.first_wrong(seed, *begin) {
+                if let Some(why) = recording.first_wrong(seed, parts) {
                     return Some(why.lines().take(3).collect::<Vec<_>>().join(" "));
                 }
             }
@@ -88,9 +88,8 @@ pub fn syncs(seed: usize) -> Vec<Sync> {
         .collect()
 }
 
-/// The syncs of an operation, each with the part of all of them that comes before it, a little less: no file system makes one flush of
-/// each.
-fn names(origin: &matrix::Origin) -> Vec<(String, f64)> {
+/// The syncs of an operation, each with the parts of all of them that come before it.
+fn names(origin: &matrix::Origin) -> BTreeMap<String, Vec<f64>> {
     let host = Host::below(&matrix::memory());
     fs::remove_dir_all(host.root()).unwrap();
     copy(&origin.host.root(), &host.root());
@@ -99,11 +98,9 @@ fn names(origin: &matrix::Origin) -> Vec<(String, f64)> {
     let status = program.command(&host.root(), &origin.verb).output().unwrap().status;
     assert!(status.success());
     let text = fs::read_to_string(file).unwrap_or_default();
-    let mut names: Vec<(String, f64)> = Vec::new();
+    let mut names: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for (at, name) in text.lines().enumerate() {
-        if !names.iter().any(|(known, _)| known == name) {
-            names.push((name.to_owned(), at as f64 / text.lines().count() as f64 - 0.05));
-        }
+        names.entry(name.to_owned()).or_default().push(at as f64 / text.lines().count() as f64);
     }
     names
 }
