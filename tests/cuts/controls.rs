@@ -10,11 +10,18 @@ use crate::{
     tracer::{self, Cut},
 };
 
-/// Syncs that are not noticed on these file systems, and why they are there.
-pub const UNNOTICED: &[(&str, &str)] = &[(
-    "references before objects",
-    "a reference has to go before its objects: ext4, xfs and btrfs keep that order anyway, rename(2) and unlink(2) promise none",
-)];
+/// Syncs of which some are not noticed on these file systems, by how their names begin, and why they are there.
+pub const UNNOTICED: &[(&str, &str)] = &[
+    (
+        "references before objects",
+        "a reference has to go before its objects: ext4, xfs and btrfs keep that order anyway, rename(2) and unlink(2) promise none",
+    ),
+    (
+        "folder ",
+        "ext4 and xfs write every new and every removed name with the next sync of anything, btrfs those of a file that was synced, \
+         too: where such a sync follows, only rename(2) and unlink(2) ask for one of the folder",
+    ),
+];
 
 /// A sync of the program.
 pub struct Sync {
