@@ -50,13 +50,14 @@ echo hello >/var/www/index.html
 sysctr -q install --yes --no-enable 127.0.0.1:5000/etcd
 sysctr -q install --yes --no-enable 127.0.0.1:5000/httpd
 cp /var/lib/sysctr/containers/httpd/current/rootfs/etc/apache2/httpd.conf /etc/apache2/bench.conf
-args='--data-dir=/var/lib/etcd --listen-client-urls=http://127.0.0.1:2379 --advertise-client-urls=http://127.0.0.1:2379'
+args='--listen-client-urls=http://127.0.0.1:2379 --advertise-client-urls=http://127.0.0.1:2379'
 id -u etcd >/dev/null
 cat >/etc/systemd/system/plain-etcd.service <<UNIT
 [Service]
 Type=notify
 User=etcd
-ExecStart=/usr/bin/etcd $args
+StateDirectory=plain-etcd
+ExecStart=/usr/bin/etcd --data-dir=/var/lib/plain-etcd $args
 [Install]
 WantedBy=multi-user.target
 UNIT
@@ -74,7 +75,7 @@ mkdir -p /etc/quadlets
 cat >/etc/quadlets/quadlet-etcd.container <<UNIT
 [Container]
 Image=127.0.0.1:5000/etcd:latest
-Exec=/usr/bin/etcd $args
+Exec=/usr/bin/etcd --data-dir=/var/lib/etcd $args
 Notify=true
 Network=host
 Pull=never

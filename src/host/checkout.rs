@@ -2,13 +2,15 @@
 
 use std::{
     fs::File,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
+    sync::{Arc, OnceLock},
+    thread,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use ostree::RepoCheckoutAtOptions;
-use rayon::prelude::*;
+use rayon::{Scope, ThreadPoolBuilder};
 use rustix::{
     fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, linkat, mkdirat, openat, utimensat},
     io::Errno,
@@ -27,6 +29,9 @@ const TIMES: Timestamps = Timestamps {
     last_modification: Timespec { tv_sec: 0, tv_nsec: 0 },
 };
 
+/// Each has a folder open for each level that it is at, and a process may have a thousand.
+const MOST_THREADS: usize = 4;
+
 impl Store {
     /// Makes the folder `name` in `parent` with the image's files, as hard links where the file system can, else as copies.
     /// Nothing is synced: whoever stages a deployment syncs it whole. Mount it read-only: a write in place would reach the store.
@@ -34,10 +39,10 @@ impl Store {
         let plain = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
         ensure!(plain, "{name:?} cannot name a folder");
         let checking_out = || format!("checking out {}", image.name());
-        let (tree, meta) = self.root_tree(&image.commit).with_context(checking_out)?;
+        let top = self.root_tree(&image.commit).with_context(checking_out)?;
         let linked = File::open(self.path().join("objects")).map_err(Into::into).and_then(|objects| {
-            let links = Links { folders: self.folders(), objects: objects.as_fd() };
-            links.make(parent, name, &tree, &meta)
+            let links = Links { folders: self.folders(), objects: objects.as_fd(), failed: OnceLock::new() };
+            links.make(parent, name, top)
         });
         match linked {
             Err(error) if matches!(error.downcast_ref(), Some(&(Errno::XDEV | Errno::MLINK | Errno::PERM))) => {
@@ -51,29 +56,63 @@ impl Store {
     }
 }
 
-/// Where hard links come from.
-#[derive(Clone, Copy)]
+/// A checkout of hard links, each of its folders filled by whoever is free.
 struct Links<'a> {
     folders: Folders<'a>,
     objects: BorrowedFd<'a>,
+    failed: OnceLock<Error>,
+}
+
+/// A folder that is there with nothing in it, and its objects.
+struct Empty {
+    above: Arc<OwnedFd>,
+    name: String,
+    tree: String,
+    meta: String,
 }
 
 impl Links<'_> {
-    /// A folder with all below it, no deeper than a tree of ours; what it holds is made side by side.
-    fn make(self, at: BorrowedFd<'_>, name: &str, tree: &str, meta: &str) -> Result<()> {
+    fn make(mut self, at: BorrowedFd<'_>, name: &str, (tree, meta): (String, String)) -> Result<()> {
         mkdirat(at, name, Mode::RWXU).with_context(|| format!("making {name}"))?;
-        let at = openat(at, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        let listed = self.folders.open(tree)?;
+        let top = Empty { above: Arc::new(at.try_clone_to_owned()?), name: name.to_owned(), tree, meta };
+        let threads = thread::available_parallelism().map_or(1, |processors| processors.get().min(MOST_THREADS));
+        let threads = ThreadPoolBuilder::new().num_threads(threads).build().context("starting threads")?;
+        threads.scope(|scope| self.go_on(scope, top));
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    /// Fills a folder, and leaves those in it to whoever is free. None waits for another one: neither the depth of a tree nor its breadth
+    /// takes a stack.
+    fn go_on<'scope>(&'scope self, scope: &Scope<'scope>, folder: Empty) {
+        if self.failed.get().is_some() {
+            return;
+        }
+        match self.fill(folder) {
+            Ok(inner) => inner.into_iter().for_each(|folder| scope.spawn(|scope| self.go_on(scope, folder))),
+            // one cause is enough
+            Err(error) => drop(self.failed.set(error)),
+        }
+    }
+
+    /// Links a folder's files, and makes its folders before it is described: nothing changes it after that.
+    fn fill(&self, Empty { above, name, tree, meta }: Empty) -> Result<Vec<Empty>> {
+        let at = openat(&above, &name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        drop(above);
+        let listed = self.folders.open(&tree)?;
         for file in listed.files() {
             let (name, object) = file.with_context(|| format!("reading the folder object {tree}"))?;
             let object = Path::new(&object[..2]).join(format!("{}.file", &object[2..]));
             linkat(self.objects, &object, &at, &name, AtFlags::empty())
                 .with_context(|| format!("linking {name} to {}", object.display()))?;
         }
-        let below = listed.folders().with_context(|| format!("reading the folder object {tree}"))?;
-        drop(listed);
-        below.par_iter().try_for_each(|(name, (tree, meta))| self.make(at.as_fd(), name, tree, meta))?;
-        mend::describe_folder(self.folders, at.as_fd(), meta)?;
-        Ok(utimensat(&at, ".", &TIMES, AtFlags::empty())?)
+        let at = Arc::new(at);
+        let mut inner = Vec::new();
+        for (name, (tree, meta)) in listed.folders().with_context(|| format!("reading the folder object {tree}"))? {
+            mkdirat(&at, &name, Mode::RWXU).with_context(|| format!("making {name}"))?;
+            inner.push(Empty { above: at.clone(), name, tree, meta });
+        }
+        mend::describe_folder(self.folders, at.as_fd(), &meta)?;
+        utimensat(&at, ".", &TIMES, AtFlags::empty())?;
+        Ok(inner)
     }
 }
