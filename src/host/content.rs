@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ostree::gio::{self, prelude::*};
 
 use super::{
-    folders::{Folders, checksum},
+    folders::checksum,
     ostree::{NO_CANCEL, Store, StoredImage},
 };
 use crate::model::host_files::{Source, Sources};
@@ -182,10 +182,5 @@ impl Store {
         let (variant, _) = self.repo.load_commit(commit)?;
         let part = |at| checksum(&variant, at).context("a commit without a tree");
         Ok((part(6)?, part(7)?))
-    }
-
-    /// Its folders.
-    pub(super) fn folders(&self) -> Folders<'_> {
-        Folders(self.path())
     }
 }

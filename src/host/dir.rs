@@ -23,7 +23,7 @@ use super::controls;
 pub struct Folder {
     fd: OwnedFd,
     path: PathBuf,
-    /// what is done here and below is synced by [`Folder::sync_all`] alone
+    /// see [`Folder::synced_together`]
     together: bool,
 }
 
@@ -78,7 +78,8 @@ impl Folder {
         }
     }
 
-    /// The same folder, where and below which nothing is synced by itself: whoever fills it ends with [`Folder::sync_all`].
+    /// The same folder, where and below which nothing is synced by itself, whatever is said of it: who makes something there ends with the
+    /// [`Folder::sync_all`] of a folder on the same file system. Until then nothing may go by what is made, nor get a name that counts.
     pub fn synced_together(&self) -> Result<Folder> {
         let fd = self.fd.try_clone().with_context(|| format!("opening {}", self.path.display()))?;
         Ok(Folder { fd, path: self.path.clone(), together: true })

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path};
 use anyhow::{Context, Result, ensure};
 use ostree::glib::{Variant, VariantTy};
 
-use super::import::hex;
+use super::{import::hex, ostree::Store};
 
 /// One folder: its files and links, and its folders, by name, with the checksums of their objects.
 #[derive(Default)]
@@ -27,7 +27,14 @@ pub(super) struct Meta {
 
 /// Reads them in the repository at this path, from any thread.
 #[derive(Clone, Copy)]
-pub(super) struct Folders<'a>(pub &'a Path);
+pub(super) struct Folders<'a>(&'a Path);
+
+impl Store {
+    /// A way to its folders that libostree has no part in.
+    pub(super) fn folders(&self) -> Folders<'_> {
+        Folders(self.path())
+    }
+}
 
 impl Folders<'_> {
     /// What a folder holds, `(a(say)a(sayay))`, not yet looked at.

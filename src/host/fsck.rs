@@ -172,7 +172,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// No deeper than a tree that libostree wrote.
+    /// No deeper than a tree of ours.
     fn folder(&mut self, at: BorrowedFd<'_>, path: &str, tree: &str, meta: &str) -> Result<()> {
         let found = folder_meta(&attributes(at).with_context(|| self.shown.join(path).display().to_string())?);
         if sha256(found.data()).hex() != meta {

@@ -105,9 +105,12 @@ impl<'a> Writer<'a> {
         let Node::Dir(attributes) = self.tree.node(id) else { bail!("a file where a folder is expected") };
         let meta = match self.described.get(attributes) {
             Some(meta) => *meta,
-            None => self.objects.metadata("dirmeta", folder_meta(attributes).data())?,
+            None => {
+                let meta = self.objects.metadata("dirmeta", folder_meta(attributes).data())?;
+                self.described.insert(attributes, meta);
+                meta
+            }
         };
-        self.described.insert(attributes, meta);
         Ok((self.objects.metadata("dirtree", &listed.serialise())?, meta))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Each becomes a file in a folder of its own below the repository's `tmp`, whole and with its attributes. One sync later all of them
 //! are renamed to where [ostree-repo(5)'s format](https://ostreedev.github.io/ostree/repo/) has them: what has an object's name is on
-//! the disk, wherever the machine stops. They are part of nothing until a commit names them.
+//! the disk, wherever the machine stops. They are part of nothing until a reference leads to them.
 
 use std::{
     collections::HashSet,
@@ -148,7 +148,7 @@ impl Objects {
     pub fn metadata(&self, kind: &str, data: &[u8]) -> Result<ObjectId> {
         let id: ObjectId = Sha256::digest(data).into();
         let name = format!("{}.{kind}", hex(&id));
-        if !exists(&self.objects, &place(&name))?
+        if !self.published(&id, &name)?
             && let Some(mut file) = self.create(&name)?
         {
             file.write_all(data)?;
@@ -197,7 +197,7 @@ fn exists(folder: &OwnedFd, path: &str) -> Result<bool> {
     }
 }
 
-/// Where an object lies, below the repository's `objects`; its name in the staging folder says only of metadata of what kind it is.
+/// Where an object lies, below the repository's `objects`. In the staging folder a name with an ending is metadata's, one without a file's.
 fn place(name: &str) -> String {
     let kind = if name.contains('.') { "" } else { ".file" };
     format!("{}/{}{kind}", &name[..2], &name[2..])

@@ -239,8 +239,7 @@ impl Store {
         Ok(pruned)
     }
 
-    /// Removes the objects that a transaction left in the repository's `tmp`: libostree would keep those of this boot for a day,
-    /// and an image that is refused could fill the disk with them.
+    /// Removes what a pull left in the repository's `tmp`: an image that is refused could fill the disk with it.
     pub(super) fn clear_unfinished(&self, lock: &StoreLock) -> Result<()> {
         self.clear_unfinished_but(lock, "", &[])
     }

@@ -1,5 +1,5 @@
-//! The names that the store has for its commits. libostree changes several one by one, whatever its transactions promise, each by a
-//! temporary file beside it that a kill leaves there.
+//! The names that the store has for its commits. libostree changes them one by one, each by a temporary file beside it that a kill leaves
+//! there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,7 +38,7 @@ impl Store {
         Ok(())
     }
 
-    /// Takes no room, as a transaction would: whoever makes room begins with a full disk. It is on the disk before any object goes.
+    /// Takes no room: whoever makes room begins with a full disk. It is on the disk before any object goes.
     pub(super) fn remove_refs(&self, names: &[String]) -> Result<()> {
         if names.is_empty() {
             return Ok(());

@@ -79,26 +79,11 @@ impl Store {
         let fetching = || format!("fetching {source} again");
         let resolved = resolve(source, &Folder::root(lock.root())?, settings).with_context(fetching)?;
         ensure!(resolved.digest == *digest, "fetching {source} again: it is the image {} now", resolved.digest);
-        let (files, folders): (Vec<_>, Vec<_>) = broken.iter().partition(|object| object.kind() == ObjectType::File);
-        let files = files.iter().map(|object| super::import::unhex(&object.checksum)).collect::<Result<_>>()?;
-        // libostree writes no folder that is there, whatever is in it; one that cannot be written again is better than none
-        let mut aside = Vec::new();
-        for object in folders {
-            let path = self.place_of(object);
-            let away = PathBuf::from(format!("{}.broken", path.display()));
-            if std::fs::rename(&path, &away).is_ok() {
-                aside.push((path, away));
-            }
-        }
-        let objects = Objects::replacing(self.path(), files);
-        let imported = objects.and_then(|objects| {
+        let broken = broken.iter().map(|object| super::import::unhex(&object.checksum)).collect::<Result<_>>()?;
+        let imported = Objects::replacing(self.path(), broken).and_then(|objects| {
             let objects = (objects, Vec::new());
             pull::import(self, source, &resolved, objects, &[], progress)
         });
-        for (path, away) in aside {
-            let back = if path.exists() { std::fs::remove_file(&away) } else { std::fs::rename(&away, &path) };
-            back.with_context(|| format!("putting {} back", path.display()))?;
-        }
         if imported.is_err() {
             let _ = self.clear_unfinished(lock);
         }

@@ -1,6 +1,6 @@
 //! A deployment on disk that is not in force: staged, put in force, or thrown away.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, os::fd::AsFd};
 
 use anyhow::{Context, Result};
 
@@ -23,6 +23,9 @@ use crate::{
         spec::MountPoint,
     },
 };
+
+/// The record of a deployment that is still being staged.
+const RECORD_NEW: &str = ".sysctr-deployment.json.new";
 
 /// A deployment on disk that is not in force. Dropped, it takes itself away again.
 pub struct Staged<'a> {
@@ -56,11 +59,10 @@ impl<'a> Staged<'a> {
     pub fn write(root: &'a Folder, lock: &StoreLock, store: &Store, parts: Parts) -> Result<Staged<'a>> {
         let Parts { image, mut record, config_json, files, secrets, mount_points, host_files } = parts;
         let staged = Staged { root, name: record.name.clone(), id: record.id, armed: true };
-        let together = root.synced_together()?;
-        together.create(layout::STATE, 0o700)?;
-        let folder = together.create(&layout::deployment(&staged.name, staged.id), 0o755)?;
+        let place = layout::deployment(&staged.name, staged.id);
+        let folder = root.synced_together()?.create(&place, 0o755)?;
         folder.write_new(layout::STAGED, "", 0o600)?;
-        store.checkout(lock, image, std::os::fd::AsFd::as_fd(&folder), "rootfs").context("checking out the image")?;
+        store.checkout(lock, image, folder.as_fd(), "rootfs").context("checking out the image")?;
         if let Some(rootfs) = folder.open("rootfs")? {
             for point in &mount_points {
                 record.mount_points.extend(mount_points::make(&rootfs, point)?);
@@ -70,9 +72,10 @@ impl<'a> Staged<'a> {
         secrets::write(&folder, &secrets)?;
         apply::prepare(&folder, record.runtime.as_ref())?;
         host_files::keep(&folder, &host_files)?;
-        // Whole or not there: readers go by it while the rest is being staged.
-        folder.write(state::DEPLOYMENT, &deployment::to_text(&record)?, 0o600)?;
+        // Readers go by the record, also while the rest is being staged: it gets its name once all is on the disk.
+        folder.write_new(RECORD_NEW, &deployment::to_text(&record)?, 0o600)?;
         folder.sync_all()?;
+        root.open(&place)?.context("it is gone")?.rename(RECORD_NEW, state::DEPLOYMENT)?;
         units::stage(root, &staged.name, staged.id, &files)?;
         host_files::stage(root, &record, &host_files)?;
         if record.replaces.is_some() {
