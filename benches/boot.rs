@@ -92,6 +92,7 @@ Network=host
 Pull=never
 PidsLimit=0
 Volume=/var/www:/var/www:ro
+Tmpfs=/run/apache2
 [Install]
 WantedBy=multi-user.target
 UNIT
