@@ -68,9 +68,7 @@ fn one(root: &Path, name: &ContainerName, output: &Output) -> Result<()> {
         let group = journal.group && read::<Group>(&root.join(place), file)?.is_some();
         set::write(root, name, &journal, journal.winner(active, group), output.early)?;
     }
-    if let Some(probation) = probation?
-        && Some(probation.deployment) == active
-    {
+    if let Some(probation) = probation?.and_then(|probation| probation.of(active)) {
         watch(name, output.normal)?;
         if probation.boot.as_deref() != Some(boot) {
             put(&output.normal.join("sysctr.boot"), "")?;

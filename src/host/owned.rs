@@ -34,9 +34,10 @@ pub fn claim(root: &Folder, name: &ContainerName, owned: &OwnedFolder) -> Result
     }
     let folder = root.create(owned.path.trim_start_matches('/'), 0o700)?;
     let context = || format!("making {}", owned.path);
+    // First of all: going back knows it by that.
+    mark(&folder, name)?;
     fs::fchown(&folder, Some(Uid::from_raw(owned.uid)), Some(Gid::from_raw(owned.gid))).with_context(context)?;
     fs::fchmod(&folder, Mode::from_raw_mode(owned.mode)).with_context(context)?;
-    mark(&folder, name)?;
     folder.sync()
 }
 

@@ -1,7 +1,8 @@
 //! Updates that may still be taken back by themselves: the record, from the commit of an update to the end of its time.
 //!
 //! It is written before the commit, so that no cut leaves an update without it, and means something only while its deployment is in
-//! force. What it does not mean any more goes with the journal of the operation that ended it.
+//! force: until the update is done, that of the deployment before is kept beside it. What it does not mean any more goes with the journal
+//! of the operation that ended it.
 
 use anyhow::{Context, Result};
 
@@ -26,22 +27,22 @@ pub struct Counted {
 /// The record, where the deployment in force is on probation.
 pub fn load(root: &Folder, name: &ContainerName) -> Result<Option<Probation>> {
     let active = state::container(root, name)?.and_then(|container| container.active);
-    Ok(read(root, name)?.filter(|probation| Some(probation.deployment) == active))
+    Ok(read(root, name)?.and_then(|probation| probation.of(active)))
 }
 
 /// Before `new` takes the place of `old`: from its commit on it is on probation, if it may come back at all. Its time begins with
 /// [`begin`].
 pub fn prepare(
     root: &Folder,
-    lock: &StoreLock,
+    _lock: &StoreLock,
     new: &Deployment,
     old: &Deployment,
     settings: Option<&Update>,
 ) -> Result<()> {
-    match settings.filter(|settings| settings.probation() > 0) {
-        None => end(root, lock, &new.name),
-        Some(set) => write(root, &new.name, &Probation::new(new.id, old.id, set.probation(), set.crashes())),
-    }
+    let Some(set) = settings.filter(|settings| settings.probation() > 0) else { return Ok(()) };
+    let probation = Probation::new(new.id, old.id, set.probation(), set.crashes());
+    // What cannot be read means nothing to anybody.
+    write(root, &new.name, &probation.behind(load(root, &new.name).ok().flatten()))
 }
 
 /// The update is done: its time begins.
@@ -62,14 +63,17 @@ pub fn end(root: &Folder, _lock: &StoreLock, name: &ContainerName) -> Result<()>
     remove(root, name)
 }
 
-/// Removes a record of a deployment that is not in force.
+/// Leaves of the record what is of the deployment in force.
 pub fn drop_stale(root: &Folder, name: &ContainerName) -> Result<()> {
     let there = root.open(&layout::settings(name))?.map(|folder| folder.kind(layout::PROBATION)).transpose()?;
     if there.flatten().is_none() {
         return Ok(());
     }
-    // What cannot be read means nothing to anybody.
-    if load(root, name).ok().flatten().is_none() { remove(root, name) } else { Ok(()) }
+    match load(root, name).ok().flatten() {
+        None => remove(root, name),
+        Some(kept) if read(root, name)?.as_ref() == Some(&kept) => Ok(()),
+        Some(kept) => write(root, name, &kept),
+    }
 }
 
 /// Counts this boot for every container, once.

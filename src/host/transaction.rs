@@ -137,9 +137,10 @@ pub fn finish(root: &Folder, _lock: &StoreLock, name: &ContainerName) -> Result<
     if let Some(settings) = root.open(&layout::settings(name))? {
         space::release(root, name)?;
         snapshot::sweep(root, name)?;
-        probation::drop_stale(root, name)?;
         settings.remove(layout::JOURNAL)?;
         settings.sync()?;
+        // Until here the update may be taken back, and the probation of the deployment before goes on.
+        probation::drop_stale(root, name)?;
     }
     Ok(())
 }

@@ -42,6 +42,7 @@ const fn recovery(name: &'static str, prepare: fn(&Host), verb: &'static [&'stat
 pub const OPERATIONS: &[Operation] = &[
     operation("install", nothing, &["install", "IMAGE"]),
     operation("update", second_is_out, &["update", "app"]),
+    operation("update within the probation of another", third_is_out, &["update", "app"]),
     operation("update of values", with_a_value, &["update", "app", "--set", "word=other"]),
     operation("update of two as one", two_are_out, &["update", "app", "other", "--together"]),
     operation("update to another format of the state", another_format_is_out, &["update", "app"]),
@@ -147,7 +148,7 @@ pub fn first() -> Image {
 /// Another unit text, a unit more and one less, other host files.
 pub fn second() -> Image {
     let manifest = json!({"version": "2.0", "description": "second", "state": {"folders": [
-        {"path": "/var/lib/app/kept", "mode": "0750"}, {"path": "/var/lib/app/more"}]}});
+        {"path": "/var/lib/app/kept", "mode": "0750"}, {"path": "/var/lib/app/more", "mode": "0750"}]}});
     files("second")
         .manifest(manifest)
         .config("Volumes", json!({"/data": {}}))
@@ -191,6 +192,13 @@ fn with_state(host: &Host) {
 fn second_is_out(host: &Host) {
     installed(host);
     host.image("app", &second());
+}
+
+/// The second is in force and on probation; the first is not too many, as only `prune` is cut on its way through such.
+fn third_is_out(host: &Host) {
+    host.write("etc/sysctr/sysctr.toml", "[update]\nkeep = 3\n");
+    updated(host);
+    host.image("app", &files("third"));
 }
 
 fn two_are_out(host: &Host) {
