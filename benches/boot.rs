@@ -50,7 +50,11 @@ echo hello >/var/www/index.html
 sysctr -q install --yes --no-enable 127.0.0.1:5000/etcd
 sysctr -q install --yes --no-enable 127.0.0.1:5000/httpd
 cp /var/lib/sysctr/containers/httpd/current/rootfs/etc/apache2/httpd.conf /etc/apache2/bench.conf
-args='--listen-client-urls=http://127.0.0.1:2379 --advertise-client-urls=http://127.0.0.1:2379'
+# etcd elects itself after a time that it draws by lot, from one to two seconds if it is let.
+soon='--heartbeat-interval=5 --election-timeout=50'
+args="--listen-client-urls=http://127.0.0.1:2379 --advertise-client-urls=http://127.0.0.1:2379 $soon"
+mkdir -p /etc/systemd/system/etcd.service.d
+printf '[Service]\nEnvironment=ETCD_HEARTBEAT_INTERVAL=5 ETCD_ELECTION_TIMEOUT=50\n' >/etc/systemd/system/etcd.service.d/soon.conf
 id -u etcd >/dev/null
 cat >/etc/systemd/system/plain-etcd.service <<UNIT
 [Service]

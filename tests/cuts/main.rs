@@ -14,6 +14,7 @@ mod tracer;
 
 use std::path::Path;
 
+use disk::Timer;
 use operation::OPERATIONS;
 use program::Program;
 
@@ -98,19 +99,19 @@ fn a_thousand_kills_at_random_times_leave_the_old_or_the_new() {
     kill(1000);
 }
 
-/// Replays operations to `most` of the flushes on a file system each, or to all of them on every one.
-fn cut_power(most: Option<usize>) {
+/// Replays operations to `most` of the flushes on one of these file systems each, or to all of them on every one.
+fn cut_power(most: Option<usize>, kinds: &[disk::Kind], timer: Timer) {
     let (seed, only) = (seed(), std::env::var("SYSCTR_TEST_OPERATION").unwrap_or_default());
     let (mut cuts, mut wrong) = (0, Vec::new());
     let chosen = OPERATIONS.iter().filter(|operation| operation.name.contains(&only));
     for (number, operation) in chosen.enumerate() {
         let origin = matrix::Origin::new(operation);
         let whole = origin.whole(operation);
-        let one = most.map(|_| (number + seed) % disk::KINDS.len());
-        for (_, kind) in disk::KINDS.iter().enumerate().filter(|(number, _)| one.is_none_or(|one| one == *number)) {
+        let one = most.map(|_| (number + seed) % kinds.len());
+        for (_, kind) in kinds.iter().enumerate().filter(|(number, _)| one.is_none_or(|one| one == *number)) {
             let begun = std::time::Instant::now();
             let program = Program::shipped();
-            let count = disk::Recording::make(kind, operation, &origin, &whole, &program).cut(most, seed);
+            let count = disk::Recording::make(kind, operation, &origin, &whole, &program, timer).cut(most, seed);
             tell!(
                 "{:45} on {:5} {:4} flushes, cut at {:4}, {} wrong; {:.1?}",
                 operation.name,
@@ -130,13 +131,24 @@ fn cut_power(most: Option<usize>) {
 
 #[test]
 fn operations_whose_power_is_cut_are_done_or_undone() {
-    cut_power(Some(2));
+    cut_power(Some(2), &disk::KINDS, Timer::Never);
 }
 
 #[test]
 #[ignore = "minutes: `make test-long`"]
 fn operations_whose_power_is_cut_at_every_flush_are_done_or_undone() {
-    cut_power(None);
+    cut_power(None, &disk::KINDS, Timer::Never);
+}
+
+#[test]
+fn operations_whose_names_are_written_before_their_data_are_done_or_undone() {
+    cut_power(Some(2), disk::with_a_timer(), Timer::Always);
+}
+
+#[test]
+#[ignore = "minutes: `make test-long`"]
+fn operations_whose_names_are_written_before_their_data_at_fifty_calls_are_done_or_undone() {
+    cut_power(Some(50), disk::with_a_timer(), Timer::Always);
 }
 
 /// Fills the disk before each call, or before `most` of them.

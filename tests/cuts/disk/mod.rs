@@ -6,6 +6,7 @@ mod device;
 use std::{
     collections::BTreeSet,
     fs::{self, File},
+    io::Write,
     ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -24,6 +25,7 @@ use crate::{
     operation::Operation,
     program::Program,
     random::Random,
+    tracer,
 };
 
 /// A file system, and how it is made and mounted. None of them may give blocks back: that would be no write.
@@ -34,12 +36,17 @@ pub struct Kind {
 }
 
 /// Those that people have.
-pub const KINDS: [Kind; 3] = [
+pub static KINDS: [Kind; 3] = [
     Kind { name: "ext4", make: &["mkfs.ext4", "-q", "-E", "nodiscard,lazy_itable_init=0"], options: "nodiscard" },
     // A mount namespace that somebody makes meanwhile holds the one before for a moment.
     Kind { name: "xfs", make: &["mkfs.xfs", "-q", "-K"], options: "nodiscard,nouuid" },
     Kind { name: "btrfs", make: &["mkfs.btrfs", "-q", "-K"], options: "nodiscard" },
 ];
+
+/// Those of them whose timer one can do the work of: btrfs writes the names of a file that is synced, and no others.
+pub fn with_a_timer() -> &'static [Kind] {
+    &KINDS[..2]
+}
 
 /// xfs takes no less.
 const SIZE: u64 = 320 << 20;
@@ -98,6 +105,15 @@ pub struct Count {
     pub wrong: Vec<String>,
 }
 
+/// When the file system writes names that it was not asked to write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Timer {
+    /// It has no time to.
+    Never,
+    /// Before each call: names, without the data of files that nobody synced. ext4 and xfs do that for whoever syncs another file.
+    Always,
+}
+
 impl<'a> Recording<'a> {
     /// Runs the operation on a device that records.
     pub fn make(
@@ -106,6 +122,7 @@ impl<'a> Recording<'a> {
         origin: &Origin,
         whole: &'a Whole,
         program: &Program,
+        timer: Timer,
     ) -> Recording<'a> {
         let folder = tempfile::tempdir_in(memory()).unwrap();
         let (before, live) = (folder.path().join("before"), folder.path().join("live"));
@@ -124,8 +141,16 @@ impl<'a> Recording<'a> {
             let _mounted = Mounted::new(kind, device.path(), &place).unwrap();
             let begun = device.length();
             let mut command = program.command(&place.join("root"), &origin.verb);
-            let outcome = Outcome::of(&command.output().unwrap());
-            assert_eq!(outcome.code, 0, "{} on {}: {}", operation.name, kind.name, outcome.err);
+            if timer == Timer::Always {
+                let mut another = File::create(place.join("another")).unwrap();
+                let done = tracer::run_with(command, &mut |_| {
+                    another.write_all(b"x").and_then(|()| another.sync_all()).unwrap();
+                });
+                assert_eq!(done.code, Some(0), "{} on {}", operation.name, kind.name);
+            } else {
+                let outcome = Outcome::of(&command.output().unwrap());
+                assert_eq!(outcome.code, 0, "{} on {}: {}", operation.name, kind.name, outcome.err);
+            }
             let end = device.length();
             // Without its only sync an operation ends before anything is written.
             assert!(end > begun || program.lacks_something(), "nothing was written");
@@ -157,6 +182,13 @@ impl<'a> Recording<'a> {
         if count.wrong.is_empty() {
             self.cut_behind(&mut count, seed);
         }
+        count.wrong.pop()
+    }
+
+    /// The first thing that is wrong anywhere.
+    pub fn any_wrong(&self, seed: usize) -> Option<String> {
+        let mut count = Count::default();
+        self.cut_at(&mut count, seed, true, |_| true);
         count.wrong.pop()
     }
 
