@@ -1,20 +1,18 @@
 //! The service manager over D-Bus (org.freedesktop.systemd1(5)).
 //!
-//! As root through the manager's private socket, which is there before any bus; else over the system bus. A job is awaited by its
-//! JobRemoved signal, for which we listen before we ask.
+//! As root through the manager's private socket, which is there before any bus; else over the system bus.
 
 use std::{collections::HashMap, path::Path, time::Duration};
 
-use anyhow::{Context, Result, bail};
-use futures_util::StreamExt;
+use anyhow::{Context, Result};
 use serde::Serialize;
 use tokio::runtime::Runtime;
-use zbus::{
-    Connection, MessageStream, OwnedObjectPath, OwnedVariant, Variant, connection, message::Type, zvariant::DynamicType,
-};
+use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant, connection, zvariant::DynamicType};
 
 use super::private_socket;
 use crate::model::probation::Service;
+
+mod job;
 
 const PRIVATE_SOCKET: &str = "/run/systemd/private";
 const BUS: &str = "org.freedesktop.systemd1";
@@ -24,12 +22,9 @@ const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
 
 const STOP: &str = "StopUnit";
-const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 
 /// What is shown of what a program says of itself.
 const SAID: usize = 160;
-/// Longer than any start or stop that systemd itself lets run by default.
-const JOB_DEADLINE: Duration = Duration::from_secs(15 * 60);
 const SCOPE_STOP: Duration = Duration::from_secs(10);
 
 /// A unit as ListUnitsByPatterns tells it; the first is its name.
@@ -277,62 +272,6 @@ impl Manager {
             left_active: time(UNIT, "ActiveExitTimestampMonotonic")?,
             program_ended: time(SERVICE, "ExecMainExitTimestampMonotonic")?,
         })
-    }
-
-    fn job<B: Serialize + DynamicType>(&self, method: &str, unit: &str, body: &B) -> Result<()> {
-        let _entered = self.runtime.enter();
-        let result = self.runtime.block_on(async {
-            let waiting = self.run_job(method, body);
-            match tokio::time::timeout(JOB_DEADLINE, waiting).await {
-                Ok(result) => result,
-                Err(_) => bail!("the job is not done after {} minutes", JOB_DEADLINE.as_secs() / 60),
-            }
-        })?;
-        match result.as_str() {
-            "done" | "skipped" => Ok(()),
-            // Another start soon takes this away.
-            "failed" => match self.why(unit) {
-                Some(why) => bail!("{why}; `journalctl -u {unit}` tells more"),
-                None => bail!("it failed; `systemctl status {unit}` and `journalctl -u {unit}` say why"),
-            },
-            "dependency" => bail!("a unit that it requires failed; `systemctl status {unit}` says which"),
-            "timeout" => bail!("it took longer than the unit allows"),
-            other => bail!("systemd ended the job as {other:?}"),
-        }
-    }
-
-    /// Asks for a job and gives its result. The signals are read while we wait for the answer too: left unread, they would fill the
-    /// queue that the answer comes through.
-    async fn run_job<B: Serialize + DynamicType>(&self, method: &str, body: &B) -> Result<String> {
-        let mut signals = MessageStream::from(&self.connection);
-        let destination = self.on_bus.then_some(BUS);
-        let call = self.connection.call_method(destination, PATH, Some(MANAGER), method, body);
-        let mut call = std::pin::pin!(call);
-        let mut job: Option<OwnedObjectPath> = None;
-        let mut removed = HashMap::new();
-        loop {
-            tokio::select! {
-                reply = &mut call, if job.is_none() => match reply {
-                    // What is not loaded does not run: it need not be stopped.
-                    Err(zbus::Error::MethodError(name, ..)) if method == STOP && name.as_str() == NO_SUCH_UNIT => {
-                        return Ok("done".to_owned());
-                    }
-                    reply => job = Some(reply.map_err(plain)?.body().deserialize()?),
-                },
-                message = signals.next() => {
-                    let message = message.context("systemd closed the connection")??;
-                    let is_removal = message.message_type() == Type::Signal
-                        && message.header().member().is_some_and(|member| member.as_str() == "JobRemoved");
-                    if is_removal {
-                        let (_, path, _, result): (u32, OwnedObjectPath, String, String) = message.body().deserialize()?;
-                        removed.insert(path, result);
-                    }
-                }
-            }
-            if let Some(result) = job.as_ref().and_then(|job| removed.remove(job)) {
-                return Ok(result);
-            }
-        }
     }
 
     fn call<B: Serialize + DynamicType>(&self, method: &str, body: &B) -> Result<zbus::Message> {
