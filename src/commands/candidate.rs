@@ -307,7 +307,7 @@ impl Candidate {
             health: rendered.health,
         };
         let config_json = spec::to_text(&rendered.spec)?;
-        let checkout = Need::file(0).times(store.count_folders(&image)? + mount_points.len() as u64);
+        let checkout = Need::file(0).times(image.folders + mount_points.len() as u64);
         let units: Need = rendered.files.values().map(|text| Need::file(text.len()).times(2)).sum();
         let mut texts: Vec<Need> = rendered.secrets.values().map(|text| Need::file(text.len())).collect();
         texts.push(Need::file(config_json.len()));

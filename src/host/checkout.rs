@@ -1,10 +1,11 @@
 //! An image's files as a folder. Hard links to the objects of the store need neither room nor a look at the objects.
 
 use std::{
+    collections::HashMap,
     fs::File,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     thread,
 };
 
@@ -17,7 +18,7 @@ use rustix::{
 };
 
 use super::{
-    folders::Folders,
+    folders::{Folders, Meta},
     lock::StoreLock,
     mend,
     ostree::{NO_CANCEL, Store, StoredImage},
@@ -41,7 +42,8 @@ impl Store {
         let checking_out = || format!("checking out {}", image.name());
         let top = self.root_tree(&image.commit).with_context(checking_out)?;
         let linked = File::open(self.path().join("objects")).map_err(Into::into).and_then(|objects| {
-            let links = Links { folders: self.folders(), objects: objects.as_fd(), failed: OnceLock::new() };
+            let (folders, objects) = (self.folders(), objects.as_fd());
+            let links = Links { folders, objects, metas: Mutex::default(), failed: OnceLock::new() };
             links.make(parent, name, top)
         });
         match linked {
@@ -60,6 +62,8 @@ impl Store {
 struct Links<'a> {
     folders: Folders<'a>,
     objects: BorrowedFd<'a>,
+    /// Attributes by their objects, which are few.
+    metas: Mutex<HashMap<String, Arc<Meta>>>,
     failed: OnceLock<Error>,
 }
 
@@ -111,8 +115,18 @@ impl Links<'_> {
             mkdirat(&at, &name, Mode::RWXU).with_context(|| format!("making {name}"))?;
             inner.push(Empty { above: at.clone(), name, tree, meta });
         }
-        mend::describe_folder(self.folders, at.as_fd(), &meta)?;
+        mend::describe(at.as_fd(), &*self.meta(meta)?)?;
         utimensat(&at, ".", &TIMES, AtFlags::empty())?;
         Ok(inner)
+    }
+
+    fn meta(&self, object: String) -> Result<Arc<Meta>> {
+        let mut metas = self.metas.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(meta) = metas.get(&object) {
+            return Ok(meta.clone());
+        }
+        let meta = Arc::new(self.folders.meta(&object)?);
+        metas.insert(object, meta.clone());
+        Ok(meta)
     }
 }

@@ -1,7 +1,7 @@
 //! Files of a stored image, read from its commit without a checkout.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
 };
 
@@ -159,22 +159,6 @@ impl Store {
         }
         ensure!(read as u64 == size, "it is cut short");
         Ok(data)
-    }
-
-    /// How many folders an image has: what a checkout of hard links has to make.
-    pub fn count_folders(&self, image: &StoredImage) -> Result<u64> {
-        fn count(store: &Store, tree: String, known: &mut HashMap<String, u64>) -> Result<u64> {
-            if let Some(count) = known.get(&tree) {
-                return Ok(*count);
-            }
-            let mut sum = 1;
-            for (tree, _) in store.folders().open(&tree)?.folders()?.into_values() {
-                sum += count(store, tree, known)?;
-            }
-            known.insert(tree, sum);
-            Ok(sum)
-        }
-        count(self, self.root_tree(&image.commit)?.0, &mut HashMap::new())
     }
 
     /// The checksums of a commit's root: what it holds, and its attributes.

@@ -8,7 +8,7 @@ use ostree::glib::{Variant, prelude::*, variant::DictEntry};
 use super::{
     layer::{Attributes, ObjectId},
     objects::Objects,
-    ostree::{FORMAT, META_CONFIG, META_FORMAT, META_MANIFEST, META_SIZE},
+    ostree::{FORMAT, META_CONFIG, META_FOLDERS, META_FORMAT, META_MANIFEST, META_SIZE},
     tree::{Node, NodeId, Tree},
 };
 
@@ -50,11 +50,12 @@ pub struct Metadata<'a> {
 
 /// Writes folders and the commit; its checksum depends on nothing but the image.
 pub fn commit(objects: &Objects, tree: &Tree, metadata: &Metadata<'_>) -> Result<String> {
-    let mut writer = Writer { objects, tree, described: BTreeMap::new() };
+    let mut writer = Writer { objects, tree, described: BTreeMap::new(), folders: 0 };
     let (contents, meta) = writer.folder(Tree::ROOT).context("writing the image's folders")?;
     let entries = [
         DictEntry::new(META_FORMAT, FORMAT.to_variant()),
         DictEntry::new(META_SIZE, tree.size().to_variant()),
+        DictEntry::new(META_FOLDERS, writer.folders.to_variant()),
         DictEntry::new(META_MANIFEST, metadata.manifest.to_variant()),
         DictEntry::new(META_CONFIG, metadata.config.to_variant()),
     ];
@@ -87,11 +88,13 @@ struct Writer<'a> {
     tree: &'a Tree,
     /// attributes that were written: a thousand folders have a few
     described: BTreeMap<&'a Attributes, ObjectId>,
+    folders: u64,
 }
 
 impl<'a> Writer<'a> {
     /// A folder and all below it, as deep as [`Tree`] lets folders be: the checksums of what it holds and of its attributes.
     fn folder(&mut self, id: NodeId) -> Result<(ObjectId, ObjectId)> {
+        self.folders += 1;
         let mut listed = FolderObject::default();
         for (name, child) in self.tree.children(id) {
             match self.tree.node(child) {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::CString,
+    ffi::{CStr, CString},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::Path,
 };
@@ -68,17 +68,22 @@ pub fn check_out(store: &Store, at: BorrowedFd<'_>, name: &str, commit: &str, pa
 
 /// Gives a folder the owner, mode and attributes of this object.
 pub fn describe_folder(folders: Folders<'_>, at: BorrowedFd<'_>, meta: &str) -> Result<()> {
-    let Meta { uid, gid, mode, xattrs } = folders.meta(meta)?;
     let folder = openat(at, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    fchown(&folder, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-    let wanted = xattrs.into_iter().map(|(name, value)| Ok((CString::from_vec_with_nul(name)?, value)));
-    let wanted: BTreeMap<CString, Vec<u8>> = wanted.collect::<Result<_>>()?;
-    for name in attributes(folder.as_fd())?.xattrs.into_keys().map(CString::new) {
+    describe(folder.as_fd(), &folders.meta(meta)?)
+}
+
+/// The same for a folder that is open for reading.
+pub fn describe(folder: BorrowedFd<'_>, meta: &Meta) -> Result<()> {
+    let Meta { uid, gid, mode, xattrs } = meta;
+    fchown(folder, Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)))?;
+    let wanted = xattrs.iter().map(|(name, value)| Ok((CStr::from_bytes_with_nul(name)?, value)));
+    let wanted: BTreeMap<&CStr, &Vec<u8>> = wanted.collect::<Result<_>>()?;
+    for name in attributes(folder)?.xattrs.into_keys().map(CString::new) {
         let name = name?;
-        if !wanted.contains_key(&name) {
-            fremovexattr(&folder, &name)?;
+        if !wanted.contains_key(&*name) {
+            fremovexattr(folder, &name)?;
         }
     }
-    wanted.iter().try_for_each(|(name, value)| fsetxattr(&folder, name, value, XattrFlags::empty()))?;
-    Ok(fchmod(&folder, Mode::from_raw_mode(mode & 0o7777))?)
+    wanted.into_iter().try_for_each(|(name, value)| fsetxattr(folder, name, value, XattrFlags::empty()))?;
+    Ok(fchmod(folder, Mode::from_raw_mode(mode & 0o7777))?)
 }

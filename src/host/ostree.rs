@@ -34,6 +34,7 @@ pub(super) const META_FORMAT: &str = "sysctr.format";
 pub(super) const META_MANIFEST: &str = "sysctr.manifest";
 pub(super) const META_CONFIG: &str = "sysctr.config";
 pub(super) const META_SIZE: &str = "sysctr.size";
+pub(super) const META_FOLDERS: &str = "sysctr.folders";
 /// The version of what a commit's metadata says; a newer one is refused.
 pub(super) const FORMAT: u32 = 1;
 
@@ -64,6 +65,8 @@ pub struct StoredImage {
     pub config_json: Vec<u8>,
     /// bytes of its files once installed, each name of a hard-linked file counted
     pub size: u64,
+    /// how many folders it has, which a checkout of hard links has to make
+    pub folders: u64,
 }
 
 /// What [`Store::prune`] freed.
@@ -189,6 +192,7 @@ impl Store {
         ensure!(format <= FORMAT, "it was stored by a newer sysctr (format {format})");
         let bytes =
             |key: &str| metadata.lookup::<Vec<u8>>(key).ok().flatten().with_context(|| format!("{key} is missing"));
+        let number = |key: &str| metadata.lookup::<u64>(key).ok().flatten().unwrap_or_default();
         let manifest_json = bytes(META_MANIFEST)?;
         let config_json = bytes(META_CONFIG)?;
         Ok(StoredImage {
@@ -198,7 +202,8 @@ impl Store {
             manifest: serde_json::from_slice(&manifest_json).context("its manifest")?,
             config: serde_json::from_slice(&config_json).context("its config")?,
             config_json,
-            size: metadata.lookup::<u64>(META_SIZE).ok().flatten().unwrap_or_default(),
+            size: number(META_SIZE),
+            folders: number(META_FOLDERS),
         })
     }
 
