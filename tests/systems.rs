@@ -79,6 +79,46 @@ fn after_a_rollback_of_the_system_etc_wins_and_the_way_forward_stays() {
 }
 
 #[test]
+fn a_container_of_another_system_stays_in_var() {
+    let host = Host::new();
+    fs::create_dir_all(host.at(OTHER).parent().unwrap()).unwrap();
+    common::run("cp", &["-a", host.at("etc").to_str().unwrap(), host.at(OTHER).to_str().unwrap()]).unwrap();
+    let image = host.image("app", &version(1));
+    host.does(&["install", &image]);
+    // The system before it has no such container.
+    swap(&host);
+    host.does(&["prune"]);
+    assert_eq!(host.sysctr(&["show", "app"]).code, 5);
+    assert!(host.sysctr(&["remove", &image]).code == 1, "an image was removed that the other system runs");
+    // There it may be installed and go again, too.
+    host.does(&["install", &image]);
+    host.does(&["uninstall", "app"]);
+    swap(&host);
+    assert_eq!(host.json(&["show", "app"])["deployment"], 1);
+    assert_eq!(host.json(&["verify"])["ok"], true);
+    // In force in no system it goes.
+    host.does(&["uninstall", "app"]);
+    host.does(&["prune"]);
+    assert!(!host.at("var/lib/sysctr/containers/app").exists());
+}
+
+#[test]
+fn the_booted_system_is_no_other_one() {
+    let host = updated(false);
+    // as libostree has it: /etc is that of the version that is booted
+    fs::create_dir_all(host.at(OTHER).parent().unwrap()).unwrap();
+    fs::rename(host.at("etc"), host.at(OTHER)).unwrap();
+    fs::create_dir(host.at("etc")).unwrap();
+    let (from, to) = (host.at(OTHER), host.at("etc"));
+    common::run("mount", &["--bind", from.to_str().unwrap(), to.to_str().unwrap()]).unwrap();
+    host.image("app", &version(5));
+    let updated = host.sysctr(&["update", "app"]);
+    let left = deployments(&host);
+    common::run("umount", &[to.to_str().unwrap()]).unwrap();
+    assert_eq!((updated.code, left), (0, vec!["4".to_owned(), "5".to_owned()]), "{}", updated.err);
+}
+
+#[test]
 fn a_deployment_in_force_that_var_lacks_is_told() {
     let host = updated(false);
     host.write("etc/sysctr/containers/app/active", "1\n");

@@ -15,7 +15,7 @@ use sysctr::{
         lock::StoreLock,
         ostree::{Store, StoredImage},
         pull::{self, Progress},
-        state,
+        state, systems,
     },
     model::{
         fault::{Code, Fault},
@@ -82,11 +82,13 @@ impl Progress for Bar {
 /// The containers of each commit that a deployment was made of, in force or not.
 pub fn users(root: &Folder) -> Result<BTreeMap<String, Vec<ContainerName>>> {
     let mut users: BTreeMap<String, Vec<ContainerName>> = BTreeMap::new();
-    for container in state::containers(root)? {
-        for deployment in state::deployments(root, &container.name)? {
+    let mut names = systems::containers(root)?;
+    names.extend(state::containers(root)?.into_iter().map(|container| container.name));
+    for name in names {
+        for deployment in state::deployments(root, &name)? {
             let names = users.entry(deployment.commit).or_default();
-            if !names.contains(&container.name) {
-                names.push(container.name.clone());
+            if !names.contains(&name) {
+                names.push(name.clone());
             }
         }
     }

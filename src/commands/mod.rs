@@ -46,10 +46,10 @@ use crate::output::Output;
 use sysctr::host::{
     apply, clock,
     dir::Folder,
-    events,
+    events, instances,
     lock::StoreLock,
     recovery::{self, Recovered, Recovery},
-    start_limit, state,
+    settings, start_limit, state,
     systemd::Manager,
     transaction, units,
 };
@@ -95,6 +95,11 @@ impl Context {
         self.begin_within(verb, self.wait.unwrap_or(Duration::ZERO))
     }
 
+    /// The same for what cannot be left to another time.
+    pub fn begin_at_last(&self, verb: &str) -> Result<(Folder, StoreLock)> {
+        self.begin_within(verb, self.wait.unwrap_or(Duration::MAX))
+    }
+
     fn begin_within(&self, verb: &str, patience: Duration) -> Result<(Folder, StoreLock)> {
         // First, because the lock makes its folder, and that below a mistyped root is no help.
         let root = self.folder()?;
@@ -102,8 +107,8 @@ impl Context {
         self.stop_those_with_state(&root)?;
         let recovery = self.recover(&root, &lock, &|_| false)?;
         for one in &recovery.done {
-            if let Recovered::Back(name) | Recovered::RolledBack(name) = one {
-                self.leave_staged(&root, &lock, name)?;
+            if let Recovered::Back(name, ran) | Recovered::RolledBack(name, ran) = one {
+                self.leave_staged(&root, &lock, name, *ran)?;
             }
         }
         self.start_again(&recovery.stopped)?;
@@ -121,23 +126,19 @@ impl Context {
         Ok(())
     }
 
-    /// What was taken back may still run: the deployment in force takes its place before its files go.
-    fn leave_staged(&self, root: &Folder, lock: &StoreLock, name: &ContainerName) -> Result<()> {
-        let manager = self.manager()?;
-        if let Some(manager) = &manager {
-            let service = name.service_unit();
-            let restarted = match manager.state(&service)?.active.as_str() {
-                "inactive" => Ok(()),
-                _ => manager.restart(&service),
-            };
-            if let Err(error) = restarted {
+    /// What was taken back, `ran`, may still run: the deployment in force takes its place before its files go.
+    fn leave_staged(&self, root: &Folder, lock: &StoreLock, name: &ContainerName, ran: Option<u32>) -> Result<()> {
+        if let Some(manager) = &self.manager()? {
+            if let Err(error) = ran.map_or(Ok(()), |ran| become_what_is_in_force(root, lock, manager, name, ran)) {
                 self.output.warn(format!("recovering {name}: {error:#}"));
             }
-        }
-        let active = state::container(root, name)?.and_then(|container| container.active);
-        if let Some(id) = replace::running(manager.as_ref(), name)?.filter(|id| Some(*id) != active) {
-            self.output.warn(format!("{name} still runs deployment {id}, which is not in force"));
-            return Ok(());
+            let active = state::container(root, name)?.and_then(|container| container.active);
+            let mut running = instances::deployments(manager, name)?;
+            running.extend(replace::running(Some(manager), name)?);
+            if let Some(id) = running.into_iter().find(|id| Some(*id) != active) {
+                self.output.warn(format!("{name} still runs deployment {id}, which is not in force"));
+                return Ok(());
+            }
         }
         transaction::discard_staged(root, lock, name).map(drop)
     }
@@ -172,8 +173,8 @@ impl Context {
                 Recovered::Finished(name) => format!("finished what was cut short for {name}"),
                 Recovered::Removed(name) => format!("finished the uninstall of {name} that was cut short"),
                 Recovered::Undone(name) => format!("undid what was cut short for {name}"),
-                Recovered::Back(name) => format!("took back the update of {name} that was cut short"),
-                Recovered::RolledBack(name) => format!("finished the rollback of {name} that was cut short"),
+                Recovered::Back(name, _) => format!("took back the update of {name} that was cut short"),
+                Recovered::RolledBack(name, _) => format!("finished the rollback of {name} that was cut short"),
             });
             events::tell_recovered(root, &self.root, one);
             if let Recovered::Finished(name) = one {
@@ -187,7 +188,7 @@ impl Context {
         }
         if let Some(manager) = &manager {
             for one in &recovery.done {
-                if let Recovered::Back(name) | Recovered::RolledBack(name) | Recovered::Finished(name) = one {
+                if let Recovered::Back(name, _) | Recovered::RolledBack(name, _) | Recovered::Finished(name) = one {
                     start_limit::restore(name)?;
                 }
             }
@@ -195,4 +196,17 @@ impl Context {
         }
         Ok(recovery)
     }
+}
+
+/// The units, sockets and instances that run as `ran` has them become those of the deployment in force.
+fn become_what_is_in_force(
+    root: &Folder,
+    lock: &StoreLock,
+    manager: &Manager,
+    name: &ContainerName,
+    ran: u32,
+) -> Result<()> {
+    let (ran, (_, now)) = (state::deployment(root, name, ran)?, state::installed(root, name)?);
+    let settle = settings::load(root).map(|settings| settings.update.settle()).unwrap_or_default();
+    replace::Running::look(root, lock, Some(manager), &ran, settle, true)?.become_new(&ran, &now)
 }

@@ -1,6 +1,7 @@
 //! An update that may still be taken back by itself: begins with the update, ends with its time, or goes back.
 
 use anyhow::Result;
+use rustix::io::Errno;
 
 use super::{Context, replace::Running};
 use sysctr::{
@@ -23,10 +24,12 @@ use sysctr::{
 };
 
 /// After an update that is well: its time begins. Below another root it does with the first boot.
-pub fn begin(context: &Context, root: &Folder, lock: &StoreLock, manager: Option<&Manager>, name: &ContainerName) {
-    let Some(manager) = manager else { return };
+pub fn begin(context: &Context, running: &Running) {
+    let Running { root, lock, name, .. } = *running;
+    let Some(manager) = running.manager else { return };
+    let other = if running.is_up() { None } else { manager.failures(&name.service_unit()).ok() };
     // The update is done whatever comes of this: the record is there.
-    let begun = probation::begin(root, lock, name).and_then(|begun| match begun {
+    let begun = probation::begin(root, lock, name, other.as_ref()).and_then(|begun| match begun {
         Some(probation) => {
             forget(Some(manager), name, probation.replaces);
             start_timer(manager, name, &probation)
@@ -65,7 +68,7 @@ pub fn count_boot(context: &Context, root: &Folder, lock: &StoreLock, manager: &
     for Counted { name, result } in &counted {
         let Some(probation) = probation::load(root, name)?.filter(|_| *result == AtBoot::TooMany) else { continue };
         let cause = format!("the machine booted {} times within its probation", probation.boots);
-        let taken = probation::take_back(root, lock, name, &cause);
+        let taken = probation::take_back(root, lock, name, &cause, &[]);
         let done = taken.and_then(|_| transaction::finish(root, lock, name));
         tell(context, root, name, &probation, &cause, done.as_ref().err());
         match done {
@@ -94,20 +97,26 @@ pub fn go_back(
         let bad = state::deployment(root, name, probation.deployment)?;
         let mut running = Running::look(root, lock, Some(manager), &bad, settle, true)?;
         running.revive()?;
-        let (_, good) = probation::take_back(root, lock, name, cause)?;
+        let (_, good) = probation::take_back(root, lock, name, cause, &running.ran())?;
         let restored = running.become_new(&bad, &good);
         transaction::finish(root, lock, name)?;
         forget(Some(manager), name, bad.id);
         restored
     };
     let restored = restore();
-    if restored.is_err() && probation::load(root, name)?.is_some() {
+    let is_for_good = restored.as_ref().is_err_and(|error| !is_full(error));
+    if is_for_good && probation::load(root, name)?.is_some() {
         // It cannot go back: at the next failure it could not either.
         probation::end(root, lock, name)?;
         manager.reload()?;
     }
     tell(context, root, name, probation, cause, restored.as_ref().err());
     restored
+}
+
+/// Whether there was no room, which there may be at the next failure or at the end of the time.
+fn is_full(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(&(Errno::NOSPC | Errno::DQUOT))))
 }
 
 fn tell(

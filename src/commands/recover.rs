@@ -26,7 +26,7 @@ pub fn run(context: &Context) -> Result<()> {
     let is_live = |journal: &Journal| manager.is_some() && journal.state && journal.boot == clock::boot();
     let recovery = context.recover(&root, &lock, &is_live)?;
     for one in recovery.done {
-        if let Recovered::Back(name) = &one {
+        if let Recovered::Back(name, _) = &one {
             // Where it runs already, this is no boot; what it runs from goes with the next changing command.
             match &manager {
                 Some(manager) if manager.state(&name.service_unit())?.active != "inactive" => {
@@ -36,7 +36,7 @@ pub fn run(context: &Context) -> Result<()> {
             }
         }
         if let Some(manager) = &manager
-            && let Recovered::Finished(name) | Recovered::Back(name) | Recovered::RolledBack(name) = one
+            && let Recovered::Finished(name) | Recovered::Back(name, _) | Recovered::RolledBack(name, _) = one
         {
             queue(context, &root, manager, &name)?;
         }

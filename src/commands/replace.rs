@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use sysctr::{
     host::{
-        apply, dependents, dir::Folder, health, instances, lock::StoreLock, process, quarantine, start_limit, state,
-        systemd::Manager, systems, transaction, units,
+        apply, dependents, dir::Folder, health, instances, lock::StoreLock, process, quarantine, space, start_limit,
+        state, systemd::Manager, systems, transaction, units,
     },
     model::{
         deployment::{Deployment, Journal},
@@ -231,8 +231,10 @@ impl<'a> Running<'a> {
             transaction::go_back(self.root, self.lock, name, journal)?;
             self.become_new(new, old)
         };
+        // First: cut short behind it, the next timer must not try that image again. Room for it was set aside.
+        let noted = space::release(self.root, name)
+            .and_then(|()| quarantine::add_failed(self.root, self.lock, new, old, &cause));
         let back = back();
-        let noted = quarantine::add_failed(self.root, self.lock, new, old, &cause);
         back.and(noted)
             .and_then(|()| transaction::finish(self.root, self.lock, name))
             .and_then(|()| transaction::discard_staged(self.root, self.lock, name).map(drop))

@@ -36,12 +36,12 @@ pub fn run(context: &Context, args: &RollbackArgs) -> Result<()> {
     let running = Running::look(&root, &lock, manager.as_ref(), &old, settle, true)?;
     let rolling_back = || format!("rolling back {name}");
     let placed = match &kept {
-        None => transaction::roll_back(&root, &lock, name, old.id, new.id),
+        None => transaction::roll_back(&root, &lock, name, old.id, new.id, &running.ran()),
         Some(_) => snapshot::roll_back(&running, &old, &new),
     };
     placed.with_context(rolling_back)?;
     let done = running.become_new(&old, &new);
-    transaction::finish(&root, &lock, name)?;
+    transaction::finish(&root, &lock, name).with_context(|| transaction::half_done(name))?;
     probation::forget(manager.as_ref(), name, old.id);
     let result = if done.is_ok() { event::Result::RolledBack } else { event::Result::NeedsYou };
     let cause = done.as_ref().err().map(|error| format!("{error:#}"));

@@ -33,12 +33,13 @@ pub fn run(context: &Context, failed: Option<&ContainerName>) -> Result<()> {
             return Ok(());
         }
         Some(name) => vec![name.clone()],
-        None => state::containers(&root)?.into_iter().map(|container| container.name).collect(),
+        None => state::names(&root)?,
     };
     let on_probation = names.iter().any(|name| !matches!(record::load(&root, name), Ok(None)));
     let mut worst = None;
     if on_probation {
-        let (root, lock) = context.begin("settle")?;
+        // What failed within its time counts, however long somebody else is at work.
+        let (root, lock) = context.begin_at_last("settle")?;
         for name in &names {
             if let Err(error) = look(context, &root, &lock, &manager, name) {
                 context.output.warn(format!("{name}: {error:#}"));
@@ -68,23 +69,22 @@ fn look(context: &Context, root: &Folder, lock: &StoreLock, manager: &Manager, n
     let Some(mut probation) = record::load(root, name)? else { return Ok(()) };
     if probation.boot.is_none() {
         // It could not be noted when the update was done.
-        record::begin(root, lock, name)?;
-        return Ok(());
-    }
-    let now = clock::now();
-    // What failed behind its end is no matter; what failed before it was told at once.
-    if probation.is_over(&now) {
-        record::end(root, lock, name)?;
-        return manager.reload();
+        let Some(begun) = record::begin(root, lock, name, None)? else { return Ok(()) };
+        probation = begun;
     }
     let before = probation.clone();
-    let verdict = probation.look(&manager.failures(&name.service_unit())?);
-    if probation != before {
-        record::save(root, lock, name, &probation)?;
-    }
+    let verdict = probation.look(&manager.failures(&name.service_unit())?, &clock::now());
+    let save = || if probation == before { Ok(()) } else { record::save(root, lock, name, &probation) };
     match verdict {
+        // Going back needs no record of how it came to that.
         AtFailure::GoBack(cause) => probation::go_back(context, root, lock, manager, name, &probation, &cause),
-        AtFailure::Nothing | AtFailure::Counted => probation::start_timer(manager, name, &probation),
+        AtFailure::Over => {
+            record::end(root, lock, name)?;
+            manager.reload()
+        }
+        AtFailure::Nothing | AtFailure::Counted => {
+            save().and_then(|()| probation::start_timer(manager, name, &probation))
+        }
     }
 }
 

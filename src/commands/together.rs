@@ -20,7 +20,7 @@ use sysctr::{
         group::{self, Member},
         lock::StoreLock,
         ostree::Store,
-        quarantine,
+        quarantine, space,
         systemd::Manager,
         transaction,
     },
@@ -46,6 +46,13 @@ struct Group<'a> {
 
 /// Updates all of them as one.
 pub fn run(updater: &Updater, lock: &StoreLock, store: &Store, manager: Option<&Manager>) -> Result<()> {
+    if group::is_open(&updater.root)? {
+        // Its record decides what becomes of those.
+        bail!(
+            Fault::new(Code::NeedsYou, "an update of several containers was left half-way")
+                .hint("mend what the warning names, then try again")
+        );
+    }
     let mut next = BTreeMap::new();
     let mut outcomes = Vec::new();
     for name in updater.names()? {
@@ -90,7 +97,7 @@ fn update(
         let staged = one.candidate.stage(updater.context, root, lock, store);
         let (staged, record) = staged.with_context(|| format!("updating {words}: nothing is updated"))?;
         refuse_other_format(&one.old, &record)?;
-        members.push(Member { staged, from: one.old.id });
+        members.push(Member { staged, from: one.old.id, ran: Vec::new() });
         old.push(one.old);
         new.push(record);
     }
@@ -106,6 +113,9 @@ fn update(
             one.leave_to(&all, later);
         }
     }
+    for (member, running) in members.iter_mut().zip(&running) {
+        member.ran = running.ran();
+    }
     for (new, old) in new.iter().zip(&old) {
         host::probation::prepare(root, lock, new, old, Some(&updater.settings.update))?;
     }
@@ -117,14 +127,14 @@ fn update(
         group.tell(event::Result::of_code(Some(fault.code())), Some(&words));
         bail!(fault);
     }
-    for new in &new {
-        probation::begin(updater.context, root, lock, manager, &new.name);
+    for running in &group.running {
+        probation::begin(updater.context, running);
     }
-    group::keep(root, lock, &journals)?;
+    group::keep(root, lock, &journals).with_context(|| transaction::half_done(&new[0].name))?;
     group.tell(event::Result::Updated, None);
     for (new, running) in new.iter().zip(&group.running) {
-        quarantine::forget(root, lock, &new.name, &new.digest)?;
-        if let Err(error) = updater.retire(new, manager) {
+        let forgotten = quarantine::forget(root, lock, &new.name, &new.digest);
+        if let Err(error) = forgotten.and_then(|()| updater.retire(new, manager)) {
             updater.context.output.warn(format!("{}: {error:#}", new.name));
         }
         updater.say(format!(
@@ -209,8 +219,10 @@ impl Group<'_> {
                 self.changes().into_iter().map(|Change { running, old, new }| Change { running, old: new, new: old });
             become_all(&back.collect::<Vec<_>>()).map_err(|(_, error)| error)
         };
+        // First: cut short behind it, the next timer must not try that image again. Room for it was set aside.
+        let noted = space::release(root, &failed.name)
+            .and_then(|()| quarantine::add_failed(root, self.lock, failed, &self.old[at], &cause));
         let back = back();
-        let noted = quarantine::add_failed(root, self.lock, failed, &self.old[at], &cause);
         if let Err(error) = back.and(noted).and_then(|()| group::give_up(root, self.lock, journals)) {
             let message = format!("updating {names} failed at {}: {cause}; and going back: {error:#}", failed.name);
             return Fault::new(Code::NeedsYou, message)

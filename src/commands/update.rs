@@ -238,16 +238,16 @@ impl Updater<'_> {
             // of an earlier time
             None if raises => {
                 host::snapshot::forget(&self.root, name, old.id)?;
-                staged.replace(lock, old.id, &[])
+                staged.replace(lock, old.id, &running.ran())
             }
-            None => staged.replace(lock, old.id, &[]),
+            None => staged.replace(lock, old.id, &running.ran()),
             Some(plan) => snapshot::replace(&running, staged, old, &new, plan),
         };
         let journal = journal.with_context(updating)?;
         match running.become_new(old, &new) {
             Ok(()) => {
-                probation::begin(self.context, &self.root, lock, manager, name);
-                transaction::finish(&self.root, lock, name)?;
+                probation::begin(self.context, &running);
+                transaction::finish(&self.root, lock, name).with_context(|| transaction::half_done(name))?;
                 // Done is done: a note that stays only holds back an image that nobody asks for by name.
                 if let Err(error) = quarantine::forget(&self.root, lock, name, &new.digest) {
                     self.context.output.warn(format!("{name}: {error:#}"));

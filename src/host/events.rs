@@ -16,7 +16,7 @@ pub fn tell(root: &Path, event: &Event) {
 
 /// Tells that something which was cut short is at an earlier deployment now. What was finished as it was meant needs no word.
 pub fn tell_recovered(root: &Folder, path: &Path, recovered: &Recovered) {
-    let (Recovered::Back(name) | Recovered::RolledBack(name)) = recovered else { return };
+    let (Recovered::Back(name, _) | Recovered::RolledBack(name, _)) = recovered else { return };
     let to = state::installed(root, name).ok().map(|(_, now)| Version { digest: now.digest, deployment: Some(now.id) });
     let (operation, result) = (Operation::Recovery, Result::RolledBack);
     tell(path, &Event { container: name.clone(), operation, result, from: None, to, unasked: true, cause: None });

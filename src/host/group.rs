@@ -26,6 +26,8 @@ pub struct Member<'a> {
     pub staged: Staged<'a>,
     /// The deployment in force.
     pub from: u32,
+    /// Units that run, and are to run again wherever the update is cut short in this boot.
+    pub ran: Vec<String>,
 }
 
 /// Whether a group is being updated, or was when that was cut short.
@@ -38,11 +40,9 @@ pub fn is_open(root: &Folder) -> Result<bool> {
 /// Puts the new deployment of each in force. Until [`keep`], a cut ends with the old one of each.
 pub fn replace(root: &Folder, lock: &StoreLock, members: Vec<Member>) -> Result<Vec<(ContainerName, Journal)>> {
     let mut journals = Vec::new();
-    for Member { staged, from } in &members {
-        journals.push((staged.name().clone(), staged.journal(*from)?));
-    }
-    for (_, journal) in &mut journals {
-        journal.group = true;
+    for Member { staged, from, ran } in &members {
+        let journal = Journal { group: true, stopped: ran.clone(), ..staged.journal(*from)? };
+        journals.push((staged.name().clone(), journal));
     }
     // Whatever fails from here on throws it away.
     members.into_iter().for_each(|member| member.staged.disarm());

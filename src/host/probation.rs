@@ -11,7 +11,7 @@ use crate::model::{
     deployment::{Deployment, to_text},
     layout,
     name::ContainerName,
-    probation::{AtBoot, Probation},
+    probation::{AtBoot, Probation, Service},
     settings::Update,
 };
 
@@ -45,12 +45,21 @@ pub fn prepare(
     write(root, &new.name, &probation.behind(load(root, &new.name).ok().flatten()))
 }
 
-/// The update is done: its time begins.
-pub fn begin(root: &Folder, _lock: &StoreLock, name: &ContainerName) -> Result<Option<Probation>> {
-    let Some(mut probation) = load(root, name)? else { return Ok(None) };
-    probation.begin(&clock::now());
+/// The update is done: its time begins. `other` is what the service was, where the update did not restart it.
+pub fn begin(
+    root: &Folder,
+    _lock: &StoreLock,
+    name: &ContainerName,
+    other: Option<&Service>,
+) -> Result<Option<Probation>> {
+    let active = state::container(root, name)?.and_then(|container| container.active);
+    // That of the deployment before stays beside it until the journal is gone: a cut may still take the update back.
+    let Some(mut probation) = read(root, name)?.filter(|probation| Some(probation.deployment) == active) else {
+        return Ok(None);
+    };
+    probation.begin(&clock::now(), other);
     write(root, name, &probation)?;
-    Ok(Some(probation))
+    Ok(probation.of(active))
 }
 
 /// Replaces the record.
@@ -80,11 +89,11 @@ pub fn drop_stale(root: &Folder, name: &ContainerName) -> Result<()> {
 pub fn count_boot(root: &Folder, lock: &StoreLock) -> Result<Vec<Counted>> {
     let now = clock::now();
     let mut counted = Vec::new();
-    for container in state::containers(root)?.into_iter().filter(|container| container.journal.is_none()) {
-        let name = container.name;
+    for name in state::names(root)? {
         // One that cannot be read keeps no other from its own.
+        let Ok(Some(container)) = state::container(root, &name) else { continue };
         let Ok(Some(mut probation)) = load(root, &name) else { continue };
-        if !probation.is_new_boot(&now) {
+        if container.journal.is_some() || !probation.is_new_boot(&now) {
             continue;
         }
         let result = probation.boot(&now);
@@ -98,19 +107,24 @@ pub fn count_boot(root: &Folder, lock: &StoreLock) -> Result<Vec<Counted>> {
 }
 
 /// Takes an update back, in files: the image is held back, and the deployment before is in force. Gives what was in force and what is now,
-/// and leaves the journal to whoever lets that one run.
+/// and leaves the journal to whoever lets that one run. `ran` is what has to run again wherever that is cut short.
 pub fn take_back(
     root: &Folder,
     lock: &StoreLock,
     name: &ContainerName,
     cause: &str,
+    ran: &[String],
 ) -> Result<(Deployment, Deployment)> {
     let probation = load(root, name)?.with_context(|| format!("{name} is not on probation"))?;
     let bad = state::deployment(root, name, probation.deployment)?;
     let good = state::deployment(root, name, probation.replaces)?;
     // Before the commit: cut short behind it, the next timer must not try that image again.
-    quarantine::add_failed(root, lock, &bad, &good, cause)?;
-    transaction::roll_back(root, lock, name, bad.id, good.id)?;
+    let noted = quarantine::add_failed(root, lock, &bad, &good, cause);
+    transaction::roll_back(root, lock, name, bad.id, good.id, ran)?;
+    if noted.is_err() {
+        // On a full disk it may be tried again, which is better than to run on.
+        let _ = quarantine::add_failed(root, lock, &bad, &good, cause);
+    }
     Ok((bad, good))
 }
 

@@ -21,6 +21,7 @@ use super::{
     lock::StoreLock,
     owned, probation, snapshot,
     state::{self, Container},
+    systems,
     transaction::{self, finish, half_done, remove_files, roll_forward, switch_files},
     units,
 };
@@ -37,10 +38,11 @@ pub enum Recovered {
     Finished(ContainerName),
     Undone(ContainerName),
     Removed(ContainerName),
-    /// An update was cut short. Its deployment is staged again, since it may run: [`transaction::discard_staged`] throws it away.
-    Back(ContainerName),
-    /// A rollback was cut short and is done.
-    RolledBack(ContainerName),
+    /// An update was cut short. Its deployment, this one, is staged again, since it may run: [`transaction::discard_staged`] throws it
+    /// away.
+    Back(ContainerName, Option<u32>),
+    /// A rollback was cut short and is done. This deployment may still run.
+    RolledBack(ContainerName, Option<u32>),
 }
 
 /// What came of a recovery.
@@ -101,6 +103,10 @@ fn recover_one(
     group: &Result<bool>,
 ) -> Result<Option<Recovered>> {
     let Some(container) = state::container(root, name)? else {
+        // Of another version of the operating system: its /var is this one's.
+        if root.open(&layout::settings(name))?.is_none() && systems::containers(root)?.contains(name) {
+            return Ok(None);
+        }
         let left = root.open(&layout::settings(name))?.is_some() || root.open(&layout::container(name))?.is_some();
         remove_files(root, name)?;
         return Ok(left.then(|| Recovered::Undone(name.clone())));
@@ -145,11 +151,11 @@ fn recover_one(
         }
         Operation::Update => {
             transaction::go_back(root, lock, name, journal)?;
-            Recovered::Back(name.clone())
+            Recovered::Back(name.clone(), journal.to)
         }
         Operation::Rollback if container.active == journal.to => {
             roll_forward(root, name, journal)?;
-            Recovered::RolledBack(name.clone())
+            Recovered::RolledBack(name.clone(), journal.from)
         }
         Operation::Rollback => {
             switch_files(root, name, journal.to, journal.from, journal.enable)?;

@@ -11,7 +11,7 @@ use super::{
     lock::StoreLock,
     owned, probation, snapshot, space,
     state::{self, Container},
-    units,
+    systems, units,
 };
 use crate::model::{
     deployment::{self, Journal, Operation},
@@ -22,10 +22,18 @@ use crate::model::{
 
 mod staged;
 
-/// Rolls back: puts an earlier deployment in force in place of `from`. A power cut ends in that one.
-pub fn roll_back(root: &Folder, lock: &StoreLock, name: &ContainerName, from: u32, to: u32) -> Result<()> {
+/// Rolls back: puts an earlier deployment in force in place of `from`. A power cut ends in that one. `ran` is what has to run again where
+/// it is cut short in this boot.
+pub fn roll_back(
+    root: &Folder,
+    lock: &StoreLock,
+    name: &ContainerName,
+    from: u32,
+    to: u32,
+    ran: &[String],
+) -> Result<()> {
     let journal = Journal::new(Operation::Rollback, Some(from), Some(to), enablement::is_enabled(root, name, from)?);
-    roll_back_as_announced(root, lock, name, &journal)
+    roll_back_as_announced(root, lock, name, &Journal { stopped: ran.to_owned(), ..journal })
 }
 
 /// Notes that a rollback is going to put the state back that is kept beside `to`, and which units are down meanwhile.
@@ -139,8 +147,9 @@ pub fn finish(root: &Folder, _lock: &StoreLock, name: &ContainerName) -> Result<
         snapshot::sweep(root, name)?;
         settings.remove(layout::JOURNAL)?;
         settings.sync()?;
-        // Until here the update may be taken back, and the probation of the deployment before goes on.
-        probation::drop_stale(root, name)?;
+        // Until here the update may be taken back, and the probation of the deployment before goes on. What is stale means nothing to
+        // anybody, and goes with the next changing command if it cannot now.
+        let _ = probation::drop_stale(root, name);
     }
     Ok(())
 }
@@ -200,7 +209,10 @@ pub fn remove_files(root: &Folder, name: &ContainerName) -> Result<()> {
     }
     units::withdraw(root, name)?;
     host_files::withdraw(root, name)?;
-    if let Some(containers) = root.open(&format!("{}/containers", layout::STATE))? {
+    // Another version of the operating system that has it too shares this /var.
+    if !systems::containers(root)?.contains(name)
+        && let Some(containers) = root.open(&format!("{}/containers", layout::STATE))?
+    {
         containers.remove_tree(name.as_str())?;
         containers.sync()?;
     }

@@ -26,7 +26,7 @@ pub struct Journal {
     /// Whether the state of `from`, or `to` of a rollback, is kept beside it, and is put back with it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub state: bool,
-    /// Units that were stopped meanwhile.
+    /// Units that ran, and may be down meanwhile.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stopped: Vec<String>,
     /// Whether it is part of an update of several containers as one: [`Group`].

@@ -38,6 +38,9 @@ pub struct Probation {
     pub crashes: u32,
     /// Failures that are counted since the service was last started by other means than its own restart.
     pub counted: u32,
+    /// What was started before this moment of the boot, in microseconds, was another deployment's.
+    #[serde(default)]
+    pub own: u64,
     /// That of the deployment that it is to take the place of. It goes on if the update comes to nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Box<Probation>>,
@@ -52,6 +55,8 @@ pub struct Moment {
     pub wall: i64,
     /// Seconds since that boot (proc_uptime(5)).
     pub uptime: u64,
+    /// Microseconds on the clock of systemd's time stamps, which stands still while the machine sleeps.
+    pub monotonic: u64,
 }
 
 /// The service as systemd has it.
@@ -79,6 +84,11 @@ impl Service {
         let by_program = ["exit-code", "signal", "core-dump", "timeout"].contains(&self.result.as_str());
         by_program && self.started < self.left_active && self.left_active < self.program_ended
     }
+
+    /// When it last failed, if it ever did.
+    fn failed_at(&self) -> u64 {
+        self.left_active.max(self.program_ended)
+    }
 }
 
 /// What a failure, or what was taken for one, means for it.
@@ -90,6 +100,8 @@ pub enum AtFailure {
     Counted,
     /// It goes back, for this reason.
     GoBack(String),
+    /// Its time was over before anything failed.
+    Over,
 }
 
 /// What a boot means for it.
@@ -121,6 +133,7 @@ impl Probation {
             boots: 0,
             crashes: 0,
             counted: 0,
+            own: 0,
             before: None,
         }
     }
@@ -139,10 +152,14 @@ impl Probation {
         }
     }
 
-    /// Lets its time begin.
-    pub fn begin(&mut self, now: &Moment) {
+    /// Lets its time begin. `other` is what the service was before, where the update did not restart it: neither that failure nor the
+    /// next one of what still runs is its own.
+    pub fn begin(&mut self, now: &Moment, other: Option<&Service>) {
         self.since = now.wall;
         self.set_end(now, self.seconds);
+        if let Some(service) = other {
+            (self.own, self.counted) = (now.monotonic, service.restarts);
+        }
     }
 
     fn set_end(&mut self, now: &Moment, seconds: u32) {
@@ -170,9 +187,25 @@ impl Probation {
         self.boot.as_ref() != Some(&now.boot)
     }
 
-    /// Counts the failures of the service that are not counted yet. How often it was told of them does not matter.
-    pub fn look(&mut self, service: &Service) -> AtFailure {
+    /// Counts the failures of the service that are not counted yet. How often it was told of them does not matter, nor when: what failed
+    /// within the time counts, however long somebody else was at work.
+    pub fn look(&mut self, service: &Service, now: &Moment) -> AtFailure {
+        let verdict = self.count(service);
+        if !self.is_over(now) {
+            return verdict;
+        }
+        let is_same_boot = self.boot.as_ref() == Some(&now.boot);
+        let end = now.monotonic.saturating_sub(now.uptime.saturating_sub(self.ends).saturating_mul(1_000_000));
+        let in_time = is_same_boot && (1..=end).contains(&service.failed_at());
+        if in_time && matches!(verdict, AtFailure::GoBack(_)) { verdict } else { AtFailure::Over }
+    }
+
+    fn count(&mut self, service: &Service) -> AtFailure {
         let down = service.state == "failed" || service.sub.starts_with("auto-restart");
+        if service.started < self.own {
+            self.counted = service.restarts + u32::from(down);
+            return AtFailure::Nothing;
+        }
         if service.state == "inactive" || (service.state == "failed" && service.was_stopped()) {
             return AtFailure::Nothing;
         }
@@ -193,14 +226,14 @@ impl Probation {
     /// Counts a boot.
     pub fn boot(&mut self, now: &Moment) -> AtBoot {
         if self.boot.is_none() {
-            self.begin(now);
+            self.begin(now, None);
             return AtBoot::GoesOn;
         }
         if self.is_over(now) {
             return AtBoot::Over;
         }
         self.boots += 1;
-        self.counted = 0;
+        (self.counted, self.own) = (0, 0);
         // A wall clock that starts in the past knows nothing: the whole time begins anew, as often as there may be boots.
         let left = if now.wall < self.since { self.seconds } else { (self.until - now.wall).try_into().unwrap_or(0) };
         self.set_end(now, left.min(self.seconds));
@@ -221,12 +254,12 @@ mod tests {
     use super::*;
 
     fn at(boot: &str, wall: i64, uptime: u64) -> Moment {
-        Moment { boot: boot.to_owned(), wall, uptime }
+        Moment { boot: boot.to_owned(), wall, uptime, monotonic: uptime.saturating_mul(1_000_000) }
     }
 
     fn begun() -> Probation {
         let mut probation = Probation::new(2, 1, 600, 3);
-        probation.begin(&at("one", 10_000, 50));
+        probation.begin(&at("one", 10_000, 50), None);
         probation
     }
 
@@ -266,6 +299,43 @@ mod tests {
         Service { state, sub, result, restarts, started: 10, left_active: 21, program_ended: 20 }
     }
 
+    /// Within its time.
+    fn soon() -> Moment {
+        at("one", 10_100, 150)
+    }
+
+    #[test]
+    fn a_failure_within_its_time_counts_however_late_it_is_told() {
+        let late = at("one", 11_000, 1050);
+        let failed = |second: u64| Service {
+            left_active: second * 1_000_000,
+            program_ended: second * 1_000_000,
+            ..service("failed", "failed", 0)
+        };
+        assert!(matches!(begun().look(&failed(649), &late), AtFailure::GoBack(_)));
+        assert_eq!(begun().look(&failed(651), &late), AtFailure::Over);
+        assert_eq!(begun().look(&service("active", "running", 0), &late), AtFailure::Over);
+        // of a boot that is not counted yet
+        assert_eq!(begun().look(&failed(3), &at("two", 99_000, 5)), AtFailure::Over);
+    }
+
+    #[test]
+    fn what_another_deployment_left_or_still_runs_is_no_failure_of_it() {
+        let mut failed = service("failed", "failed", 5);
+        failed.started = 49_000_000;
+        let mut probation = Probation::new(2, 1, 600, 3);
+        probation.begin(&at("one", 10_000, 50), Some(&failed));
+        assert_eq!(probation.look(&failed, &soon()), AtFailure::Nothing);
+        assert_eq!(
+            probation.look(&Service { started: 49_000_000, ..service("activating", "auto-restart", 5) }, &soon()),
+            AtFailure::Nothing
+        );
+        // its own: the first restart was of the other
+        let own = Service { started: 60_000_000, ..service("activating", "auto-restart", 6) };
+        assert_eq!(probation.look(&own, &soon()), AtFailure::Counted);
+        assert_eq!(probation.crashes, 1);
+    }
+
     #[test]
     fn each_failure_is_counted_once_however_often_and_late_it_is_told() {
         let mut probation = begun();
@@ -277,26 +347,28 @@ mod tests {
             // started by hand
             (service("active", "running", 0), 2),
         ] {
-            let verdict = probation.look(&service);
+            let verdict = probation.look(&service, &soon());
             assert!(!matches!(verdict, AtFailure::GoBack(_)), "{service:?}");
             assert_eq!(probation.crashes, crashes, "{service:?}");
         }
         let cause = "it failed 3 times within its probation".to_owned();
-        assert_eq!(probation.look(&service("activating", "auto-restart", 0)), AtFailure::GoBack(cause));
+        assert_eq!(probation.look(&service("activating", "auto-restart", 0), &soon()), AtFailure::GoBack(cause));
         // told of two at once
         let mut probation = begun();
-        assert_eq!(probation.look(&service("active", "running", 2)), AtFailure::Counted);
+        assert_eq!(probation.look(&service("active", "running", 2), &soon()), AtFailure::Counted);
         assert_eq!(probation.crashes, 2);
     }
 
     #[test]
     fn what_no_one_restarts_goes_back_at_its_first_failure() {
-        let AtFailure::GoBack(cause) = begun().look(&service("failed", "failed", 0)) else { panic!("it stays") };
+        let AtFailure::GoBack(cause) = begun().look(&service("failed", "failed", 0), &soon()) else {
+            panic!("it stays")
+        };
         assert_eq!(cause, "it failed once within its probation (exit-code) and is not restarted");
         let watchdog = Service { result: "watchdog".into(), program_ended: 22, ..service("failed", "failed", 0) };
-        assert!(matches!(begun().look(&watchdog), AtFailure::GoBack(_)), "systemd stopped it for its failure");
+        assert!(matches!(begun().look(&watchdog, &soon()), AtFailure::GoBack(_)), "systemd stopped it for its failure");
         let never_up = Service { started: 30, left_active: 0, program_ended: 40, ..service("failed", "failed", 0) };
-        assert!(matches!(begun().look(&never_up), AtFailure::GoBack(_)));
+        assert!(matches!(begun().look(&never_up, &soon()), AtFailure::GoBack(_)));
     }
 
     #[test]
@@ -304,7 +376,7 @@ mod tests {
         let stopped = Service { program_ended: 22, ..service("failed", "failed", 0) };
         for service in [stopped, service("inactive", "dead", 0), service("active", "running", 0)] {
             let mut probation = begun();
-            assert_eq!(probation.look(&service), AtFailure::Nothing, "{service:?}");
+            assert_eq!(probation.look(&service, &soon()), AtFailure::Nothing, "{service:?}");
             assert_eq!(probation.crashes, 0);
         }
     }

@@ -123,11 +123,11 @@ impl<'a> Staged<'a> {
         )
     }
 
-    /// Updates: puts the deployment in force in place of `from`. Until [`finish`], a power cut ends in the old state. `stopped` are units
-    /// that are down meanwhile.
-    pub fn replace(mut self, lock: &StoreLock, from: u32, stopped: &[String]) -> Result<Journal> {
+    /// Updates: puts the deployment in force in place of `from`. Until [`finish`], a power cut ends in the old state. `ran` is what
+    /// has to run again where that happens in this boot.
+    pub fn replace(mut self, lock: &StoreLock, from: u32, ran: &[String]) -> Result<Journal> {
         self.armed = false;
-        let journal = Journal { stopped: stopped.to_owned(), ..self.journal(from)? };
+        let journal = Journal { stopped: ran.to_owned(), ..self.journal(from)? };
         if let Err(error) = put_in_force(self.root, &self.name, &journal) {
             // Not in force: what cannot be removed now, the next changing command removes.
             let _ = finish(self.root, lock, &self.name).and_then(|()| discard(self.root, &self.name, self.id));

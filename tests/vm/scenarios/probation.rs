@@ -122,7 +122,24 @@ pub fn only_its_own_failures_count(machine: &mut dyn Machine) -> Result<()> {
     machine.run("sed -i s/3/600/ /etc/sysctr/sysctr.toml")?;
     update(machine, "tiny-next")?;
     machine.run("sysctr rollback app")?;
-    leaves_nothing(machine)
+    leaves_nothing(machine)?;
+
+    // Nor what had failed before the update, and what ran before it and fails behind it.
+    let alone = "mkdir -p /etc/systemd/system/app.service.d && printf '[Service]\\nRestart=no\\n' >/etc/systemd/system/app.service.d/no.conf
+         systemctl daemon-reload";
+    machine.run(&format!("{alone} && systemctl kill --signal=KILL app"))?;
+    machine.wait_until(SOON, "systemctl is-failed app")?;
+    update(machine, "tiny-next")?;
+    machine.run("sysctr settle && [ $(cat /etc/sysctr/containers/app/active) = 5 ] && systemctl start app")?;
+    machine.run(&format!(
+        "sysctr update --yes --no-restart app --to {IMAGES}/tiny:1 && systemctl kill --signal=KILL app"
+    ))?;
+    machine.wait_until(SOON, "systemctl is-failed app && ! systemctl is-active sysctr-failed@app")?;
+    machine.run("sysctr settle && [ $(cat /etc/sysctr/containers/app/active) = 6 ]")?;
+    ensure!(told(machine)? == 0, "an update was taken back for what was not its own");
+    // The control: its own is.
+    machine.run("systemctl start app && sleep 2 && systemctl kill --signal=KILL app")?;
+    machine.wait_until(SOON, "[ $(cat /etc/sysctr/containers/app/active) = 5 ]")
 }
 
 /// It fails only behind a boot.
