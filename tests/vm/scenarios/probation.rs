@@ -139,7 +139,7 @@ pub fn only_its_own_failures_count(machine: &mut dyn Machine) -> Result<()> {
     ensure!(told(machine)? == 0, "an update was taken back for what was not its own");
     // The control: its own is.
     machine.run("systemctl start app && sleep 2 && systemctl kill --signal=KILL app")?;
-    machine.wait_until(SOON, "[ $(cat /etc/sysctr/containers/app/active) = 5 ]")
+    machine.wait_until(SOON, "[ $(cat /etc/sysctr/containers/app/active) = 5 ]").map(drop)
 }
 
 /// It fails only behind a boot.
