@@ -16,12 +16,14 @@ use sysctr::{
         event::{self, Event, Operation, Version},
         fault::{Code, Fault},
         name::ContainerName,
-        probation::AtFailure,
+        probation::{AtFailure, Service},
     },
 };
 
 /// How long a service that was recovered at boot may take until it is up.
 const START: Duration = Duration::from_secs(300);
+/// How long one that failed may take until it is down.
+const DOWN: Duration = Duration::from_secs(30);
 
 /// Looks at one that failed, or at all.
 pub fn run(context: &Context, failed: Option<&ContainerName>) -> Result<()> {
@@ -73,7 +75,7 @@ fn look(context: &Context, root: &Folder, lock: &StoreLock, manager: &Manager, n
         probation = begun;
     }
     let before = probation.clone();
-    let verdict = probation.look(&manager.failures(&name.service_unit())?, &clock::now());
+    let verdict = probation.look(&come_to_rest(manager, name)?, &clock::now());
     let save = || if probation == before { Ok(()) } else { record::save(root, lock, name, &probation) };
     match verdict {
         // Going back needs no record of how it came to that.
@@ -85,6 +87,18 @@ fn look(context: &Context, root: &Folder, lock: &StoreLock, manager: &Manager, n
         AtFailure::Nothing | AtFailure::Counted => {
             save().and_then(|()| probation::start_timer(manager, name, &probation))
         }
+    }
+}
+
+/// The service, which may be on its way down: it told us of its failure in the midst of that.
+fn come_to_rest(manager: &Manager, name: &ContainerName) -> Result<Service> {
+    let end = Instant::now() + DOWN;
+    loop {
+        let service = manager.failures(&name.service_unit())?;
+        if service.state != "deactivating" || Instant::now() >= end {
+            return Ok(service);
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

@@ -84,7 +84,10 @@ fn watch(name: &ContainerName, normal: &Path) -> Result<()> {
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let text = format!(
         "# While an update is on probation: `sysctr show {name}` tells for how long.\n\
-         [Unit]\nOnFailure=sysctr-failed@{name}.service\nStartLimitIntervalSec=0\n"
+         [Unit]\nOnFailure=sysctr-failed@{name}.service\nStartLimitIntervalSec=0\n\
+         # When it restarts the service, systemd starts no unit of OnFailure= before version 254, nor with RestartMode=direct.\n\
+         [Service]\nExecStopPost=+-/bin/sh -c '[ \"$$SERVICE_RESULT\" = success ] || \
+         exec systemctl --no-block start sysctr-failed@{name}.service'\n"
     );
     put(&folder.join("50-sysctr-probation.conf"), &text)
 }

@@ -103,9 +103,9 @@ pub fn only_etc_and_a_late_var_can_be_written_to(machine: &mut dyn Machine) -> R
         .run("! touch /usr/x /x 2>/dev/null && touch /etc/x /usr/local/x && [ -e /var/usrlocal/x ]")
         .context("the layout is not that of an atomic host")?;
     machine.run("systemctl is-active early && mountpoint -q /var/lib && [ ! -e /var/lib/not-mounted ]")?;
-    let order = ["var-lib.mount", "early", "basic.target"].map(|unit| entered(machine, unit));
+    let order = ["var-lib.mount", "early", "network-pre.target"].map(|unit| entered(machine, unit));
     let order = order.into_iter().collect::<Result<Vec<u64>>>()?;
-    ensure!(order.is_sorted(), "/var/lib, early and basic.target were there at {order:?}");
+    ensure!(order.is_sorted(), "/var/lib, early and network-pre.target were there at {order:?}");
     machine.run(&format!(
         "sysctr check && sysctr verify && printf '[update]\\nsettle = 1\\n' >/etc/sysctr/sysctr.toml
          sysctr -q install --now --yes {IMAGES}/tiny:1 --name app && sysctr -q update app --to {IMAGES}/tiny-next:1
@@ -136,7 +136,7 @@ pub fn a_tree_has_its_services(machine: &mut dyn Machine) -> Result<()> {
     ensure!(enabled.split_whitespace().eq(["enabled", "enabled", "disabled"]), "{units} are {enabled}");
     // Its folder was made at this boot, before it started.
     machine.run("[ $(stat -c %u:%a /var/lib/early/data) = 4711:700 ]")?;
-    ensure!(entered(machine, "early")? < entered(machine, "basic.target")?, "early is late");
+    ensure!(entered(machine, "early")? < entered(machine, "network-pre.target")?, "early is late");
     machine.run("sysctr verify && sysctr check && sysctr list")?;
     // What comes behind it works as ever, and so does a boot after a cut.
     machine.run(&format!(

@@ -55,7 +55,8 @@ Type=exec
 RootDirectory=/var/lib/sysctr/containers/httpd/current/rootfs
 MountAPIVFS=yes
 BindReadOnlyPaths=/var/www
-TemporaryFileSystem=/run/apache2 /tmp
+TemporaryFileSystem=/run /tmp
+RuntimeDirectory=apache2
 Environment=LD_PRELOAD=/usr/lib/listen.so
 ExecStart=/usr/sbin/apache2 -f /etc/apache2/httpd.conf -C 'Listen 8081' -D FOREGROUND
 END

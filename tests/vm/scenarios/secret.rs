@@ -51,7 +51,7 @@ pub fn reaches_its_program_alone(machine: &mut dyn Machine) -> Result<()> {
         machine.run(&format!("! {{ {command}; }} | grep -aqFf /root/first"))?;
     }
     // A pass of systemd's own: what is shown is there at all.
-    machine.run("journalctl -o export | grep -aqF SYSCTR_IMAGE")?;
+    machine.run("journalctl -o export | grep -aqF UNIT=app.service")?;
 
     let second = chosen(machine, "second")?;
     machine.run("sysctr update app --set-file secret=/root/second")?;
