@@ -71,8 +71,13 @@ pub fn starts_on_the_first_request(machine: &mut dyn Machine) -> Result<()> {
     machine.reboot()?;
     machine.booted()?;
     machine.run("systemctl is-active httpd.socket && ! systemctl is-active httpd.service")?;
-    machine.run(PLAIN)?;
-    on_demand::first_answers(machine, ("httpd", 80), ("plain", 8081), "here")?;
+    if machine.run("systemctl --version | grep -o '[0-9]*' | head -n 1")?.parse::<u32>()? < 254 {
+        // Nested in a container that old one cannot mount what a RootDirectory= needs: nothing to compare with.
+        machine.run("[ $(curl -sf http://127.0.0.1/) = here ]")?;
+    } else {
+        machine.run(PLAIN)?;
+        on_demand::first_answers(machine, ("httpd", 80), ("plain", 8081), "here")?;
+    }
     let main = machine.run("cat /proc/$(systemctl show --value -p MainPID httpd)/comm")?;
     ensure!(main == "apache2", "{main} answered");
     machine.run(
