@@ -37,11 +37,18 @@ pub fn run(context: &Context, args: &UninstallArgs) -> Result<()> {
         return would(context, args, &root, &chosen);
     }
     let manager = context.manager()?;
-    for (container, deployment) in &chosen {
+    let mut removed = Vec::new();
+    let done = chosen.iter().try_for_each(|(container, deployment)| {
         remove(&root, &lock, manager.as_ref(), container, deployment, args.purge)?;
+        removed.push(&container.name);
         context.output.say(format!("uninstalled {}{}", container.name, kept(&root, &container.name, deployment)?));
+        Ok(())
+    });
+    // Those before one that failed are gone all the same.
+    if done.is_ok() || !removed.is_empty() {
+        context.output.result(&serde_json::json!({"removed": removed}), String::new)?;
     }
-    context.output.result(&serde_json::json!({"removed": names}), String::new)
+    done
 }
 
 fn would(context: &Context, args: &UninstallArgs, root: &Folder, chosen: &[(Container, Deployment)]) -> Result<()> {
