@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use sysctr::{
     host::{
-        apply, dependents, dir::Folder, health, instances, lock::StoreLock, process, quarantine, space, start_limit,
-        state, systemd::Manager, systems, transaction, units,
+        apply, dependents, dir::Folder, enablement, health, instances, lock::StoreLock, process, quarantine, space,
+        start_limit, state, systemd::Manager, systems, transaction, units,
     },
     model::{
         deployment::{Deployment, Journal},
@@ -166,14 +166,16 @@ impl<'a> Running<'a> {
                 changed.push(unit);
             }
         }
-        if self.is_up() && changed.iter().any(|unit| unit.ends_with(".socket")) {
+        if changed.iter().any(|unit| unit.ends_with(".socket")) && is_up(manager, &service)? {
             // systemd opens no socket of a service that runs
             manager.stop(&service)?;
         }
         for unit in changed.iter().filter(|_| !self.before.own.is_empty()) {
             manager.restart(unit)?;
         }
-        if self.is_up() {
+        // What waited for a connection or for its time waits no more.
+        let waited = !self.before.own.is_empty() && !new.units.iter().any(|unit| starter(&unit));
+        if self.is_up() || (waited && enablement::is_enabled(self.root, self.name, new.id)?) {
             self.restart_service(manager, new)?;
         }
         self.restart_instances(manager, old, new)

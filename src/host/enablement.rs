@@ -1,5 +1,7 @@
-//! What `systemctl enable` would do for a container's units, by links of our own that are synced (it does not sync), and by a line in a
+//! What `systemctl enable` would do for a container's units, by links of our own that are synced (it does not sync), and by lines in a
 //! preset file.
+
+use std::collections::BTreeSet;
 
 use anyhow::Result;
 
@@ -104,17 +106,23 @@ fn remove_links(folder: &Folder, targets: &[String]) -> Result<()> {
     if removed { folder.sync() } else { Ok(()) }
 }
 
-/// Sets or drops the container's line in our preset file (systemd.preset(5)): a first boot must not enable what was left off.
-pub fn preset(root: &Folder, name: &ContainerName, enabled: Option<bool>) -> Result<()> {
+/// Sets the container's lines in our preset file (systemd.preset(5)) to those of a deployment, enabled or not, or drops them: a first boot
+/// must not enable what was left off, nor the other way round.
+pub fn preset(root: &Folder, name: &ContainerName, enabled: Option<(u32, bool)>) -> Result<()> {
     let known = root.open(layout::PRESET_FOLDER)?.map(|folder| folder.read(layout::PRESET)).transpose()?.flatten();
     if known.is_none() && enabled.is_none() {
         return remove_if_empty(root, layout::PRESET_FOLDER);
     }
-    let unit = name.service_unit();
     let known = known.unwrap_or_default();
-    let mut lines: Vec<String> =
-        known.lines().filter(|line| line.split_whitespace().nth(1) != Some(&unit)).map(str::to_owned).collect();
-    lines.extend(enabled.map(|on| format!("{} {unit}", if on { "enable" } else { "disable" })));
+    let is_other = |line: &&str| line.split_whitespace().nth(1).is_none_or(|unit| !layout::is_of(unit, name));
+    let mut lines: Vec<String> = known.lines().filter(is_other).map(str::to_owned).collect();
+    if let Some((id, on)) = enabled {
+        let mut units = BTreeSet::from([name.service_unit()]);
+        units.extend(
+            links(root, name, id)?.into_iter().filter_map(|link| Some(link.target.rsplit('/').next()?.to_owned())),
+        );
+        lines.extend(units.iter().map(|unit| format!("{} {unit}", if on { "enable" } else { "disable" })));
+    }
     lines.sort();
     if lines.is_empty() {
         if let Some(folder) = root.open(layout::PRESET_FOLDER)? {

@@ -1,13 +1,15 @@
 //! Host folders that a container owns: its declared state. A folder that we made bears the container's name in an extended attribute, so
 //! that a later install knows its own from somebody else's.
 
+use std::{os::fd::AsFd, path::Path};
+
 use anyhow::{Context, Result, bail, ensure};
 use rustix::{
     fs::{self, FileType, Gid, Mode, Uid, XattrFlags},
     io::Errno,
 };
 
-use super::dir::Folder;
+use super::{dir::Folder, walk};
 use crate::model::{deployment::OwnedFolder, name::ContainerName, request};
 
 /// Only root can set it, and only root can read it.
@@ -53,6 +55,12 @@ pub fn purge_all<'a>(root: &Folder, name: &ContainerName, paths: impl Iterator<I
 fn purge(root: &Folder, name: &ContainerName, path: &str) -> Result<()> {
     if is_foreign(root, name, path)? {
         return Ok(());
+    }
+    if let Some(folder) = open(root, path)?
+        && let Some(inner) = walk::mounted_below(folder.as_fd())?
+    {
+        // Another disk, which is nobody's state: a volume of a pod, say.
+        bail!("{} is mounted on; unmount it first", Path::new(path).join(inner).display());
     }
     let home = home(name);
     let mut parts = path;

@@ -5,6 +5,7 @@
 use std::{collections::HashMap, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
+use rustix::fs::stat;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant, connection, zvariant::DynamicType};
@@ -57,7 +58,7 @@ pub struct UnitState {
 impl Manager {
     /// Connects, or none where systemd does not run this system (sd_booted(3)).
     pub fn connect() -> Result<Option<Manager>> {
-        if !Path::new("/run/systemd/system").is_dir() {
+        if !Path::new("/run/systemd/system").is_dir() || in_chroot() {
             return Ok(None);
         }
         let runtime =
@@ -290,6 +291,12 @@ impl Manager {
         let call = self.connection.call_method(destination, path, Some(interface), method, body);
         self.runtime.block_on(call).map_err(plain)
     }
+}
+
+/// Whether we see another root than the service manager, which then runs another system, though its /run may be seen here.
+fn in_chroot() -> bool {
+    let id = |path| stat(path).map(|root| (root.st_dev, root.st_ino));
+    matches!((id("/"), id("/proc/1/root")), (Ok(ours), Ok(its)) if ours != its)
 }
 
 /// systemd's own words, without the error's D-Bus name in front.

@@ -181,14 +181,11 @@ pub fn switch_files(
     let Some(new) = new else { return Ok(()) };
     host_files::switch(root, name, old, new)?;
     units::place(root, name, new)?;
+    enablement::preset(root, name, Some((new, enable)))?;
     match old {
         Some(old) => units::replace(root, name, old, new, enable)?,
-        None => {
-            enablement::preset(root, name, Some(enable))?;
-            if enable {
-                enablement::enable(root, name, new)?;
-            }
-        }
+        None if enable => enablement::enable(root, name, new)?,
+        None => {}
     }
     state::deployment(root, name, new)?.state.iter().try_for_each(|folder| owned::claim(root, name, folder))?;
     if let Some(folder) = root.open(&layout::deployment(name, new))?

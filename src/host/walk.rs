@@ -3,7 +3,7 @@
 use std::{
     ffi::{CStr, CString, OsStr},
     os::{
-        fd::{AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
@@ -55,6 +55,23 @@ pub fn open(folder: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedF
 /// Whether it is a folder.
 pub fn is_folder(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+/// The first path below a folder that something else is mounted on.
+pub fn mounted_below(folder: BorrowedFd<'_>) -> Result<Option<PathBuf>> {
+    let own = mount(folder, c".")?;
+    for (name, stat) in entries(folder)? {
+        let path = Path::new(OsStr::from_bytes(name.to_bytes()));
+        if mount(folder, &name)? != own {
+            return Ok(Some(path.to_owned()));
+        }
+        if is_folder(&stat)
+            && let Some(inner) = mounted_below(open(folder, &name, OFlags::DIRECTORY)?.as_fd())?
+        {
+            return Ok(Some(path.join(inner)));
+        }
+    }
+    Ok(None)
 }
 
 /// The path of a name in a folder, for calls that take no handle.

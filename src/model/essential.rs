@@ -102,18 +102,23 @@ fn ends(value: &str) -> bool {
 }
 
 /// What it asks for that would wait without an end; a job without a word on it gets systemd's usual time.
-fn patience(file: &str, unit: &mut UnitFile, starts: bool) -> Option<String> {
+fn patience(file: &str, unit: &mut UnitFile, starts: bool) -> Vec<String> {
+    let mut asked = Vec::new();
+    // With it the job of the start does not fail when the program does, but waits for the next try, and the next.
+    if starts && unit.values("Service", "RestartMode").last() == Some("direct") {
+        asked.push(rules::HOLD_UP.ask(&[&"RestartMode", &"direct", &file]));
+    }
     let given = unit
         .entries()
         .filter(|entry| entry.section == "Service" && matches!(entry.key, "TimeoutStartSec" | "TimeoutSec"));
     match given.last().map(|entry| (entry.key.to_owned(), entry.value.to_owned())) {
-        Some((key, value)) if starts && !ends(&value) => Some(rules::HOLD_UP.ask(&[&key, &value, &file])),
+        Some((key, value)) if starts && !ends(&value) => asked.push(rules::HOLD_UP.ask(&[&key, &value, &file])),
         None if starts && unit.values("Service", "Type").last() == Some("oneshot") => {
             unit.add("Service", "TimeoutStartSec", PATIENCE);
-            None
         }
-        _ => None,
+        _ => {}
     }
+    asked
 }
 
 #[cfg(test)]
@@ -164,6 +169,11 @@ mod tests {
         assert_eq!(
             of(false, &endless).expect("a unit").1,
             ["hold up the boot for as long as it takes: TimeoutStartSec=infinity (a.service)"]
+        );
+        let direct = format!("[Service]\nRestart=always\nRestartMode=direct\n{wanted}");
+        assert_eq!(
+            of(false, &direct).expect("a unit").1,
+            ["hold up the boot for as long as it takes: RestartMode=direct (a.service)"]
         );
         assert_eq!(
             of(false, "[Service]\nType=oneshot\nTimeoutStartSec=0").expect("no boot waits").1,

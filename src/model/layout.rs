@@ -111,6 +111,12 @@ pub fn is_template(unit: &str) -> bool {
     unit.contains("@.")
 }
 
+/// Whether a unit bears the container's name.
+pub fn is_of(unit: &str, name: &ContainerName) -> bool {
+    let stem = unit.rsplit_once('.').map_or(unit, |(stem, _)| stem);
+    stem.split_once('@').map_or(stem, |(stem, _)| stem) == name.as_str()
+}
+
 /// The template that a unit is an instance of: `NAME@.service` of `NAME@x.service`.
 pub fn template_of(unit: &str) -> String {
     let (stem, rest) = unit.split_once('@').unwrap_or((unit, unit));

@@ -61,7 +61,7 @@ fn an_install_is_enabled_listed_done_once_and_taken_back_whole() {
         let target = fs::read_link(host.at("etc/systemd/system").join(link)).unwrap();
         assert_eq!(target.to_str().unwrap(), format!("/etc/systemd/system.attached/{unit}"));
     }
-    assert_eq!(host.read("etc/systemd/system-preset/50-sysctr.preset"), "enable app.service\n");
+    assert_eq!(host.read("etc/systemd/system-preset/50-sysctr.preset"), "enable app.service\nenable app.socket\n");
     assert_eq!(host.read("etc/sysctr/containers/app/active"), "1\n");
     let state = host.at("var/lib/app").metadata().unwrap();
     assert_eq!(state.mode() & 0o7777, 0o750);

@@ -88,6 +88,8 @@ fn bind_given(given: &Mount) -> Json {
 
 /// What a program on the host's network reads of the host's /etc.
 const HOST_FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
+/// Files of every host, also of a tree that lacks them until it boots.
+const FILES: [&str; 3] = ["/etc/hosts", "/etc/resolv.conf", "/etc/machine-id"];
 
 fn mount(kind: &str, source: &str, destination: &str, options: &[&str]) -> Json {
     json!({ "type": kind, "source": source, "destination": destination, "options": options })
@@ -108,7 +110,7 @@ pub fn mount_points(name: &ContainerName, spec: &Spec, is_file: impl Fn(&str) ->
         let source = mount.source().as_deref().map(text).unwrap_or_default();
         let bound = mount.typ().as_deref() == Some("bind");
         let path = text(mount.destination());
-        match bound && (HOST_FILES.contains(&source.as_str()) || is_file(&source)) {
+        match bound && (FILES.contains(&source.as_str()) || is_file(&source)) {
             true => MountPoint::File(path),
             false => MountPoint::Folder(path),
         }
