@@ -107,6 +107,42 @@ fn verify_finds_each_altered_and_each_missing_object() {
 }
 
 #[test]
+fn labels_that_the_kernel_gives_each_file_are_no_damage() {
+    let bench = Bench::new();
+    let name = bench.image("image");
+    bench.does(&["pull", &name]);
+    let label = |path: &Path| {
+        for name in ["security.selinux", "security.ima", "security.SMACK64"] {
+            rustix::fs::lsetxattr(path, name, b"system_u:object_r:var_lib_t:s0\0", rustix::fs::XattrFlags::empty())?;
+        }
+        rustix::io::Result::Ok(())
+    };
+    for object in bench.objects() {
+        if let Err(error) = label(&object) {
+            return eprintln!("this kernel keeps its labels to itself ({error}): nothing to test");
+        }
+    }
+    assert_eq!(bench.json(&["verify"])["ok"], true);
+    // nor are those of a copy
+    let lock = StoreLock::acquire(&bench.root(), "test", Duration::ZERO).unwrap();
+    let store = Store::open(&bench.root()).unwrap().unwrap();
+    let image = store.find(&name.parse().unwrap()).unwrap().unwrap();
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let rootfs = elsewhere.path().join("rootfs");
+    store.checkout(&lock, &image, fs::File::open(elsewhere.path()).unwrap().as_fd(), "rootfs").unwrap();
+    ["", "data", "data/own", "data/link"].into_iter().for_each(|path| label(&rootfs.join(path)).unwrap());
+    let mut report = Report::default();
+    store.verify_checkout(&image.commit, fs::File::open(&rootfs).unwrap().as_fd(), &[], &rootfs, &mut report).unwrap();
+    assert!(report.problems.is_empty() && report.checked > 0, "{report:?}");
+    // while other attributes are
+    let object = bench.objects().into_iter().find(|path| path.extension().unwrap() == "file" && path.is_file());
+    let object = object.unwrap();
+    rustix::fs::setxattr(&object, "user.new", b"x", rustix::fs::XattrFlags::empty()).unwrap();
+    let (code, out, _) = bench.sysctr(&["--json", "verify"]);
+    assert!(code == 1 && out.contains(object.file_stem().unwrap().to_str().unwrap()), "{out}");
+}
+
+#[test]
 fn a_checkout_is_compared_with_its_image() {
     let bench = Bench::new();
     let name = bench.image("image");
