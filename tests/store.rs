@@ -331,3 +331,31 @@ fn a_full_disk_is_one_line_and_leaves_the_store_as_it_was() {
     );
     assert_eq!(bench.json(&["verify"])["ok"], true);
 }
+
+#[test]
+fn a_mounted_image_stays_whole_in_a_store_that_is_a_mount_of_its_own() {
+    let bench = Bench::new();
+    let _disk = Small::mount(bench.root().join("var/lib/sysctr"), "64M");
+    let name = bench.image("image");
+    bench.does(&["pull", &name]);
+    let (one, two) = (bench.work.path().join("one"), bench.work.path().join("two"));
+    for at in [&one, &two] {
+        fs::create_dir(at).unwrap();
+        bench.does(&["mount", &name, at.to_str().unwrap()]);
+    }
+    bench.does(&["prune"]);
+    for at in [&one, &two] {
+        assert_eq!(fs::read(at.join("data/own")).unwrap().len(), 100_000);
+        bench.does(&["unmount", at.to_str().unwrap()]);
+    }
+    assert!(!bench.root().join("var/lib/sysctr/mounts").exists());
+    // another folder that is called like one of ours
+    let foreign = bench.work.path().join("mounts/1");
+    fs::create_dir_all(&foreign).unwrap();
+    bench.does(&["mount", &name, one.to_str().unwrap()]);
+    common::run("mount", &["--bind", foreign.to_str().unwrap(), two.to_str().unwrap()]).unwrap();
+    let (code, _, err) = bench.sysctr(&["unmount", two.to_str().unwrap()]);
+    common::run("umount", &[two.to_str().unwrap()]).unwrap();
+    assert!(code == 1 && err.contains("no image is mounted there"), "{err}");
+    bench.does(&["unmount", one.to_str().unwrap()]);
+}
