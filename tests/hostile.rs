@@ -86,6 +86,7 @@ fn layers_that_harm_are_refused_by_the_entrys_name() {
     far_below.push(file("l6/x", 0o644, b"x"));
     let long = "n".repeat(300);
     let path = "d/".repeat(2500);
+    let large = "x".repeat(70_000);
     let table: Vec<(Vec<u8>, &[&str])> = vec![
         (tar_of(&[file("/etc/passwd", 0o644, b"x")]), &["layer entry \"/etc/passwd\"", "absolute"]),
         (tar_of(&[file("a/../../x", 0o644, b"x")]), &["layer entry \"a/../../x\"", "'..'"]),
@@ -110,6 +111,10 @@ fn layers_that_harm_are_refused_by_the_entrys_name() {
         (tar_of(&far_below), &["\"l6/x\"", "folders deep"]),
         (pax(&[("path", &long)], "x", b""), &["layer entry \"nnn", "longer than 255"]),
         (pax(&[("path", &path)], "x", b""), &["layer entry \"d/d/", "longer than 4096"]),
+        (
+            pax(&[("SCHILY.xattr.user.large", &large)], "x", b""),
+            &["layer entry \"x\"", "attribute \"user.large\"", "65536"],
+        ),
         (pax(&[("size", "99999999999999999999")], "x", b""), &["tar entry \"x\"", "size is no number"]),
         (pax(&[("size", "-1")], "x", b""), &["tar entry \"x\"", "size is no number"]),
         (pax(&[("size", "9223372036854775807")], "x", b""), &["\"x\"", "free space"]),

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use super::{
     paths::{MAX_PATH, split, text},
     tarball::{Entry, Kind, TarReader},
+    walk::XATTR_MAX,
 };
 
 pub(super) const WHITEOUT: &str = ".wh.";
@@ -117,6 +118,10 @@ fn piece(entry: Entry, content: &mut dyn Read, importer: &mut dyn Importer, room
     split(&path)?;
     ensure!(link.len() < MAX_PATH, "the link's target is too long");
     let (kept, others): (BTreeMap<_, _>, BTreeMap<_, _>) = xattrs.into_iter().partition(|(name, _)| kept(name));
+    for (name, value) in &kept {
+        let most = XATTR_MAX;
+        ensure!(value.len() <= most, "its attribute {:?} is larger than {most} bytes", String::from_utf8_lossy(name));
+    }
     let left_out = others.into_keys().filter(|name| name != b"security.selinux").collect();
     let mut attributes = Attributes { uid, gid, mode, xattrs: kept };
     // Whiteouts and the like say what to do: their content is nobody's.

@@ -21,7 +21,7 @@ use ostree::{
     ObjectName, ObjectType, Repo, RepoMode, RepoPruneFlags,
     ffi::OSTREE_REPO_LIST_OBJECTS_ALL,
     gio::Cancellable,
-    glib::{self, Variant},
+    glib::{self, Variant, VariantTy},
 };
 
 use super::controls;
@@ -190,8 +190,11 @@ impl Store {
         let metadata = glib::VariantDict::new(Some(&variant.child_value(0)));
         let format = metadata.lookup::<u32>(META_FORMAT).ok().flatten().context("it is not an image of sysctr")?;
         ensure!(format <= FORMAT, "it was stored by a newer sysctr (format {format})");
-        let bytes =
-            |key: &str| metadata.lookup::<Vec<u8>>(key).ok().flatten().with_context(|| format!("{key} is missing"));
+        let bytes = |key: &str| {
+            let value = metadata.lookup_value(key, Some(VariantTy::BYTE_STRING));
+            let value = value.with_context(|| format!("{key} is missing"))?;
+            anyhow::Ok(value.fixed_array::<u8>()?.to_vec())
+        };
         let number = |key: &str| metadata.lookup::<u64>(key).ok().flatten().unwrap_or_default();
         let manifest_json = bytes(META_MANIFEST)?;
         let config_json = bytes(META_CONFIG)?;
