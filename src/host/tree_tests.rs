@@ -21,6 +21,10 @@ impl Importer for Memory {
         Ok(id)
     }
 
+    fn folder(&mut self, _: &Attributes) -> Result<()> {
+        Ok(())
+    }
+
     fn symlink(&mut self, _: &Attributes, _: &str) -> Result<ObjectId> {
         Ok([0; 32])
     }
