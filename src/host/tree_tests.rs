@@ -203,6 +203,26 @@ fn hostile_entries_are_refused_by_name() {
 }
 
 #[test]
+fn many_short_attributes_of_folders_count_for_what_they_take() {
+    let folder = |number: u64| Piece {
+        path: format!("d{number}").into_bytes(),
+        kind: Kind::Dir,
+        link: Vec::new(),
+        size: 0,
+        attributes: Attributes {
+            xattrs: (0..1000u64).map(|at| (format!("user.{number}.{at}").into_bytes(), Vec::new())).collect(),
+            ..Attributes::implied()
+        },
+        left_out: Vec::new(),
+        object: None,
+    };
+    let error = Tree::new(1000).apply((0..500).map(|number| Ok(folder(number)))).expect_err("too many");
+    let error = format!("{error:#}");
+    // 1000 pairs each, of some 140 bytes
+    assert!(error.starts_with("layer entry \"d120\"") && error.contains("bytes of attributes"), "{error}");
+}
+
+#[test]
 fn many_entries_and_deep_folders_end_in_an_error() {
     let names: Vec<String> = (0..1001).map(|number| format!("f{number}")).collect();
     let items: Vec<Item<'_>> = names.iter().map(|name| File(name, "")).collect();
