@@ -214,6 +214,32 @@ fn a_checkout_is_compared_with_its_image() {
 }
 
 #[test]
+fn a_checkout_of_copies_is_mended_by_copies() {
+    let bench = Bench::new();
+    let name = bench.image("image");
+    bench.does(&["pull", &name]);
+    let lock = StoreLock::acquire(&bench.root(), "test", Duration::ZERO).unwrap();
+    let store = Store::open(&bench.root()).unwrap().unwrap();
+    let image = store.find(&name.parse().unwrap()).unwrap().unwrap();
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    store.checkout(&lock, &image, fs::File::open(elsewhere.path()).unwrap().as_fd(), "rootfs").unwrap();
+    let path = elsewhere.path().join("rootfs");
+    let rootfs = fs::File::open(&path).unwrap();
+    fs::write(path.join("data/own"), "x").unwrap();
+    for gone in ["data/shared", "data/link", "exports/hostfs/tool"] {
+        fs::remove_file(path.join(gone)).unwrap();
+    }
+    let problems = || {
+        let mut report = Report::default();
+        store.verify_checkout(&image.commit, rootfs.as_fd(), &[], &path, &mut report).unwrap();
+        report.problems
+    };
+    assert_eq!(problems().len(), 4);
+    store.mend_checkout(&lock, &image.commit, rootfs.as_fd(), &[], &path).unwrap();
+    assert_eq!(problems(), []);
+}
+
+#[test]
 fn what_an_image_holds_is_read_without_a_checkout() {
     let bench = Bench::new();
     let name = bench.image("image");
