@@ -10,8 +10,8 @@ use std::{
         unix::fs::{MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use common::{Layout, Packing, dir, file, link, store::Bench, tar_of};
@@ -134,6 +134,7 @@ fn labels_that_the_kernel_gives_each_file_are_no_damage() {
     let mut report = Report::default();
     store.verify_checkout(&image.commit, fs::File::open(&rootfs).unwrap().as_fd(), &[], &rootfs, &mut report).unwrap();
     assert!(report.problems.is_empty() && report.checked > 0, "{report:?}");
+    drop(lock);
     // while other attributes are
     let object = bench.objects().into_iter().find(|path| path.extension().unwrap() == "file" && path.is_file());
     let object = object.unwrap();
@@ -317,6 +318,44 @@ fn a_killed_pull_leaves_no_image_and_the_next_one_is_whole() {
     assert_eq!(commit(&bench), commit(&fresh));
     assert_eq!(bench.objects().len(), fresh.objects().len());
     assert_eq!(bench.json(&["verify"])["ok"], true);
+}
+
+/// Waits until the program that this strace(1) runs is stopped, and gives its number.
+fn stopped(strace: &mut Child) -> String {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let pid = fs::read_to_string(format!("/proc/{0}/task/{0}/children", strace.id())).unwrap_or_default();
+        let pid = pid.trim().to_owned();
+        let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        if [") T ", ") t "].iter().any(|stopped| state.contains(stopped)) {
+            std::thread::sleep(Duration::from_millis(200));
+            return pid;
+        }
+        assert!(Instant::now() < end && strace.try_wait().unwrap().is_none(), "it was never stopped: {state:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn what_is_removed_while_verify_looks_at_it_is_no_damage() {
+    let bench = Bench::new();
+    bench.does(&["pull", &bench.image("kept")]);
+    let kept = bench.objects();
+    let gone = bench.image("gone");
+    bench.does(&["pull", &gone]);
+    let first = bench.objects().into_iter().find(|object| !kept.contains(object)).unwrap();
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=openat", "-e", "inject=openat:signal=STOP:when=1", "-P"]);
+    strace.arg(&first).arg(env!("CARGO_BIN_EXE_sysctr")).arg("--root").arg(bench.root()).args(["--json", "verify"]);
+    let mut strace =
+        strace.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("strace(1), see tests/deps.sh");
+    let pid = stopped(&mut strace);
+    bench.does(&["remove", &gone]);
+    assert_eq!(bench.objects(), kept);
+    common::run("kill", &["-CONT", &pid]).unwrap();
+    let output = strace.wait_with_output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains(r#""ok": true"#), "{out}{err}");
 }
 
 /// A small file system of its own, unmounted with the test.

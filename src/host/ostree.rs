@@ -145,7 +145,10 @@ impl Store {
         for (name, commit) in &refs {
             if name.starts_with(IMAGE_PREFIX) {
                 let references = tags.get(commit.as_str()).cloned().unwrap_or_default();
-                images.push(self.load(commit, references)?);
+                match self.load(commit, references) {
+                    Err(_) if self.is_gone(name, commit) => {}
+                    image => images.push(image?),
+                }
             }
         }
         images.sort_by_key(|image| (image.references.is_empty(), image.name()));
@@ -293,7 +296,11 @@ impl Store {
     pub fn unique_sizes(&self, images: &[StoredImage]) -> Result<BTreeMap<String, u64>> {
         let mut users: HashMap<String, (usize, usize)> = HashMap::new();
         for (at, image) in images.iter().enumerate() {
-            for object in self.repo.traverse_commit(&image.commit, 0, NO_CANCEL)? {
+            let reached = match self.repo.traverse_commit(&image.commit, 0, NO_CANCEL) {
+                Err(_) if self.is_gone(&image.digest.commit_ref(), &image.commit) => continue,
+                reached => reached?,
+            };
+            for object in reached {
                 if object.object_type() == ObjectType::File {
                     users.entry(object.checksum().to_owned()).or_insert((at, 0)).1 += 1;
                 }
@@ -302,8 +309,11 @@ impl Store {
         let mut sizes: BTreeMap<String, u64> = images.iter().map(|image| (image.commit.clone(), 0)).collect();
         for (checksum, (owner, count)) in users {
             if count == 1 {
-                let size = self.repo.query_object_storage_size(ObjectType::File, &checksum, NO_CANCEL)?;
-                *sizes.entry(images[owner].commit.clone()).or_default() += size;
+                let image = &images[owner];
+                match self.repo.query_object_storage_size(ObjectType::File, &checksum, NO_CANCEL) {
+                    Err(_) if self.is_gone(&image.digest.commit_ref(), &image.commit) => {}
+                    size => *sizes.entry(image.commit.clone()).or_default() += size?,
+                }
             }
         }
         Ok(sizes)
