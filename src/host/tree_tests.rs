@@ -170,6 +170,21 @@ fn what_is_not_a_file_is_left_out_and_said() {
 }
 
 #[test]
+fn what_is_left_out_hides_what_it_replaces_and_takes_its_hard_links_along() {
+    let lower: &[Item<'_>] = &[File("f", "f"), Dir("d"), File("d/x", "x"), File("kept", "k"), Fifo("pipe")];
+    let upper: &[Item<'_>] =
+        &[Fifo("f"), Fifo("d"), Fifo("new/pipe"), Hard("one", "f"), Hard("two", "./one"), Hard("kept", "pipe")];
+    let tree = merge(&[lower, upper]).expect("sound");
+    assert_eq!(paths(&tree), [""; 0]);
+    let said = tree.warnings().join("");
+    assert!(said.starts_with(r#"left out "pipe", "f", "d" and 4 more"#), "{said}");
+    // a file that has the name now is linked to
+    assert_eq!(merged(&[&[Fifo("a")], &[File("a", "1"), Hard("b", "a")]]), ["a=1", "b=1"]);
+    // and what the layer itself brings stays
+    assert_eq!(merged(&[&[Dir("d"), File("d/x", "x")], &[File("d/y", "y"), Fifo("d")]]), ["d/", "d/y=y"]);
+}
+
+#[test]
 fn hostile_entries_are_refused_by_name() {
     let deep = "d/".repeat(49);
     let table: &[(&[Item<'_>], &str)] = &[
