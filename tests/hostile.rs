@@ -66,13 +66,18 @@ fn raw(kind: u8, path: &str, size: &str, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// An entry behind extended records.
+/// A file behind extended records.
 fn pax(records: &[(&str, &str)], path: &str, content: &[u8]) -> Vec<u8> {
+    pax_of(b'0', records, path, content)
+}
+
+/// Any entry behind them.
+fn pax_of(kind: u8, records: &[(&str, &str)], path: &str, content: &[u8]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     builder.append_pax_extensions(records.iter().map(|(key, value)| (*key, value.as_bytes()))).unwrap();
     let mut bytes = builder.into_inner().unwrap();
     bytes.truncate(bytes.len() - 1024);
-    bytes.extend(raw(b'0', path, &format!("{:011o}", content.len()), content));
+    bytes.extend(raw(kind, path, &format!("{:011o}", content.len()), content));
     bytes
 }
 
@@ -86,6 +91,7 @@ fn layers_that_harm_are_refused_by_the_entrys_name() {
     far_below.push(file("l6/x", 0o644, b"x"));
     let long = "n".repeat(300);
     let path = "d/".repeat(2500);
+    let large = "x".repeat(70_000);
     let table: Vec<(Vec<u8>, &[&str])> = vec![
         (tar_of(&[file("/etc/passwd", 0o644, b"x")]), &["layer entry \"/etc/passwd\"", "absolute"]),
         (tar_of(&[file("a/../../x", 0o644, b"x")]), &["layer entry \"a/../../x\"", "'..'"]),
@@ -110,6 +116,10 @@ fn layers_that_harm_are_refused_by_the_entrys_name() {
         (tar_of(&far_below), &["\"l6/x\"", "folders deep"]),
         (pax(&[("path", &long)], "x", b""), &["layer entry \"nnn", "longer than 255"]),
         (pax(&[("path", &path)], "x", b""), &["layer entry \"d/d/", "longer than 4096"]),
+        (
+            pax(&[("SCHILY.xattr.user.large", &large)], "x", b""),
+            &["layer entry \"x\"", "attribute \"user.large\"", "65536"],
+        ),
         (pax(&[("size", "99999999999999999999")], "x", b""), &["tar entry \"x\"", "size is no number"]),
         (pax(&[("size", "-1")], "x", b""), &["tar entry \"x\"", "size is no number"]),
         (pax(&[("size", "9223372036854775807")], "x", b""), &["\"x\"", "free space"]),
@@ -133,6 +143,41 @@ fn layers_that_harm_are_refused_by_the_entrys_name() {
             assert!(says.iter().all(|part| err.contains(part)), "{says:?}: {err}");
         }
     }
+    assert_eq!(bench.json(&["verify"])["ok"], true);
+}
+
+#[test]
+fn attributes_that_the_kernel_would_keep_otherwise_are_refused() {
+    const ACL: &str = "SCHILY.xattr.system.posix_acl_access";
+    let bench = bench();
+    // owner, group and others: what the mode says already is not kept
+    let minimal = "\x02\0\0\0\x01\0\x06\0\0\0\0\0\x04\0\x04\0\0\0\0\0\x20\0\x04\0\0\0\0\0";
+    // with a user of its own, and a mask that the mode says otherwise
+    let masked = "\x02\0\0\0\x01\0\x06\0\0\0\0\0\x02\0\x06\0\x07\0\0\0\x04\0\x04\0\0\0\0\0\x10\0\x06\0\0\0\0\0\
+                  \x20\0\x04\0\0\0\0\0";
+    // of the third form, for root of this machine: read back, they are of the second
+    let capabilities = "\x01\0\0\x03\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let table = [
+        (pax(&[(ACL, minimal)], "x", b"x"), "posix_acl_access"),
+        (pax(&[(ACL, minimal)], "x", &[b'x'; 2 << 20]), "posix_acl_access"),
+        (pax(&[(ACL, masked)], "x", b"x"), "posix_acl_access"),
+        (pax_of(b'5', &[(ACL, minimal)], "x", b""), "posix_acl_access"),
+        (pax(&[("SCHILY.xattr.security.capability", capabilities)], "x", b"x"), "security.capability"),
+        (pax(&[("SCHILY.xattr.user.a\0b", "c")], "x", b"x"), "NUL"),
+        (pax_of(b'5', &[("SCHILY.xattr.user.a\0b", "c")], "x", b""), "NUL"),
+    ];
+    for (number, (tar, says)) in table.into_iter().enumerate() {
+        let layout = Layout::new(&bench.work.path().join(format!("attributes-{number}")));
+        layout.index(&[(None, &layout.image(this_architecture(), &[(tar, Packing::Gzip)]))]);
+        let err = refused(&bench, &layout);
+        assert!(err.contains("layer entry \"x\"") && err.contains(says), "{number}, {says}: {err}");
+    }
+    // what it keeps is taken, of folders too
+    let records = [("SCHILY.xattr.user.a", "b")];
+    let tar = [pax_of(b'5', &records, "d", b""), pax(&records, "d/x", b"x")].concat();
+    let layout = Layout::new(&bench.work.path().join("kept"));
+    layout.index(&[(None, &layout.image(this_architecture(), &[(tar, Packing::Gzip)]))]);
+    bench.does(&["pull", &format!("oci:{}", layout.folder.display())]);
     assert_eq!(bench.json(&["verify"])["ok"], true);
 }
 

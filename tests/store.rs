@@ -10,8 +10,8 @@ use std::{
         unix::fs::{MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use common::{Layout, Packing, dir, file, link, store::Bench, tar_of};
@@ -107,6 +107,43 @@ fn verify_finds_each_altered_and_each_missing_object() {
 }
 
 #[test]
+fn labels_that_the_kernel_gives_each_file_are_no_damage() {
+    let bench = Bench::new();
+    let name = bench.image("image");
+    bench.does(&["pull", &name]);
+    let label = |path: &Path| {
+        for name in ["security.selinux", "security.ima", "security.SMACK64"] {
+            rustix::fs::lsetxattr(path, name, b"system_u:object_r:var_lib_t:s0\0", rustix::fs::XattrFlags::empty())?;
+        }
+        rustix::io::Result::Ok(())
+    };
+    for object in bench.objects() {
+        if let Err(error) = label(&object) {
+            return eprintln!("this kernel keeps its labels to itself ({error}): nothing to test");
+        }
+    }
+    assert_eq!(bench.json(&["verify"])["ok"], true);
+    // nor are those of a copy
+    let lock = StoreLock::acquire(&bench.root(), "test", Duration::ZERO).unwrap();
+    let store = Store::open(&bench.root()).unwrap().unwrap();
+    let image = store.find(&name.parse().unwrap()).unwrap().unwrap();
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let rootfs = elsewhere.path().join("rootfs");
+    store.checkout(&lock, &image, fs::File::open(elsewhere.path()).unwrap().as_fd(), "rootfs").unwrap();
+    ["", "data", "data/own", "data/link"].into_iter().for_each(|path| label(&rootfs.join(path)).unwrap());
+    let mut report = Report::default();
+    store.verify_checkout(&image.commit, fs::File::open(&rootfs).unwrap().as_fd(), &[], &rootfs, &mut report).unwrap();
+    assert!(report.problems.is_empty() && report.checked > 0, "{report:?}");
+    drop(lock);
+    // while other attributes are
+    let object = bench.objects().into_iter().find(|path| path.extension().unwrap() == "file" && path.is_file());
+    let object = object.unwrap();
+    rustix::fs::setxattr(&object, "user.new", b"x", rustix::fs::XattrFlags::empty()).unwrap();
+    let (code, out, _) = bench.sysctr(&["--json", "verify"]);
+    assert!(code == 1 && out.contains(object.file_stem().unwrap().to_str().unwrap()), "{out}");
+}
+
+#[test]
 fn a_checkout_is_compared_with_its_image() {
     let bench = Bench::new();
     let name = bench.image("image");
@@ -175,6 +212,32 @@ fn a_checkout_is_compared_with_its_image() {
         let found = problems(change);
         assert!(found.len() == 1 && found[0].0 == path && found[0].1.contains(detail), "{path}: {found:?}");
     }
+}
+
+#[test]
+fn a_checkout_of_copies_is_mended_by_copies() {
+    let bench = Bench::new();
+    let name = bench.image("image");
+    bench.does(&["pull", &name]);
+    let lock = StoreLock::acquire(&bench.root(), "test", Duration::ZERO).unwrap();
+    let store = Store::open(&bench.root()).unwrap().unwrap();
+    let image = store.find(&name.parse().unwrap()).unwrap().unwrap();
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    store.checkout(&lock, &image, fs::File::open(elsewhere.path()).unwrap().as_fd(), "rootfs").unwrap();
+    let path = elsewhere.path().join("rootfs");
+    let rootfs = fs::File::open(&path).unwrap();
+    fs::write(path.join("data/own"), "x").unwrap();
+    for gone in ["data/shared", "data/link", "exports/hostfs/tool"] {
+        fs::remove_file(path.join(gone)).unwrap();
+    }
+    let problems = || {
+        let mut report = Report::default();
+        store.verify_checkout(&image.commit, rootfs.as_fd(), &[], &path, &mut report).unwrap();
+        report.problems
+    };
+    assert_eq!(problems().len(), 4);
+    store.mend_checkout(&lock, &image.commit, rootfs.as_fd(), &[], &path).unwrap();
+    assert_eq!(problems(), []);
 }
 
 #[test]
@@ -257,6 +320,44 @@ fn a_killed_pull_leaves_no_image_and_the_next_one_is_whole() {
     assert_eq!(bench.json(&["verify"])["ok"], true);
 }
 
+/// Waits until the program that this strace(1) runs is stopped, and gives its number.
+fn stopped(strace: &mut Child) -> String {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let pid = fs::read_to_string(format!("/proc/{0}/task/{0}/children", strace.id())).unwrap_or_default();
+        let pid = pid.trim().to_owned();
+        let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        if [") T ", ") t "].iter().any(|stopped| state.contains(stopped)) {
+            std::thread::sleep(Duration::from_millis(200));
+            return pid;
+        }
+        assert!(Instant::now() < end && strace.try_wait().unwrap().is_none(), "it was never stopped: {state:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn what_is_removed_while_verify_looks_at_it_is_no_damage() {
+    let bench = Bench::new();
+    bench.does(&["pull", &bench.image("kept")]);
+    let kept = bench.objects();
+    let gone = bench.image("gone");
+    bench.does(&["pull", &gone]);
+    let first = bench.objects().into_iter().find(|object| !kept.contains(object)).unwrap();
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=openat", "-e", "inject=openat:signal=STOP:when=1", "-P"]);
+    strace.arg(&first).arg(env!("CARGO_BIN_EXE_sysctr")).arg("--root").arg(bench.root()).args(["--json", "verify"]);
+    let mut strace =
+        strace.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("strace(1), see tests/deps.sh");
+    let pid = stopped(&mut strace);
+    bench.does(&["remove", &gone]);
+    assert_eq!(bench.objects(), kept);
+    common::run("kill", &["-CONT", &pid]).unwrap();
+    let output = strace.wait_with_output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains(r#""ok": true"#), "{out}{err}");
+}
+
 /// A small file system of its own, unmounted with the test.
 struct Small(PathBuf);
 
@@ -294,4 +395,32 @@ fn a_full_disk_is_one_line_and_leaves_the_store_as_it_was() {
         "what was written before the disk was full is still there"
     );
     assert_eq!(bench.json(&["verify"])["ok"], true);
+}
+
+#[test]
+fn a_mounted_image_stays_whole_in_a_store_that_is_a_mount_of_its_own() {
+    let bench = Bench::new();
+    let _disk = Small::mount(bench.root().join("var/lib/sysctr"), "64M");
+    let name = bench.image("image");
+    bench.does(&["pull", &name]);
+    let (one, two) = (bench.work.path().join("one"), bench.work.path().join("two"));
+    for at in [&one, &two] {
+        fs::create_dir(at).unwrap();
+        bench.does(&["mount", &name, at.to_str().unwrap()]);
+    }
+    bench.does(&["prune"]);
+    for at in [&one, &two] {
+        assert_eq!(fs::read(at.join("data/own")).unwrap().len(), 100_000);
+        bench.does(&["unmount", at.to_str().unwrap()]);
+    }
+    assert!(!bench.root().join("var/lib/sysctr/mounts").exists());
+    // another folder that is called like one of ours
+    let foreign = bench.work.path().join("mounts/1");
+    fs::create_dir_all(&foreign).unwrap();
+    bench.does(&["mount", &name, one.to_str().unwrap()]);
+    common::run("mount", &["--bind", foreign.to_str().unwrap(), two.to_str().unwrap()]).unwrap();
+    let (code, _, err) = bench.sysctr(&["unmount", two.to_str().unwrap()]);
+    common::run("umount", &[two.to_str().unwrap()]).unwrap();
+    assert!(code == 1 && err.contains("no image is mounted there"), "{err}");
+    bench.does(&["unmount", one.to_str().unwrap()]);
 }

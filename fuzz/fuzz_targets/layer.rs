@@ -23,6 +23,10 @@ impl Importer for Nowhere {
         Ok([size as u8; 32])
     }
 
+    fn folder(&mut self, _: &Attributes) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     fn symlink(&mut self, _: &Attributes, target: &str) -> anyhow::Result<ObjectId> {
         assert!(!target.is_empty() && !target.chars().any(char::is_control), "{target:?}");
         Ok([0; 32])

@@ -1,6 +1,6 @@
 //! `sysctr verify [NAME...]`: is what lies on disk what was installed?
 
-use std::os::fd::AsFd;
+use std::{os::fd::AsFd, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -24,6 +24,9 @@ use sysctr::{
     },
 };
 
+/// Whoever removes something is done by then.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What a repair came to.
 #[derive(Default)]
 struct Repaired {
@@ -43,7 +46,7 @@ pub fn run(context: &Context, args: &VerifyArgs) -> Result<()> {
             repaired = repair(context, &root, &lock, args, &before)?;
         }
     }
-    let report = check(context, &context.folder()?, &args.names)?;
+    let report = check_surely(context, &args.names)?;
     for failure in &repaired.failures {
         context.output.warn(failure);
     }
@@ -71,6 +74,21 @@ fn containers(root: &Folder, names: &[ContainerName]) -> Result<Vec<Container>> 
     match names {
         [] => state::containers(root),
         names => names.iter().map(|name| Ok(state::installed(root, name)?.0)).collect(),
+    }
+}
+
+/// What is removed while it is looked at looks broken: what is found is looked for again while nobody is at work. Whoever only looks waits
+/// for nobody before that, and recovers nothing.
+fn check_surely(context: &Context, names: &[ContainerName]) -> Result<Report> {
+    let root = context.folder()?;
+    let found = check(context, &root, names)?;
+    if found.problems.is_empty() {
+        return Ok(found);
+    }
+    match StoreLock::acquire(&context.root, "verify", context.wait.unwrap_or(PATIENCE)) {
+        Ok(_lock) => check(context, &root, names),
+        // on a disk that is read-only, or while somebody is at work for too long
+        Err(_) => Ok(found),
     }
 }
 

@@ -27,6 +27,8 @@ use crate::model::{digest::Digest, reference::Archived};
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Members of an archive: a few for each layer.
 const MAX_MEMBERS: usize = 100_000;
+/// Bytes of their names and of what links lead to, all of which are in memory.
+const MAX_NAMES: usize = 16 * 1024 * 1024;
 
 /// Files by name, from a folder or from inside a tar file.
 enum Files {
@@ -121,10 +123,14 @@ fn unpacked(mut file: File) -> Result<File> {
 fn members(file: &File) -> Result<HashMap<String, Member>> {
     let length = file.metadata()?.len();
     let mut members = HashMap::new();
+    let mut names = 0;
     let mut reader = TarReader::new(BufReader::new(file));
     while let Some(entry) = reader.next_entry()? {
         ensure!(members.len() < MAX_MEMBERS, "it has more than {MAX_MEMBERS} members");
         ensure!(entry.path.len().max(entry.link.len()) <= MAX_PATH, "it has a member whose name is too long");
+        // the target of a symbolic link is told with the folder that it begins in
+        names += 2 * entry.path.len() + entry.link.len();
+        ensure!(names <= MAX_NAMES, "the names of its members are longer than {MAX_NAMES} bytes together");
         let Ok(name) = String::from_utf8(entry.path) else { continue };
         let name = normal(&name);
         match entry.kind {
@@ -333,5 +339,30 @@ impl BlobSource for DockerArchive {
     fn blob(&self, blob: &Blob) -> Result<Box<dyn Read + Send>> {
         let name = self.names.get(&blob.digest).with_context(|| format!("the archive has no {}", blob.digest))?;
         Ok(self.files.open(name)?.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn an_archive_of_many_long_names_ends_in_an_error() {
+        let mut archive = tar::Builder::new(tempfile::tempfile().expect("a file"));
+        let folder = "n".repeat(200);
+        for number in 0..3000 {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_size(0);
+            let (path, target) = (format!("{number}/{}", [&*folder; 10].join("/")), [&*folder; 10].join("/"));
+            archive.append_link(&mut header, path, target).expect("written");
+        }
+        let mut file = archive.into_inner().expect("written");
+        file.flush().expect("written");
+        file.seek(SeekFrom::Start(0)).expect("a file");
+        let error = members(&file).err().expect("too long").to_string();
+        assert!(error.contains("longer than 16777216 bytes together"), "{error}");
     }
 }

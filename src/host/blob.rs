@@ -17,8 +17,9 @@ const AHEAD: usize = 8;
 /// A layer that unpacks to more than both is there to fill the disk.
 const SUSPICIOUS_RATIO: u64 = 100;
 const SUSPICIOUS_SIZE: u64 = 8 << 30;
-/// zstd frames may ask for a window of up to 2 GiB; what real encoders use fits 128 MiB.
-const ZSTD_WINDOW_LOG: u32 = 27;
+/// zstd frames may ask for a window of up to 2 GiB, and several layers are read at once. Builders of images take 8 MiB at most, those
+/// before 2024, whose best level had 32.
+const ZSTD_WINDOW_LOG: u32 = 25;
 
 /// A blob as its descriptor tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,10 +196,26 @@ pub fn decompressed<'a, R: io::BufRead + 'a>(mut stored: R) -> io::Result<Box<dy
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(stored)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-            Box::new(decoder)
+            Box::new(Windowed(decoder))
         }
         _ => Box::new(stored),
     })
+}
+
+/// Says what to do about a window that is too large.
+struct Windowed<R>(R);
+
+impl<R: Read> Read for Windowed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| {
+            if !error.to_string().contains("requires too much memory") {
+                return error;
+            }
+            let most = 1 << (ZSTD_WINDOW_LOG - 20);
+            let text = format!("zstd packed it with a window of more than {most} MiB: leave out --long and --ultra");
+            io::Error::new(io::ErrorKind::InvalidData, text)
+        })
+    }
 }
 
 #[cfg(test)]
@@ -232,6 +249,23 @@ mod tests {
         let result = inflate(&mut &stored[..], &digest(b""), (u64::MAX, 2_000_000), &Chunks { sender, empty });
         assert!(result.expect_err("a bomb").to_string().contains("100 times its size"));
         assert!(chunks.try_iter().count() < 17);
+    }
+
+    #[test]
+    fn a_window_that_no_builder_takes_is_refused() {
+        let plain = vec![7; 300_000];
+        for log in [23, 25, 26] {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).expect("in memory");
+            encoder.window_log(log).expect("a window");
+            // in parts: of what is there at once, zstd takes no larger window than it has
+            plain.chunks(1000).for_each(|part| encoder.write_all(part).expect("in memory"));
+            let stored = encoder.finish().expect("in memory");
+            let blob = Blob { digest: digest(&stored), size: stored.len() as u64 };
+            match read(stored, blob, digest(&plain), u64::MAX) {
+                Ok(content) => assert!(log <= 25 && content == plain, "{log}"),
+                Err(error) => assert!(log == 26 && error.to_string().contains("more than 32 MiB"), "{log}: {error}"),
+            }
+        }
     }
 
     #[test]

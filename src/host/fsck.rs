@@ -3,19 +3,20 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd},
         unix::fs::MetadataExt,
     },
     path::Path,
 };
 
 use anyhow::{Context, Result};
-use ostree::{ChecksumFlags, ObjectType, ffi::OSTREE_REPO_LIST_OBJECTS_ALL};
+use ostree::ffi::OSTREE_REPO_LIST_OBJECTS_ALL;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use serde::Serialize;
 
 use super::{
-    import::folder_meta,
+    checksum,
+    import::{folder_meta, hex},
     layer::Attributes,
     lock::StoreLock,
     mend,
@@ -57,18 +58,13 @@ impl Report {
 impl Store {
     /// Checks every object by its checksum, that every image has all of its own, and that it is the one its ref names.
     pub fn verify(&self, report: &mut Report) -> Result<()> {
-        let mut objects: BTreeMap<String, ObjectType> = BTreeMap::new();
         let loose =
             self.repo.list_objects(OSTREE_REPO_LIST_OBJECTS_ALL, NO_CANCEL).context("listing the store's objects")?;
-        for object in loose.into_keys() {
-            objects.insert(object.to_string(), object.object_type());
-        }
+        let mut objects: BTreeSet<String> = loose.into_keys().map(|object| object.to_string()).collect();
         for (name, commit) in self.refs()? {
             let before = report.problems.len();
             match self.repo.traverse_commit(&commit, 0, NO_CANCEL) {
-                Ok(reached) => {
-                    objects.extend(reached.into_iter().map(|object| (object.to_string(), object.object_type())))
-                }
+                Ok(reached) => objects.extend(reached.into_iter().map(|object| object.to_string())),
                 Err(error) => report.add("image", &name, error.to_string()),
             }
             if let Err(error) = self.check_ref(&name, &commit) {
@@ -79,12 +75,11 @@ impl Store {
                 self.missing_below(&commit, &mut report.broken);
             }
         }
-        for (name, kind) in objects {
+        for object in objects.iter().filter_map(|name| Broken::named(name)) {
             report.checked += 1;
-            let checksum = name.split('.').next().unwrap_or_default();
-            if let Err(error) = self.repo.fsck_object(kind, checksum, NO_CANCEL) {
-                report.add("object", &name, error.to_string());
-                report.broken.extend(Broken::named(&name));
+            if let Err(error) = self.check_object(&object) {
+                report.add("object", object.to_string(), format!("{error:#}"));
+                report.broken.insert(object);
             }
         }
         Ok(())
@@ -99,8 +94,9 @@ impl Store {
         };
         let mut todo = vec![(root, meta)];
         while let Some((tree, meta)) = todo.pop() {
-            if self.repo.fsck_object(ObjectType::DirMeta, &meta, NO_CANCEL).is_err() {
-                broken.insert(lacks(&meta, "dirmeta"));
+            let meta = lacks(&meta, "dirmeta");
+            if self.check_object(&meta).is_err() {
+                broken.insert(meta);
             }
             match self.folders().read(&tree) {
                 Ok(folder) => todo.extend(folder.folders.into_values()),
@@ -241,13 +237,12 @@ impl Check<'_> {
         if same(&stat) {
             return Ok(());
         }
-        let kind = ObjectType::File;
-        match ostree::checksum_file_at(at.as_raw_fd(), Path::new(name), None, kind, ChecksumFlags::NONE, NO_CANCEL) {
-            Ok(found) if found == object => {}
+        match checksum::of_file(at, Path::new(name)) {
+            Ok(found) if hex(&found) == object => {}
             Ok(_) => {
                 self.bad_entry(at, path, name, Some(object), "its content, owner, mode or attributes have changed")?;
             }
-            Err(error) => self.bad_entry(at, path, name, Some(object), error.to_string())?,
+            Err(error) => self.bad_entry(at, path, name, Some(object), format!("{error:#}"))?,
         }
         Ok(())
     }
@@ -284,14 +279,15 @@ impl Check<'_> {
     }
 }
 
-/// A file's or folder's attributes as they are now, without the label that a host with SELinux gives each.
+/// A file's or folder's attributes as they are now, without what the kernel's security modules give each by themselves: labels, and
+/// hashes of IMA.
 pub(super) fn attributes(file: BorrowedFd<'_>) -> Result<Attributes> {
     let stat = rustix::fs::fstat(file)?;
     let mut names = vec![0; XATTR_MAX];
     let length = rustix::fs::flistxattr(file, &mut names[..])?;
     let mut xattrs = BTreeMap::new();
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty() && *name != b"security.selinux")
-    {
+    let modules = |name: &[u8]| name.starts_with(b"security.") && name != b"security.capability";
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty() && !modules(name)) {
         let mut value = vec![0; XATTR_MAX];
         let length = rustix::fs::fgetxattr(file, name, &mut value[..])?;
         value.truncate(length);

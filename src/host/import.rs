@@ -35,9 +35,15 @@ pub(super) fn header(attributes: &Attributes, kind: u32, target: &str) -> Vec<u8
 
 /// `a(ayay)`: names with their closing NUL, in order.
 fn xattrs(attributes: &Attributes) -> Variant {
-    let list: Vec<(Vec<u8>, Vec<u8>)> =
-        attributes.xattrs.iter().map(|(name, value)| ([name.as_slice(), &[0]].concat(), value.clone())).collect();
-    list.to_variant()
+    let pair = |(name, value): (&Vec<u8>, &Vec<u8>)| {
+        Variant::tuple_from_iter([bytes(&[name.as_slice(), &[0]].concat()), bytes(value)])
+    };
+    Variant::array_from_iter::<(Vec<u8>, Vec<u8>)>(attributes.xattrs.iter().map(pair))
+}
+
+/// `ay`. As a list of values, each byte of it would be a value of GLib, of 130 bytes.
+fn bytes(data: &[u8]) -> Variant {
+    Variant::array_from_fixed_array(data)
 }
 
 /// What goes with an image into its commit.
@@ -56,21 +62,21 @@ pub fn commit(objects: &Objects, tree: &Tree, metadata: &Metadata<'_>) -> Result
         DictEntry::new(META_FORMAT, FORMAT.to_variant()),
         DictEntry::new(META_SIZE, tree.size().to_variant()),
         DictEntry::new(META_FOLDERS, writer.folders.to_variant()),
-        DictEntry::new(META_MANIFEST, metadata.manifest.to_variant()),
-        DictEntry::new(META_CONFIG, metadata.config.to_variant()),
+        DictEntry::new(META_MANIFEST, bytes(metadata.manifest)),
+        DictEntry::new(META_CONFIG, bytes(metadata.config)),
     ];
     let entries = Variant::array_from_iter::<DictEntry<&str, Variant>>(entries.iter().map(|entry| entry.to_variant()));
-    let (no_parent, no_related) = (Vec::<u8>::new(), Vec::<(String, Vec<u8>)>::new());
+    let no_related = Vec::<(String, Vec<u8>)>::new();
     // (a{sv}aya(say)sstayay): what it is about, parent, related ones, subject, body, time, root
     let commit = Variant::tuple_from_iter([
         entries,
-        no_parent.to_variant(),
+        bytes(&[]),
         no_related.to_variant(),
         "image".to_variant(),
         "".to_variant(),
         0u64.to_variant(),
-        contents.to_vec().to_variant(),
-        meta.to_vec().to_variant(),
+        bytes(&contents),
+        bytes(&meta),
     ]);
     Ok(hex(&objects.metadata("commit", commit.data())?))
 }
@@ -222,6 +228,27 @@ mod tests {
                 assert!(ours[8..] == *glib.data(), "{} and {:?}", target.len(), attributes.xattrs.keys());
                 assert_eq!(ours[..8], [&(glib.size() as u32).to_be_bytes()[..], &[0; 4]].concat());
             }
+        }
+    }
+
+    #[test]
+    fn bytes_at_once_are_what_glib_makes_of_each() {
+        for length in [0, 1, 20, 255, 256, 70_000] {
+            let data: Vec<u8> = (0..length).map(|at| at as u8).collect();
+            assert!(bytes(&data) == data.to_variant());
+            let one = |name: &str| (name.as_bytes().to_vec(), data.clone());
+            for named in [vec![], vec![one("user.a")], vec![one("user.a"), one("user.bb")]] {
+                let ours = Attributes { xattrs: named.iter().cloned().collect(), ..Attributes::implied() };
+                let named = named.into_iter().map(|(name, value)| ([name, vec![0]].concat(), value));
+                let glib = named.collect::<Vec<(Vec<u8>, Vec<u8>)>>().to_variant();
+                assert!(xattrs(&ours) == glib && xattrs(&ours).data() == glib.data(), "{length}");
+            }
+            let ours =
+                Variant::array_from_iter::<DictEntry<&str, Variant>>([DictEntry::new("a", bytes(&data)).to_variant()]);
+            let glib = Variant::array_from_iter::<DictEntry<&str, Variant>>([
+                DictEntry::new("a", data.to_variant()).to_variant()
+            ]);
+            assert!(ours.data() == glib.data(), "{length}");
         }
     }
 

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use super::{
     paths::{MAX_PATH, split, text},
     tarball::{Entry, Kind, TarReader},
+    walk::XATTR_MAX,
 };
 
 pub(super) const WHITEOUT: &str = ".wh.";
@@ -43,6 +44,8 @@ pub type ObjectId = [u8; 32];
 pub trait Importer {
     /// Stores a file's content, `size` bytes of it, last changed at `mtime`, in seconds since 1970.
     fn file(&mut self, attributes: &Attributes, mtime: i64, size: u64, content: &mut dyn Read) -> Result<ObjectId>;
+    /// Fails where no folder can have these attributes. Asked of those with extended ones; they are stored with the commit.
+    fn folder(&mut self, attributes: &Attributes) -> Result<()>;
     /// Stores a symbolic link.
     fn symlink(&mut self, attributes: &Attributes, target: &str) -> Result<ObjectId>;
 }
@@ -117,6 +120,11 @@ fn piece(entry: Entry, content: &mut dyn Read, importer: &mut dyn Importer, room
     split(&path)?;
     ensure!(link.len() < MAX_PATH, "the link's target is too long");
     let (kept, others): (BTreeMap<_, _>, BTreeMap<_, _>) = xattrs.into_iter().partition(|(name, _)| kept(name));
+    for (name, value) in &kept {
+        let (shown, most) = (String::from_utf8_lossy(name), XATTR_MAX);
+        ensure!(!name.contains(&0), "the name of its attribute {shown:?} holds a NUL");
+        ensure!(value.len() <= most, "its attribute {shown:?} is larger than {most} bytes");
+    }
     let left_out = others.into_keys().filter(|name| name != b"security.selinux").collect();
     let mut attributes = Attributes { uid, gid, mode, xattrs: kept };
     // Whiteouts and the like say what to do: their content is nobody's.
@@ -133,6 +141,10 @@ fn piece(entry: Entry, content: &mut dyn Read, importer: &mut dyn Importer, room
             // no attribute that we keep may stand on a link
             attributes = Attributes { xattrs: BTreeMap::new(), mode: 0o777, ..attributes };
             Some(importer.symlink(&attributes, target)?)
+        }
+        Kind::Dir if !attributes.xattrs.is_empty() => {
+            importer.folder(&attributes)?;
+            None
         }
         Kind::Dir | Kind::Hardlink | Kind::Special => None,
     };

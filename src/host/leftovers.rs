@@ -5,27 +5,21 @@
 //! believed by its checksum alone.
 
 use std::{
-    fs::File,
-    io::Read,
     os::fd::{AsFd, OwnedFd},
+    path::Path,
 };
 
-use anyhow::{Context, Result, bail};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, readlinkat, statat};
-use sha2::{Digest as _, Sha256};
+use anyhow::{Context, Result};
 
 use super::{
+    checksum,
     entries::{Finished, Stored},
-    fsck::attributes,
-    import::{header, hex},
-    layer::{Attributes, ObjectId},
+    import::hex,
     lock::StoreLock,
-    objects::{Objects, S_IFLNK, S_IFREG},
+    objects::Objects,
     ostree::Store,
     source::Layer,
 };
-
-const CHUNK: usize = 256 * 1024;
 
 /// Puts into `objects` what was left of these layers, and clears away the rest of what was left. Gives the records of the layers of
 /// which nothing lacks.
@@ -55,36 +49,10 @@ fn take(objects: &Objects, folders: &[OwnedFd], layer: Stored) -> Result<bool> {
             continue;
         }
         let name = hex(&object);
-        let Some(folder) = folders.iter().find(|folder| checksum(folder, &name).is_ok_and(|found| found == object))
-        else {
-            return Ok(false);
-        };
+        let whole =
+            |folder: &&OwnedFd| checksum::of_file(folder.as_fd(), Path::new(&name)).is_ok_and(|found| found == object);
+        let Some(folder) = folders.iter().find(whole) else { return Ok(false) };
         objects.take(folder, &name)?;
     }
     Ok(true)
-}
-
-/// As an object's name is made.
-fn checksum(folder: &OwnedFd, name: &str) -> Result<ObjectId> {
-    let stat = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Symlink => {
-            let own = Attributes { uid: stat.st_uid, gid: stat.st_gid, mode: 0o777, ..Attributes::implied() };
-            let target = readlinkat(folder, name, Vec::new())?;
-            Ok(Sha256::digest(header(&own, S_IFLNK, target.to_str()?)).into())
-        }
-        FileType::RegularFile => {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let mut file = File::from(openat(folder, name, flags, Mode::empty())?);
-            let mut hash = Sha256::new_with_prefix(header(&attributes(file.as_fd())?, S_IFREG, ""));
-            let mut chunk = vec![0; CHUNK];
-            loop {
-                match file.read(&mut chunk)? {
-                    0 => return Ok(hash.finalize().into()),
-                    count => hash.update(&chunk[..count]),
-                }
-            }
-        }
-        _ => bail!("{name} is no object"),
-    }
 }

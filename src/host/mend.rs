@@ -3,6 +3,8 @@
 use std::{
     collections::BTreeMap,
     ffi::{CStr, CString},
+    fs::File,
+    io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::Path,
 };
@@ -11,13 +13,14 @@ use anyhow::{Context, Result};
 use ostree::RepoCheckoutAtOptions;
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, XattrFlags, fchmod, fchown, fremovexattr, fsetxattr, linkat,
-        openat, renameat, statat, unlinkat,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, XattrFlags, chownat, fchmod, fchown, fremovexattr, fsetxattr,
+        linkat, lstat, openat, readlinkat, renameat, statat, symlinkat, unlinkat,
     },
     io::Errno,
 };
 
 use super::{
+    controls,
     folders::{Folders, Meta},
     fsck::attributes,
     ostree::{NO_CANCEL, Store},
@@ -34,10 +37,36 @@ pub fn replace(store: &Store, at: BorrowedFd<'_>, name: &str, object: Option<&st
     }
     let stored = store.path().join("objects").join(&object[..2]).join(format!("{}.file", &object[2..]));
     remove(at, TEMPORARY)?;
-    linkat(CWD, &stored, at, TEMPORARY, AtFlags::empty()).context("linking the object")?;
+    match linkat(CWD, &stored, at, TEMPORARY, AtFlags::empty()) {
+        Err(Errno::XDEV | Errno::MLINK | Errno::PERM) => copy(&stored, at).context("copying the object")?,
+        linked => linked.context("linking the object")?,
+    }
     renameat(at, TEMPORARY, at, name)?;
     // two names of one file: rename(2) does nothing then
     remove(at, TEMPORARY)
+}
+
+/// As a checkout does where nothing can be linked.
+fn copy(stored: &Path, at: BorrowedFd<'_>) -> Result<()> {
+    let stat = lstat(stored)?;
+    let (uid, gid) = (stat.st_uid, stat.st_gid);
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+        symlinkat(readlinkat(CWD, stored, Vec::new())?, at, TEMPORARY)?;
+        let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        return Ok(chownat(at, TEMPORARY, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?);
+    }
+    let mut from = File::open(stored)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let mut to = File::from(openat(at, TEMPORARY, flags, Mode::RUSR | Mode::WUSR)?);
+    io::copy(&mut from, &mut to)?;
+    let xattrs = attributes(from.as_fd())?.xattrs.into_iter();
+    let xattrs = xattrs.map(|(name, value)| ([name, vec![0]].concat(), value)).collect();
+    describe(to.as_fd(), &Meta { uid, gid, mode: stat.st_mode, xattrs })?;
+    to.set_modified(from.metadata()?.modified()?)?;
+    if !controls::without_sync("file") {
+        to.sync_all()?;
+    }
+    Ok(())
 }
 
 /// A file, or a folder with all that is in it, if it is there.
@@ -72,7 +101,7 @@ pub fn describe_folder(folders: Folders<'_>, at: BorrowedFd<'_>, meta: &str) -> 
     describe(folder.as_fd(), &folders.meta(meta)?)
 }
 
-/// The same for a folder that is open for reading.
+/// The same for a folder or file that is open.
 pub fn describe(folder: BorrowedFd<'_>, meta: &Meta) -> Result<()> {
     let Meta { uid, gid, mode, xattrs } = meta;
     fchown(folder, Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)))?;

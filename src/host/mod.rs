@@ -4,6 +4,7 @@ pub mod apply;
 pub mod archive;
 pub mod blob;
 mod checkout;
+mod checksum;
 pub mod clock;
 pub mod compare;
 pub mod content;

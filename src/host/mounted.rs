@@ -15,10 +15,13 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
 };
 
+use rustix::fs::{AtFlags, stat, statat};
+
 use super::{
     dir::Folder,
     lock::StoreLock,
     ostree::{Store, StoredImage},
+    walk,
 };
 use crate::model::{
     fault::{Code, Fault},
@@ -61,7 +64,8 @@ pub fn take_away(root: &Folder, lock: &StoreLock, at: &Path) -> Result<()> {
     let at = at.canonicalize().with_context(|| format!("unmounting {}", at.display()))?;
     let ours = mounts_of(root, "/proc/self/mountinfo")?;
     let last = ours.iter().rfind(|(_, place)| *place == at);
-    ensure!(last.is_some(), "unmounting {}: no image is mounted there", at.display());
+    let is_it = last.is_some_and(|(name, _)| is_checkout(root, name, &at).unwrap_or(false));
+    ensure!(is_it, "unmounting {}: no image is mounted there", at.display());
     umount2(&at, MntFlags::empty()).map_err(|error| {
         let fault = Fault::new(Code::Failed, format!("unmounting {}: {error}", at.display()));
         let users = || format!("something in it is in use: `fuser -vm {}` shows by whom", at.display());
@@ -89,18 +93,28 @@ pub fn sweep(root: &Folder, _lock: &StoreLock) -> Result<()> {
 fn mounts_of(root: &Folder, table: &str) -> Result<Vec<(String, PathBuf)>> {
     let Some(folder) = root.open(layout::MOUNTS)? else { return Ok(Vec::new()) };
     let table = std::fs::read_to_string(table).with_context(|| format!("reading {table}"))?;
-    let mut found = Vec::new();
-    for line in table.lines() {
+    let is_there = |name: &str| folder.kind(name).is_ok_and(|kind| kind.is_some());
+    Ok(checkouts(&table).filter(|(name, _)| is_there(name)).collect())
+}
+
+/// What may be a checkout of ours, by its name and place.
+///
+/// What is shown is a path within its file system, which may begin anywhere above `mounts`: /var/lib/sysctr may be a mount, a subvolume or
+/// a link. Nor does the device tell, which is another one for stat(2) on btrfs. At worst a checkout is kept for longer.
+fn checkouts(table: &str) -> impl Iterator<Item = (String, PathBuf)> {
+    table.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split(' ').collect();
-        let [_, _, _, shown, at, ..] = fields[..] else { continue };
-        // Not by the device, which is another one for stat(2) on btrfs: at worst a checkout is kept for longer.
-        let name = shown.rsplit_once("/sysctr/mounts/").map(|(_, name)| name);
-        let name = name.filter(|name| folder.kind(name).is_ok_and(|kind| kind.is_some()));
-        if let Some(name) = name.filter(|name| !name.contains('/')) {
-            found.push((name.to_owned(), PathBuf::from(unescaped(at))));
-        }
-    }
-    Ok(found)
+        let [_, _, _, shown, at, ..] = fields[..] else { return None };
+        let (_, name) = shown.rsplit_once("/mounts/").filter(|(_, name)| !name.contains('/'))?;
+        Some((name.to_owned(), PathBuf::from(unescaped(at))))
+    })
+}
+
+/// Whether this checkout is what is seen at `at`.
+fn is_checkout(root: &Folder, name: &str, at: &Path) -> Result<bool> {
+    let Some(mounts) = root.open(layout::MOUNTS)? else { return Ok(false) };
+    let checkout = statat(mounts.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(walk::id(&checkout) == walk::id(&stat(at)?))
 }
 
 /// `\040` is a space.
@@ -121,4 +135,27 @@ fn unescaped(text: &str) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkout_is_known_wherever_the_store_lies() {
+        let table = "\
+30 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+41 30 8:1 /var/lib/sysctr/mounts/1 /mnt ro,nosuid,nodev shared:1 - ext4 /dev/sda1 rw
+42 30 8:2 /mounts/2 /a\\040mount ro,nosuid,nodev - xfs /dev/sda2 rw
+43 30 0:30 /@sysctr/mounts/3 /subvolume ro,nosuid,nodev - btrfs /dev/sda3 rw,subvolid=260,subvol=/@sysctr
+44 30 8:1 /srv/linked/mounts/4 /linked ro,nosuid,nodev - ext4 /dev/sda1 rw
+45 30 8:1 /var/lib/sysctr/mounts/5/etc /inside ro - ext4 /dev/sda1 rw
+46 30 8:1 /var/lib/sysctr/containers/6 /other ro - ext4 /dev/sda1 rw
+nonsense
+";
+        let found: Vec<(String, PathBuf)> = checkouts(table).collect();
+        let found: Vec<(&str, &str)> =
+            found.iter().map(|(name, at)| (name.as_str(), at.to_str().unwrap_or_default())).collect();
+        assert_eq!(found, [("1", "/mnt"), ("2", "/a mount"), ("3", "/subvolume"), ("4", "/linked")]);
+    }
 }

@@ -14,7 +14,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::{
     fs::{
         AtFlags, CWD, Dir, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, accessat, fchmod,
@@ -25,7 +25,7 @@ use rustix::{
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    controls,
+    controls, fsck,
     import::{header, hex},
     layer::{Attributes, Importer, ObjectId},
 };
@@ -100,7 +100,7 @@ impl Objects {
 
     /// Stores contents here; each thread has its own.
     pub fn writer(&self) -> Writer<'_> {
-        Writer { objects: self, object: Vec::new() }
+        Writer { objects: self, object: Vec::new(), tried: None }
     }
 
     /// Makes all of them objects of the repository.
@@ -178,6 +178,9 @@ impl Objects {
             fsetxattr(file.as_fd(), CString::new(name.as_slice())?, value, XattrFlags::empty()).with_context(shown)?;
         }
         fchmod(file, Mode::from_raw_mode(attributes.mode))?;
+        if !attributes.xattrs.is_empty() {
+            kept_as_they_are(file, attributes)?;
+        }
         // libostree's would all be 0, and with that every compiled file of Python is out of date, and no web server sees a change.
         let omitted = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
         let times = Timestamps { last_access: omitted, last_modification: Timespec { tv_sec: mtime, tv_nsec: 0 } };
@@ -187,6 +190,17 @@ impl Objects {
     fn published(&self, id: &ObjectId, name: &str) -> Result<bool> {
         Ok(!self.broken.contains(id) && exists(&self.objects, &place(name))?)
     }
+}
+
+/// Fails where the kernel gives an attribute back otherwise than it was set: an access list that the mode says too, or says otherwise, or
+/// capabilities of an older form. The object's name is made of what the image says, and would never be its checksum.
+fn kept_as_they_are(file: &File, attributes: &Attributes) -> Result<()> {
+    let (found, wanted) = (fsck::attributes(file.as_fd())?.xattrs, &attributes.xattrs);
+    let differs = wanted.keys().chain(found.keys()).find(|name| found.get(*name) != wanted.get(*name));
+    if let Some(name) = differs {
+        bail!("the kernel does not keep its attribute {:?} as it is in the image", String::from_utf8_lossy(name));
+    }
+    Ok(())
 }
 
 fn exists(folder: &OwnedFd, path: &str) -> Result<bool> {
@@ -208,9 +222,15 @@ pub struct Writer<'a> {
     objects: &'a Objects,
     /// header and content of the one at hand
     object: Vec<u8>,
+    /// what a folder was last made with
+    tried: Option<Attributes>,
 }
 
 impl Writer<'_> {
+    fn unnamed(&self) -> String {
+        format!("unnamed-{}", self.objects.unnamed.fetch_add(1, Ordering::Relaxed))
+    }
+
     fn write_small(&mut self, attributes: &Attributes, mtime: i64, content_at: usize) -> Result<ObjectId> {
         let id: ObjectId = Sha256::digest(&self.object).into();
         let name = hex(&id);
@@ -231,7 +251,7 @@ impl Writer<'_> {
         size: u64,
         content: &mut dyn Read,
     ) -> Result<ObjectId> {
-        let unnamed = format!("unnamed-{}", self.objects.unnamed.fetch_add(1, Ordering::Relaxed));
+        let unnamed = self.unnamed();
         let mut file = self.objects.create(&unnamed)?.context("another import is at work")?;
         let mut hash = Sha256::new_with_prefix(header);
         let mut buffer = vec![0; CHUNK];
@@ -268,6 +288,19 @@ impl Importer for Writer<'_> {
         self.object.resize(header.len() + size as usize, 0);
         content.read_exact(&mut self.object[header.len()..])?;
         self.write_small(attributes, mtime, header.len()).with_context(storing)
+    }
+
+    fn folder(&mut self, attributes: &Attributes) -> Result<()> {
+        if self.tried.as_ref() == Some(attributes) {
+            return Ok(());
+        }
+        let (staging, name) = (&self.objects.staging, self.unnamed());
+        mkdirat(staging, &name, Mode::RWXU)?;
+        let folder = openat(staging, &name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let described = self.objects.describe(&folder.into(), attributes, 0);
+        unlinkat(staging, &name, AtFlags::REMOVEDIR)?;
+        self.tried = Some(attributes.clone());
+        described
     }
 
     fn symlink(&mut self, attributes: &Attributes, target: &str) -> Result<ObjectId> {

@@ -21,7 +21,7 @@ use ostree::{
     ObjectName, ObjectType, Repo, RepoMode, RepoPruneFlags,
     ffi::OSTREE_REPO_LIST_OBJECTS_ALL,
     gio::Cancellable,
-    glib::{self, Variant},
+    glib::{self, Variant, VariantTy},
 };
 
 use super::controls;
@@ -145,7 +145,10 @@ impl Store {
         for (name, commit) in &refs {
             if name.starts_with(IMAGE_PREFIX) {
                 let references = tags.get(commit.as_str()).cloned().unwrap_or_default();
-                images.push(self.load(commit, references)?);
+                match self.load(commit, references) {
+                    Err(_) if self.is_gone(name, commit) => {}
+                    image => images.push(image?),
+                }
             }
         }
         images.sort_by_key(|image| (image.references.is_empty(), image.name()));
@@ -190,8 +193,11 @@ impl Store {
         let metadata = glib::VariantDict::new(Some(&variant.child_value(0)));
         let format = metadata.lookup::<u32>(META_FORMAT).ok().flatten().context("it is not an image of sysctr")?;
         ensure!(format <= FORMAT, "it was stored by a newer sysctr (format {format})");
-        let bytes =
-            |key: &str| metadata.lookup::<Vec<u8>>(key).ok().flatten().with_context(|| format!("{key} is missing"));
+        let bytes = |key: &str| {
+            let value = metadata.lookup_value(key, Some(VariantTy::BYTE_STRING));
+            let value = value.with_context(|| format!("{key} is missing"))?;
+            anyhow::Ok(value.fixed_array::<u8>()?.to_vec())
+        };
         let number = |key: &str| metadata.lookup::<u64>(key).ok().flatten().unwrap_or_default();
         let manifest_json = bytes(META_MANIFEST)?;
         let config_json = bytes(META_CONFIG)?;
@@ -290,7 +296,11 @@ impl Store {
     pub fn unique_sizes(&self, images: &[StoredImage]) -> Result<BTreeMap<String, u64>> {
         let mut users: HashMap<String, (usize, usize)> = HashMap::new();
         for (at, image) in images.iter().enumerate() {
-            for object in self.repo.traverse_commit(&image.commit, 0, NO_CANCEL)? {
+            let reached = match self.repo.traverse_commit(&image.commit, 0, NO_CANCEL) {
+                Err(_) if self.is_gone(&image.digest.commit_ref(), &image.commit) => continue,
+                reached => reached?,
+            };
+            for object in reached {
                 if object.object_type() == ObjectType::File {
                     users.entry(object.checksum().to_owned()).or_insert((at, 0)).1 += 1;
                 }
@@ -299,8 +309,11 @@ impl Store {
         let mut sizes: BTreeMap<String, u64> = images.iter().map(|image| (image.commit.clone(), 0)).collect();
         for (checksum, (owner, count)) in users {
             if count == 1 {
-                let size = self.repo.query_object_storage_size(ObjectType::File, &checksum, NO_CANCEL)?;
-                *sizes.entry(images[owner].commit.clone()).or_default() += size;
+                let image = &images[owner];
+                match self.repo.query_object_storage_size(ObjectType::File, &checksum, NO_CANCEL) {
+                    Err(_) if self.is_gone(&image.digest.commit_ref(), &image.commit) => {}
+                    size => *sizes.entry(image.commit.clone()).or_default() += size?,
+                }
             }
         }
         Ok(sizes)

@@ -23,6 +23,11 @@ impl Store {
         Ok(commit.map(String::from))
     }
 
+    /// Whether another process has taken the name away meanwhile, and with it what it stood for.
+    pub(super) fn is_gone(&self, name: &str, commit: &str) -> bool {
+        self.rev(name).is_ok_and(|found| found.as_deref() != Some(commit))
+    }
+
     /// Lets these names stand for a commit, each group once the one before is on the disk, the first once all objects are. A transaction
     /// of libostree would sync each of 256 folders.
     pub(super) fn set_refs(&self, groups: &[&[String]], commit: &str) -> Result<()> {

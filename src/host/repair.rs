@@ -7,10 +7,13 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use ostree::{ObjectName, ObjectType};
+use rustix::fs::CWD;
 
 use super::{
+    checksum,
     dir::Folder,
     fsck::Report,
+    import::{hex, unhex},
     lock::StoreLock,
     objects::Objects,
     ostree::{IMAGE_PREFIX, NO_CANCEL, Store},
@@ -79,7 +82,7 @@ impl Store {
         let fetching = || format!("fetching {source} again");
         let resolved = resolve(source, &Folder::root(lock.root())?, settings).with_context(fetching)?;
         ensure!(resolved.digest == *digest, "fetching {source} again: it is the image {} now", resolved.digest);
-        let broken = broken.iter().map(|object| super::import::unhex(&object.checksum)).collect::<Result<_>>()?;
+        let broken = broken.iter().map(|object| unhex(&object.checksum)).collect::<Result<_>>()?;
         let imported = Objects::replacing(self.path(), broken).and_then(|objects| {
             let objects = (objects, Vec::new());
             pull::import(self, source, &resolved, objects, &[], progress)
@@ -100,7 +103,17 @@ impl Store {
     }
 
     fn is_broken(&self, object: &Broken) -> bool {
-        self.repo.fsck_object(object.kind(), &object.checksum, NO_CANCEL).is_err()
+        self.check_object(object).is_err()
+    }
+
+    /// Fails where it is not there, or is not what its name says.
+    pub(super) fn check_object(&self, object: &Broken) -> Result<()> {
+        let path = self.place_of(object);
+        let checksum = if object.suffix == "file" { checksum::of_file } else { checksum::of_content };
+        let found = checksum(CWD, &path).with_context(|| format!("reading {}", path.display()))?;
+        let found = hex(&found);
+        ensure!(found == object.checksum, "its content, owner, mode or attributes have changed: it has {found}");
+        Ok(())
     }
 
     fn unneeded(&self, broken: &BTreeSet<Broken>) -> Vec<Broken> {
@@ -128,7 +141,7 @@ pub struct Broken {
 impl Broken {
     /// Of a name as libostree writes it.
     pub fn named(name: &str) -> Option<Broken> {
-        let (checksum, suffix) = name.split_once('.')?;
+        let (checksum, suffix) = name.split_once('.').filter(|(checksum, _)| checksum.len() == 64)?;
         Some(Broken { checksum: checksum.to_owned(), suffix: suffix.to_owned() })
     }
 

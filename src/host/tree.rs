@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    hash::RandomState,
+    hash::{BuildHasher, RandomState},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -56,6 +56,8 @@ pub struct Tree {
     layer: u16,
     /// folders of which this layer has taken away what lower ones have
     swept: HashSet<NodeId>,
+    /// paths of devices and the like, hashed: there may be a million
+    left_out: HashSet<u64>,
     entries: u64,
     most: u64,
     xattr_bytes: usize,
@@ -80,6 +82,7 @@ impl Tree {
             numbers: BTreeMap::from([(Attributes::implied(), 0)]),
             layer: 0,
             swept: HashSet::new(),
+            left_out: HashSet::new(),
             entries: 0,
             most,
             xattr_bytes: 0,
@@ -108,6 +111,7 @@ impl Tree {
     pub fn seal(&mut self) {
         self.places = HashTable::new();
         self.swept = HashSet::new();
+        self.left_out = HashSet::new();
     }
 
     /// Every file and link that is left, by its object.
@@ -175,15 +179,10 @@ impl Tree {
         if let Some(hidden) = name.strip_prefix(WHITEOUT) {
             return self.white_out(parents, if *name == OPAQUE { None } else { Some(hidden) });
         }
-        if entry.kind == Kind::Special {
-            // A container has a /dev of its own, mounted over the image's.
-            if path[0] != "dev" {
-                self.special.0 += 1;
-                if self.special.1.len() < 3 {
-                    self.special.1.push(format!("{:?}", path.join("/")));
-                }
-            }
-            return Ok(());
+        if entry.kind == Kind::Special || (entry.kind == Kind::Hardlink && self.is_left_out(&entry.link)) {
+            self.leave_out(&path);
+            // what it stands in the place of is hidden all the same
+            return self.white_out(parents, Some(name));
         }
         let linked = if entry.kind == Kind::Hardlink { Some(self.link_target(&entry.link)?) } else { None };
         let parent = self.folder(parents)?;
@@ -212,14 +211,32 @@ impl Tree {
         self.insert(parent, name, what).map(drop)
     }
 
+    fn leave_out(&mut self, path: &[&str]) {
+        self.left_out.insert(self.hasher.hash_one(path));
+        // A container has a /dev of its own, mounted over the image's.
+        if path[0] != "dev" {
+            self.special.0 += 1;
+            if self.special.1.len() < 3 {
+                self.special.1.push(format!("{:?}", path.join("/")));
+            }
+        }
+    }
+
+    /// Whether a hard link leads to a device or the like.
+    fn is_left_out(&self, link: &[u8]) -> bool {
+        split(link).is_ok_and(|path| self.left_out.contains(&self.hasher.hash_one(&*path)) && self.at(&path).is_none())
+    }
+
+    fn at(&self, path: &[&str]) -> Option<NodeId> {
+        let (name, parents) = path.split_last()?;
+        let parent = self.find(parents).ok().flatten()?;
+        self.child(parent, name)
+    }
+
     fn link_target(&self, link: &[u8]) -> Result<What> {
         let shown = shortened(link);
         let path = split(link).with_context(|| format!("hard link to {shown}"))?;
-        let found = path.split_last().and_then(|(name, parents)| {
-            let parent = self.find(parents).ok().flatten()?;
-            self.child(parent, name)
-        });
-        match found.map(|id| self.slots[id as usize].what) {
+        match self.at(&path).map(|id| self.slots[id as usize].what) {
             Some(What::Dir(_)) => bail!("hard link to the folder {shown}"),
             Some(what) => Ok(what),
             None => bail!("hard link to {shown}, which is not there"),

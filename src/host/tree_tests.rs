@@ -21,6 +21,10 @@ impl Importer for Memory {
         Ok(id)
     }
 
+    fn folder(&mut self, _: &Attributes) -> Result<()> {
+        Ok(())
+    }
+
     fn symlink(&mut self, _: &Attributes, _: &str) -> Result<ObjectId> {
         Ok([0; 32])
     }
@@ -166,6 +170,21 @@ fn what_is_not_a_file_is_left_out_and_said() {
 }
 
 #[test]
+fn what_is_left_out_hides_what_it_replaces_and_takes_its_hard_links_along() {
+    let lower: &[Item<'_>] = &[File("f", "f"), Dir("d"), File("d/x", "x"), File("kept", "k"), Fifo("pipe")];
+    let upper: &[Item<'_>] =
+        &[Fifo("f"), Fifo("d"), Fifo("new/pipe"), Hard("one", "f"), Hard("two", "./one"), Hard("kept", "pipe")];
+    let tree = merge(&[lower, upper]).expect("sound");
+    assert_eq!(paths(&tree), [""; 0]);
+    let said = tree.warnings().join("");
+    assert!(said.starts_with(r#"left out "pipe", "f", "d" and 4 more"#), "{said}");
+    // a file that has the name now is linked to
+    assert_eq!(merged(&[&[Fifo("a")], &[File("a", "1"), Hard("b", "a")]]), ["a=1", "b=1"]);
+    // and what the layer itself brings stays
+    assert_eq!(merged(&[&[Dir("d"), File("d/x", "x")], &[File("d/y", "y"), Fifo("d")]]), ["d/", "d/y=y"]);
+}
+
+#[test]
 fn hostile_entries_are_refused_by_name() {
     let deep = "d/".repeat(49);
     let table: &[(&[Item<'_>], &str)] = &[
@@ -196,6 +215,26 @@ fn hostile_entries_are_refused_by_name() {
         assert!(error.contains(why) && error.starts_with("layer entry"), "{why}: {error}");
         assert!(!error.contains('\n'), "{error}");
     }
+}
+
+#[test]
+fn many_short_attributes_of_folders_count_for_what_they_take() {
+    let folder = |number: u64| Piece {
+        path: format!("d{number}").into_bytes(),
+        kind: Kind::Dir,
+        link: Vec::new(),
+        size: 0,
+        attributes: Attributes {
+            xattrs: (0..1000u64).map(|at| (format!("user.{number}.{at}").into_bytes(), Vec::new())).collect(),
+            ..Attributes::implied()
+        },
+        left_out: Vec::new(),
+        object: None,
+    };
+    let error = Tree::new(1000).apply((0..500).map(|number| Ok(folder(number)))).expect_err("too many");
+    let error = format!("{error:#}");
+    // 1000 pairs each, of some 140 bytes
+    assert!(error.starts_with("layer entry \"d120\"") && error.contains("bytes of attributes"), "{error}");
 }
 
 #[test]

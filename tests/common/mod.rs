@@ -210,12 +210,7 @@ impl Registry {
 
     /// Listens with TLS on an address that is not loopback; gives the file of its certificate.
     pub fn with_tls(address: &str, folder: &Path) -> (Registry, PathBuf) {
-        let (key, certificate) = (folder.join("tls-key.pem"), folder.join("tls.pem"));
-        let name = format!("subjectAltName=IP:{address}");
-        let subject = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"];
-        let extensions = ["-addext", name.as_str(), "-addext", "basicConstraints=critical,CA:FALSE"];
-        let files = ["-keyout", key.to_str().unwrap(), "-out", certificate.to_str().unwrap()];
-        run("openssl", &[&subject[..], &extensions, &files].concat()).unwrap();
+        let (key, certificate) = tls_files(address, folder);
         let tls = format!("  tls:\n    certificate: {}\n    key: {}\n", certificate.display(), key.display());
         (Registry::at(address, folder, None, &tls), certificate)
     }
@@ -297,6 +292,17 @@ impl Drop for Registry {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// A key and a certificate for this address.
+pub fn tls_files(address: &str, folder: &Path) -> (PathBuf, PathBuf) {
+    let (key, certificate) = (folder.join("tls-key.pem"), folder.join("tls.pem"));
+    let name = format!("subjectAltName=IP:{address}");
+    let subject = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"];
+    let extensions = ["-addext", name.as_str(), "-addext", "basicConstraints=critical,CA:FALSE"];
+    let files = ["-keyout", key.to_str().unwrap(), "-out", certificate.to_str().unwrap()];
+    run("openssl", &[&subject[..], &extensions, &files].concat()).unwrap();
+    (key, certificate)
 }
 
 pub fn free_port() -> u16 {

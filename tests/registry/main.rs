@@ -7,6 +7,7 @@ mod common;
 mod bench;
 mod hostile;
 mod leftovers;
+mod login_servers;
 mod logins;
 mod network;
 mod places;

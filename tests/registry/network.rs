@@ -122,7 +122,7 @@ fn what_a_strange_registry_says_comes_out_as_one_line() {
 }
 
 /// An address of this machine that is not loopback.
-fn address() -> Option<String> {
+pub fn address() -> Option<String> {
     let addresses = common::run("hostname", &["-I"]).unwrap();
     let found = addresses.split_whitespace().find(|address| address.contains('.')).map(str::to_owned);
     if found.is_none() {

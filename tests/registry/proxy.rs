@@ -26,6 +26,8 @@ pub enum Fault {
     CutOnceWithoutRanges(u64),
     /// The same each time, so that nobody gets further.
     CutWithoutRanges(u64),
+    /// Passes all of it on, in chunks, and hangs up where the last one says that it was the last.
+    NeverEnds,
     /// Keeps the connection open and says nothing more.
     StallOnce(u64),
     /// Says 429 and `Retry-After: 1` to the first question of any kind.
@@ -113,8 +115,15 @@ fn serve(
         let answer = head(&mut from_registry)?;
         let length = answer.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
         let length: u64 = length.unwrap_or(0);
-        client.write_all(answer.replace("Connection: close\r\n", "").as_bytes())?;
         let is_blob = question.contains("/blobs/");
+        let mut answer = answer.replace("Connection: close\r\n", "");
+        let unended = is_blob && length > 0 && matches!(fault, Fault::NeverEnds);
+        if unended {
+            let kept = answer.lines().filter(|line| !line.to_lowercase().starts_with("content-length:"));
+            answer = kept.collect::<Vec<_>>().join("\r\n");
+            answer = format!("{}\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n", answer.trim_end());
+        }
+        client.write_all(answer.as_bytes())?;
         let before = passed.load(Ordering::SeqCst);
         let limit = match fault {
             _ if !is_blob => length,
@@ -128,6 +137,9 @@ fn serve(
         let count = std::io::copy(&mut from_registry.take(limit.min(length)), &mut client)?;
         if is_blob {
             passed.fetch_add(count, Ordering::SeqCst);
+        }
+        if unended {
+            return client.write_all(b"\r\n");
         }
         if count < length {
             match fault {

@@ -43,6 +43,15 @@ fn a_registry_without_ranges_is_asked_for_all_of_it_again() {
 }
 
 #[test]
+fn a_blob_that_came_whole_is_asked_for_no_more_of_though_its_end_is_missing() {
+    let bench = Bench::new();
+    let (registry, bytes, _) = large_image(&bench);
+    let proxy = Proxy::start(&registry, Fault::NeverEnds);
+    bench.pull(&format!("{}/app:1", proxy.host)).unwrap();
+    assert_eq!(proxy.passed.load(Ordering::SeqCst), bytes);
+}
+
+#[test]
 fn a_registry_that_begins_anew_and_never_gets_further_is_given_up() {
     let mut bench = Bench::new();
     let (registry, ..) = large_image(&bench);

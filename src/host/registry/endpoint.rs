@@ -10,11 +10,8 @@ use std::{
 
 use anyhow::{Result, ensure};
 use chrono::Utc;
-use oci_client::{
-    errors::OciDistributionError,
-    manifest::{
-        IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
-    },
+use oci_client::manifest::{
+    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
 };
 use oci_spec::distribution::Reference;
 use reqwest::{
@@ -175,7 +172,7 @@ impl Endpoint {
     /// Whether the same question may have another answer later, and how much later if that was said.
     fn passing(&self, failure: &Failure) -> Option<Option<Duration>> {
         match failure {
-            Failure::Broken(error) if error.is_builder() || error.is_redirect() => None,
+            Failure::Broken(error) | Failure::NoLogin(error) if error.is_builder() || error.is_redirect() => None,
             // who was never there is not waited for: its name may be mistyped
             Failure::Broken(_) | Failure::Late => self.answered.load(Ordering::Relaxed).then_some(None),
             Failure::Refused { code, after, .. } => {
@@ -186,7 +183,7 @@ impl Endpoint {
                 };
                 later.then_some(*after)
             }
-            Failure::Login(OciDistributionError::RequestError(error)) if !error.is_connect() => Some(None),
+            Failure::NoLogin(error) => (!error.is_connect()).then_some(None),
             Failure::Login(_) | Failure::NotLetIn | Failure::Odd(_) => None,
         }
     }

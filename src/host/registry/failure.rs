@@ -3,7 +3,7 @@
 use std::{error::Error, iter, time::Duration};
 
 use anyhow::anyhow;
-use oci_client::errors::{OciDistributionError, OciEnvelope, OciErrorCode};
+use oci_client::errors::{OciEnvelope, OciErrorCode};
 use reqwest::StatusCode;
 
 use super::{endpoint::DEADLINE, login::Login};
@@ -19,8 +19,10 @@ pub enum Failure {
     Refused { code: StatusCode, after: Option<Duration>, words: String },
     /// The registry wants to see other credentials, or some.
     NotLetIn,
-    /// The login server's answer.
-    Login(OciDistributionError),
+    /// No answer of the login server.
+    NoLogin(reqwest::Error),
+    /// The login server refused, in its words.
+    Login(String),
     /// In words.
     Odd(String),
 }
@@ -31,16 +33,11 @@ impl Failure {
         match self {
             Failure::NotLetIn => anyhow!(login.not_let_in(registry)),
             Failure::Refused { code, after, words } => explain_status(registry, code, after, &words, what, login),
-            Failure::Broken(error) => unreachable(registry, error),
+            Failure::Broken(error) | Failure::NoLogin(error) => unreachable(registry, error),
             Failure::Late => anyhow!("the registry {registry} did not answer in {} seconds", DEADLINE.as_secs()),
             Failure::Odd(words) => anyhow!("the registry {registry}: {words}"),
-            Failure::Login(OciDistributionError::RequestError(error)) => unreachable(registry, error),
-            // the status is lost, so that an ill login server can only be told by its own words
-            Failure::Login(OciDistributionError::AuthenticationFailure(words)) if !words.is_empty() => {
-                anyhow!(line(&words)).context(login.not_let_in(registry))
-            }
-            Failure::Login(OciDistributionError::AuthenticationFailure(_)) => anyhow!(login.not_let_in(registry)),
-            Failure::Login(other) => anyhow!("the registry {registry}: {}", line(&other.to_string())),
+            Failure::Login(words) if words.is_empty() => anyhow!(login.not_let_in(registry)),
+            Failure::Login(words) => anyhow!(line(&words)).context(login.not_let_in(registry)),
         }
     }
 }

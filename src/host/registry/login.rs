@@ -4,16 +4,11 @@
 use std::sync::{Mutex, PoisonError};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use oci_client::{RegistryOperation, errors::OciDistributionError, secrets::RegistryAuth};
 use oci_spec::distribution::Reference;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use serde::Deserialize;
 
-use super::{
-    endpoint::read,
-    failure::Failure,
-    tls::{self, Trust},
-};
+use super::{endpoint::read, failure::Failure, tls::Trust};
 use crate::{host::credentials::Credentials, model::auth_file::Secret};
 
 /// Bytes of a login server's answer.
@@ -71,11 +66,7 @@ impl Login {
                 if !plain && !self.trust.insecure && !realm.starts_with("https://") {
                     return Err(Failure::Odd("it names a login server without TLS".into()));
                 }
-                let token = match (self.trust.certificates.identity.is_some(), self.auth()) {
-                    (false, Some(auth)) => self.token_by_client(reference, &auth, plain).await?,
-                    _ => self.token_by_hand(http, reference, &realm, service).await?,
-                };
-                format!("Bearer {token}")
+                format!("Bearer {}", self.token(http, reference, &realm, service).await?)
             }
             (None, Some(Secret::Password { user, password })) if basic => {
                 format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
@@ -92,29 +83,8 @@ impl Login {
         Ok(())
     }
 
-    /// What `oci-client` can log in with.
-    fn auth(&self) -> Option<RegistryAuth> {
-        match self.credentials.as_ref().map(|known| &known.secret) {
-            None => Some(RegistryAuth::Anonymous),
-            Some(Secret::Password { user, password }) => Some(RegistryAuth::Basic(user.clone(), password.clone())),
-            Some(Secret::Token(_)) => None,
-        }
-    }
-
-    async fn token_by_client(
-        &self,
-        reference: &Reference,
-        auth: &RegistryAuth,
-        plain: bool,
-    ) -> Result<String, Failure> {
-        let client = tls::token_client(reference.resolve_registry(), &self.trust, plain);
-        let client = client.map_err(|error| Failure::Odd(format!("{error:#}")))?;
-        let token = client.auth(reference, auth, RegistryOperation::Pull).await.map_err(Failure::Login)?;
-        token.ok_or(Failure::NotLetIn)
-    }
-
-    /// Behind a client certificate, or for a token that stands for a login.
-    async fn token_by_hand(
+    /// Of the login server at `realm`, and of no other.
+    async fn token(
         &self,
         http: &reqwest::Client,
         reference: &Reference,
@@ -138,12 +108,11 @@ impl Login {
             }
             None => http.get(realm).query(&fields),
         };
-        let response = request.send().await.map_err(Failure::Broken)?;
+        let response = request.send().await.map_err(Failure::NoLogin)?;
         let status = response.status();
         let body = read(response, MAX_TOKEN).await?;
         if !status.is_success() {
-            let words = String::from_utf8_lossy(&body).into_owned();
-            return Err(Failure::Login(OciDistributionError::AuthenticationFailure(words)));
+            return Err(Failure::Login(String::from_utf8_lossy(&body).into_owned()));
         }
         let token: Option<Token> = serde_json::from_slice(&body).ok();
         let token = token.and_then(|token| token.token.or(token.access_token)).filter(|token| !token.is_empty());

@@ -12,9 +12,9 @@
 //! retry     how long to wait, and how often
 //! ```
 //!
-//! The one asynchronous place: a private thread talks, and callers see blocking calls. `oci-client` fetches tokens. The rest it has no
-//! way to do: it drops `Retry-After`, reads a manifest whole before its size can be refused, follows redirects away from TLS, and shows
-//! no client certificate.
+//! The one asynchronous place: a private thread talks, and callers see blocking calls. Of `oci-client` there are the types of manifests
+//! and of errors. It does not talk: it drops `Retry-After`, reads manifests and tokens whole before their size can be refused, follows
+//! redirects away from TLS, asks for a login at whatever address it is told, and shows no client certificate.
 
 mod download;
 mod endpoint;

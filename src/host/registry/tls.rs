@@ -3,15 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 
 use crate::host::registries::Certificates;
 
 const CONNECT: Duration = Duration::from_secs(30);
 const REDIRECTS: usize = 10;
 const AGENT: &str = concat!("sysctr/", env!("CARGO_PKG_VERSION"));
-/// A proxy for no host at all.
-const NONE: &str = "*,0.0.0.0/0,::/0";
 
 /// Whom we believe to be the registry, and for how long it may keep silent.
 #[derive(Clone)]
@@ -26,7 +23,8 @@ pub struct Trust {
 
 /// What talks to a registry. The proxies are those of the environment; this machine needs none.
 pub fn client(host: &str, trust: &Trust) -> Result<reqwest::Client> {
-    install_provider();
+    // a second installation fails, and leaves the first in force
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let insecure = trust.insecure;
     let redirects = reqwest::redirect::Policy::custom(move |attempt| {
         let from_tls = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
@@ -59,31 +57,6 @@ pub fn client(host: &str, trust: &Trust) -> Result<reqwest::Client> {
         builder = builder.identity(identity);
     }
     builder.build().context("preparing TLS")
-}
-
-/// What fetches tokens. It cannot show a client certificate.
-pub fn token_client(host: &str, trust: &Trust, plain: bool) -> Result<oci_client::Client> {
-    install_provider();
-    let authorities = trust.certificates.authorities.iter();
-    let authorities = authorities.map(|data| Certificate { encoding: CertificateEncoding::Pem, data: data.clone() });
-    let config = ClientConfig {
-        protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
-        accept_invalid_certificates: trust.insecure,
-        extra_root_certificates: authorities.collect(),
-        connect_timeout: Some(CONNECT),
-        read_timeout: Some(trust.idle),
-        user_agent: AGENT,
-        // one of our own keeps those of the environment away
-        http_proxy: is_loopback(host).then(|| format!("http://{host}")),
-        no_proxy: Some(NONE.into()),
-        ..ClientConfig::default()
-    };
-    oci_client::Client::try_from(config).context("preparing TLS")
-}
-
-fn install_provider() {
-    // a second installation fails, and leaves the first in force
-    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// `localhost`, 127.0.0.0/8 or `[::1]`, with or without a port.

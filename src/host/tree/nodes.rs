@@ -51,6 +51,8 @@ const _: () = assert!(size_of::<Slot>() == 56);
 pub(super) const NONE: NodeId = NodeId::MAX;
 /// Folders keep theirs in memory until the commit.
 const MAX_XATTR_BYTES: usize = 16 * 1024 * 1024;
+/// What a pair of them takes besides its text.
+const XATTR_PAIR: usize = 128;
 /// Names and links of a million entries take half of it.
 const MAX_TEXT: usize = 48 * 1024 * 1024;
 /// Owners, modes and attributes that folders have, each counted once; a real image has a dozen.
@@ -137,7 +139,8 @@ impl Tree {
         if let Some(number) = self.numbers.get(&entry.attributes) {
             return Ok(*number);
         }
-        self.xattr_bytes += entry.attributes.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        let pairs = entry.attributes.xattrs.iter();
+        self.xattr_bytes += pairs.map(|(name, value)| name.len() + value.len() + XATTR_PAIR).sum::<usize>();
         ensure!(
             self.xattr_bytes <= MAX_XATTR_BYTES,
             "the image's folders have more than {MAX_XATTR_BYTES} bytes of attributes"
