@@ -5,7 +5,10 @@ use std::{fs, os::unix::fs::symlink};
 use serde_json::json;
 
 use super::{
-    common::host::{Image, difference},
+    common::{
+        host::{Image, difference},
+        run,
+    },
     host, manifest,
 };
 
@@ -90,4 +93,23 @@ fn state_that_cannot_be_deleted_is_told_and_holds_nothing_up() {
     let other = host.image("other", &Image::new());
     host.does(&["install", &other]);
     host.does(&["verify"]);
+}
+
+#[test]
+fn a_purge_does_not_reach_into_what_is_mounted_below_state() {
+    let host = host();
+    let image = host.image("app", &Image::new().config("Volumes", json!({"/data": {}})));
+    host.does(&["install", &image]);
+    host.write("var/lib/app/data/pods/one/file", "state");
+    let volume = host.at("var/lib/app/data/pods/volume");
+    fs::create_dir(&volume).unwrap();
+    let volume = volume.to_str().unwrap();
+    run("mount", &["-t", "tmpfs", "volume", volume]).unwrap();
+    host.write("var/lib/app/data/pods/volume/precious", "somebody's");
+    let said = host.sysctr(&["uninstall", "--purge", "app"]);
+    let left = host.at("var/lib/app/data/pods/volume/precious").exists();
+    run("umount", &[volume]).unwrap();
+    assert!(left, "it was deleted");
+    assert!(said.code == 6 && said.err.contains("/var/lib/app/data/pods/volume is mounted on"), "{said:?}");
+    assert_eq!(host.sysctr(&["show", "app"]).code, 5);
 }
