@@ -133,7 +133,11 @@ pub fn preset(root: &Folder, name: &ContainerName, enabled: Option<(u32, bool)>)
     }
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     if text == known {
-        return Ok(());
+        // What was killed while it wrote others, which are taken back, left them half written.
+        return match root.open(layout::PRESET_FOLDER)? {
+            Some(folder) => folder.remove(&format!(".sysctr-{}.new", layout::PRESET)).map(drop),
+            None => Ok(()),
+        };
     }
     root.create(layout::PRESET_FOLDER, 0o755)?.write(layout::PRESET, &text, 0o644)
 }
