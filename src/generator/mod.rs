@@ -54,8 +54,8 @@ fn generate(root: &Path, output: &Output) {
 fn one(root: &Path, name: &ContainerName, output: &Output) -> Result<()> {
     let folder = root.join(layout::settings(name));
     let journal = read::<Journal>(&folder, layout::JOURNAL);
-    let probation = read::<Probation>(&folder, layout::PROBATION);
-    if matches!((&journal, &probation), (Ok(None), Ok(None))) {
+    let probations = [layout::PROBATION, layout::PROBATION_BEFORE].map(|file| read::<Probation>(&folder, file));
+    if matches!((&journal, &probations), (Ok(None), [Ok(None), Ok(None)])) {
         return Ok(());
     }
     let boot = fs::read_to_string(root.join("proc/sys/kernel/random/boot_id")).unwrap_or_default();
@@ -68,7 +68,8 @@ fn one(root: &Path, name: &ContainerName, output: &Output) -> Result<()> {
         let group = journal.group && read::<Group>(&root.join(place), file)?.is_some();
         set::write(root, name, &journal, journal.winner(active, group), output.early)?;
     }
-    if let Some(probation) = probation?.and_then(|probation| probation.of(active)) {
+    let [own, before] = probations;
+    if let Some(probation) = [own?, before?].into_iter().flatten().find(|it| Some(it.deployment) == active) {
         watch(name, output.normal)?;
         if probation.boot.as_deref() != Some(boot) {
             put(&output.normal.join("sysctr.boot"), "")?;

@@ -26,8 +26,20 @@ pub struct Counted {
 
 /// The record, where the deployment in force is on probation.
 pub fn load(root: &Folder, name: &ContainerName) -> Result<Option<Probation>> {
+    Ok(find(root, name)?.map(|(_, probation)| probation))
+}
+
+/// The same with its file.
+fn find(root: &Folder, name: &ContainerName) -> Result<Option<(&'static str, Probation)>> {
     let active = state::container(root, name)?.and_then(|container| container.active);
-    Ok(read(root, name)?.and_then(|probation| probation.of(active)))
+    let Some(folder) = root.open(&layout::settings(name))? else { return Ok(None) };
+    for file in [layout::PROBATION, layout::PROBATION_BEFORE] {
+        let probation: Option<Probation> = state::record(&folder, file)?;
+        if let Some(probation) = probation.filter(|probation| Some(probation.deployment) == active) {
+            return Ok(Some((file, probation)));
+        }
+    }
+    Ok(None)
 }
 
 /// Before `new` takes the place of `old`: from its commit on it is on probation, if it may come back at all. Its time begins with
@@ -40,9 +52,13 @@ pub fn prepare(
     settings: Option<&Update>,
 ) -> Result<()> {
     let Some(set) = settings.filter(|settings| settings.probation() > 0) else { return Ok(()) };
-    let probation = Probation::new(new.id, old.id, set.probation(), set.crashes());
     // What cannot be read means nothing to anybody.
-    write(root, &new.name, &probation.behind(load(root, &new.name).ok().flatten()))
+    if let (Ok(Some((layout::PROBATION, _))), Some(folder)) =
+        (find(root, &new.name), root.open(&layout::settings(&new.name))?)
+    {
+        folder.rename(layout::PROBATION, layout::PROBATION_BEFORE)?;
+    }
+    write(root, &new.name, &Probation::new(new.id, old.id, set.probation(), set.crashes()))
 }
 
 /// The update is done: its time begins. `other` is what the service was, where the update did not restart it.
@@ -52,14 +68,10 @@ pub fn begin(
     name: &ContainerName,
     other: Option<&Service>,
 ) -> Result<Option<Probation>> {
-    let active = state::container(root, name)?.and_then(|container| container.active);
-    // That of the deployment before stays beside it until the journal is gone: a cut may still take the update back.
-    let Some(mut probation) = read(root, name)?.filter(|probation| Some(probation.deployment) == active) else {
-        return Ok(None);
-    };
+    let Some(mut probation) = load(root, name)? else { return Ok(None) };
     probation.begin(&clock::now(), other);
     write(root, name, &probation)?;
-    Ok(probation.of(active))
+    Ok(Some(probation))
 }
 
 /// Replaces the record.
@@ -72,17 +84,15 @@ pub fn end(root: &Folder, _lock: &StoreLock, name: &ContainerName) -> Result<()>
     remove(root, name)
 }
 
-/// Leaves of the record what is of the deployment in force.
+/// Leaves the record of the deployment in force, if it has one: what it takes away or renames needs no room.
 pub fn drop_stale(root: &Folder, name: &ContainerName) -> Result<()> {
-    let there = root.open(&layout::settings(name))?.map(|folder| folder.kind(layout::PROBATION)).transpose()?;
-    if there.flatten().is_none() {
-        return Ok(());
-    }
-    match load(root, name).ok().flatten() {
-        None => remove(root, name),
-        Some(kept) if read(root, name)?.as_ref() == Some(&kept) => Ok(()),
-        Some(kept) => write(root, name, &kept),
-    }
+    let Some(folder) = root.open(&layout::settings(name))? else { return Ok(()) };
+    let changed = match find(root, name).ok().flatten() {
+        Some((layout::PROBATION, _)) => folder.remove(layout::PROBATION_BEFORE)?,
+        Some((before, _)) => folder.rename(before, layout::PROBATION).map(|()| true)?,
+        None => folder.remove(layout::PROBATION)? | folder.remove(layout::PROBATION_BEFORE)?,
+    };
+    if changed { folder.sync() } else { Ok(()) }
 }
 
 /// Counts this boot for every container, once.
@@ -126,11 +136,6 @@ pub fn take_back(
         let _ = quarantine::add_failed(root, lock, &bad, &good, cause);
     }
     Ok((bad, good))
-}
-
-fn read(root: &Folder, name: &ContainerName) -> Result<Option<Probation>> {
-    let folder = root.open(&layout::settings(name))?;
-    Ok(folder.map(|folder| state::record(&folder, layout::PROBATION)).transpose()?.flatten())
 }
 
 fn write(root: &Folder, name: &ContainerName, probation: &Probation) -> Result<()> {

@@ -26,6 +26,8 @@ pub const ACTIVE: &str = "active";
 pub const JOURNAL: &str = "journal.json";
 /// The update that may still be taken back by itself.
 pub const PROBATION: &str = "probation.json";
+/// That of the deployment before, until an update is done: it goes on if the update comes to nothing.
+pub const PROBATION_BEFORE: &str = "probation.before.json";
 /// Below the root: what is updated as one.
 pub const GROUP: (&str, &str) = ("etc/sysctr", "group.json");
 /// In a deployment's folder, empty: it is not in force yet, or not any more, and what is left of it is thrown away.

@@ -41,9 +41,6 @@ pub struct Probation {
     /// What was started before this moment of the boot, in microseconds, was another deployment's.
     #[serde(default)]
     pub own: u64,
-    /// That of the deployment that it is to take the place of. It goes on if the update comes to nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<Box<Probation>>,
 }
 
 /// What a moment is called by both clocks.
@@ -134,21 +131,6 @@ impl Probation {
             crashes: 0,
             counted: 0,
             own: 0,
-            before: None,
-        }
-    }
-
-    /// The same, with that of the deployment that was in force before.
-    pub fn behind(self, before: Option<Probation>) -> Probation {
-        Probation { before: before.map(Box::new), ..self }
-    }
-
-    /// That of the deployment in force alone.
-    pub fn of(self, active: Option<u32>) -> Option<Probation> {
-        let Probation { before, .. } = &self;
-        match before {
-            Some(before) if Some(before.deployment) == active => Some(*before.clone()),
-            _ => (Some(self.deployment) == active).then_some(Probation { before: None, ..self }),
         }
     }
 
@@ -379,14 +361,6 @@ mod tests {
             assert_eq!(probation.look(&service, &soon()), AtFailure::Nothing, "{service:?}");
             assert_eq!(probation.crashes, 0);
         }
-    }
-
-    #[test]
-    fn an_update_that_comes_to_nothing_leaves_the_probation_of_the_one_before() {
-        let both = Probation::new(3, 2, 600, 3).behind(Some(begun()));
-        assert_eq!(both.clone().of(Some(2)), Some(begun()));
-        assert_eq!(both.clone().of(Some(3)), Some(Probation::new(3, 2, 600, 3)));
-        assert_eq!(both.of(Some(1)), None);
     }
 
     #[test]
