@@ -116,8 +116,11 @@ fn update(
     for (member, running) in members.iter_mut().zip(&running) {
         member.ran = running.ran();
     }
-    for (new, old) in new.iter().zip(&old) {
-        host::probation::prepare(root, lock, new, old, Some(&updater.settings.update))?;
+    for (at, (one, old)) in new.iter().zip(&old).enumerate() {
+        if let Err(error) = host::probation::prepare(root, lock, one, old, Some(&updater.settings.update)) {
+            new[..at].iter().try_for_each(|done| host::probation::drop_stale(root, &done.name))?;
+            return Err(error).with_context(|| format!("updating {words}: nothing is updated"));
+        }
     }
     let journals = group::replace(root, lock, members).with_context(|| format!("updating {words}"))?;
     let group = Group { updater, lock, running, old: old.clone(), new: new.clone() };

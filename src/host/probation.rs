@@ -58,7 +58,12 @@ pub fn prepare(
     {
         folder.rename(layout::PROBATION, layout::PROBATION_BEFORE)?;
     }
-    write(root, &new.name, &Probation::new(new.id, old.id, set.probation(), set.crashes()))
+    let written = write(root, &new.name, &Probation::new(new.id, old.id, set.probation(), set.crashes()));
+    if written.is_err() {
+        // The cause is what counts; what stays now goes with the next changing command.
+        let _ = drop_stale(root, &new.name);
+    }
+    written
 }
 
 /// The update is done: its time begins. `other` is what the service was, where the update did not restart it.
