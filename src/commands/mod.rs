@@ -128,15 +128,14 @@ impl Context {
 
     /// What was taken back, `ran`, may still run: the deployment in force takes its place before its files go.
     fn leave_staged(&self, root: &Folder, lock: &StoreLock, name: &ContainerName, ran: Option<u32>) -> Result<()> {
-        if let Some(manager) = &self.manager()? {
-            if let Err(error) = ran.map_or(Ok(()), |ran| become_what_is_in_force(root, lock, manager, name, ran)) {
+        if let (Some(manager), Some(ran)) = (&self.manager()?, ran) {
+            if let Err(error) = become_what_is_in_force(root, lock, manager, name, ran) {
                 self.output.warn(format!("recovering {name}: {error:#}"));
             }
-            let active = state::container(root, name)?.and_then(|container| container.active);
             let mut running = instances::deployments(manager, name)?;
             running.extend(replace::running(Some(manager), name)?);
-            if let Some(id) = running.into_iter().find(|id| Some(*id) != active) {
-                self.output.warn(format!("{name} still runs deployment {id}, which is not in force"));
+            if running.contains(&ran) {
+                self.output.warn(format!("{name} still runs deployment {ran}, which is not in force"));
                 return Ok(());
             }
         }
