@@ -330,6 +330,8 @@ fn create(folder: &Path) -> Result<()> {
     }
     DirBuilder::new().mode(0o700).create(&fresh)?;
     Repo::create_at_dir(parent.as_fd(), REPO_NEW, RepoMode::Bare, None::<&Variant>)?;
+    // libostree makes its lock when it first wants it: a prune, of all, could not on a full disk.
+    File::create(fresh.join(".lock"))?;
     if !controls::without_sync("file system") {
         rustix::fs::syncfs(&parent)?;
     }
