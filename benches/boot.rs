@@ -111,6 +111,8 @@ install -m 755 /srv/payload/images/load-program /usr/local/bin/web
 sysctr -q install --yes --no-enable --name door oci:/srv/payload/images/load-first:1
 printf '[Socket]\nListenStream=127.0.0.1:8081\n' >/run/systemd/system/plain-door.socket
 printf '[Service]\nType=notify\nUser=4711\nExecStart=/usr/local/bin/web first\n' >/run/systemd/system/plain-door.service
+for unit in door plain-door; do mkdir -p /run/systemd/system/$unit.service.d
+    printf '[Unit]\nStartLimitIntervalSec=0\n' >/run/systemd/system/$unit.service.d/often.conf; done
 echo u web 4711 | systemd-sysusers -
 systemctl daemon-reload
 systemctl start door.socket plain-door.socket
