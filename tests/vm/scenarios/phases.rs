@@ -206,12 +206,13 @@ fn is_whole(machine: &mut impl Machine, end: End, old: &str, new: &str) -> Resul
     Ok(found)
 }
 
-/// Every file of ours: what it is, whose, and its content. Only what counts time and failures differs between runs of the same.
+/// Every file of ours: what it is, whose, and its content. Only what counts time and failures differs between runs of the same, and the
+/// note of who has the lock just now.
 fn files(machine: &mut dyn Machine) -> Result<String> {
     machine.run(
         r#"cd / && places=$(ls -d etc/sysctr/containers etc/systemd/system.attached etc/systemd/system etc/systemd/system-preset \
               etc/tmpfiles.d etc/sysusers.d var/lib/sysctr 2>/dev/null)
-          ours() { find $places \( -name probation.json -o -name quarantine.json -o -path var/lib/sysctr/repo/tmp \) -prune -o "$@"; }
+          ours() { find $places \( -name 'probation*.json' -o -name quarantine.json -o -path var/lib/sysctr/repo/tmp -o -path var/lib/sysctr/lock \) -prune -o "$@"; }
           { ours -printf '/%p\t%y\t%m\t%U\t%G\t%l\n'; ours -type f -exec sha256sum {} +; } | sort"#,
     )
 }
