@@ -102,7 +102,7 @@ const OUTCOMES: &[(&str, &str, bool)] = &[
     ("KillSignal=SIGUSR1|SuccessExitStatus=7", "stay", true),
     ("KillMode=process", "stay", true),
     ("WatchdogSec=1|WatchdogSignal=SIGUSR1", "stay", false),
-    ("ExecStop=/bin/sh -c 'kill -USR1 $MAINPID'", "stay", true),
+    ("ExecStop=/bin/sh -c 'kill -USR1 $MAINPID; sleep 0.5'", "stay", true),
     ("Type=exec", "exit 3", false),
     ("Type=idle", "stay", true),
     ("TimeoutStopSec=1|TimeoutStopFailureMode=kill", "stay deaf", true),

@@ -93,7 +93,7 @@ const UNINSTALLS: [Phase; 6] = [
     phase("journal removed", DROPPED, None, New),
 ];
 const PRUNES: [Phase; 3] = [
-    phase("an old deployment's record removed", (UNLINK, "deployment.json", 1), Some(false), New),
+    phase("an old deployment's record removed", (UNLINK, "deployment.json", 1), Some(false), Either),
     phase("its units removed", (UNLINK, "app.service", 1), Some(false), New),
     phase("an object removed", (UNLINK, "/var/lib/sysctr/repo/objects", 1), Some(false), New),
 ];
