@@ -93,7 +93,7 @@ const UNINSTALLS: [Phase; 6] = [
     phase("journal removed", DROPPED, None, New),
 ];
 const PRUNES: [Phase; 3] = [
-    phase("an old deployment's record removed", (UNLINK, "deployment.json", 1), Some(false), Either),
+    phase("an old deployment's record removed", (UNLINK, "deployment.json", 1), Some(false), New),
     phase("its units removed", (UNLINK, "app.service", 1), Some(false), New),
     phase("an object removed", (UNLINK, "/var/lib/sysctr/repo/objects", 1), Some(false), New),
 ];
@@ -141,7 +141,7 @@ pub fn each_is_cut(machine: &mut Qemu, payload: &Payload) -> Result<()> {
 /// How many deployments stay.
 fn keep(machine: &mut dyn Machine, count: u32) -> Result<()> {
     let text = format!("[update]\\nsettle = 0\\nkeep = {count}\\n");
-    machine.run(&format!("mkdir -p /etc/sysctr && printf '{text}' >/etc/sysctr/sysctr.toml")).map(drop)
+    machine.run(&format!("mkdir -p /etc/sysctr && printf '{text}' >/etc/sysctr/sysctr.toml && sync")).map(drop)
 }
 
 /// One operation, and a cut in one phase of it; which one was found.
