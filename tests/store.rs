@@ -16,7 +16,12 @@ use std::{
 
 use common::{Layout, Packing, dir, file, link, store::Bench, tar_of};
 use serde_json::Value;
-use sysctr::host::{fsck::Report, lock::StoreLock, ostree::Store, source::this_architecture};
+use sysctr::host::{
+    fsck::Report,
+    lock::StoreLock,
+    ostree::{Store, StoredImage},
+    source::this_architecture,
+};
 
 #[test]
 fn an_image_comes_is_listed_and_goes_and_what_another_shares_stays() {
@@ -143,14 +148,20 @@ fn labels_that_the_kernel_gives_each_file_are_no_damage() {
     assert!(code == 1 && out.contains(object.file_stem().unwrap().to_str().unwrap()), "{out}");
 }
 
-#[test]
-fn a_checkout_is_compared_with_its_image() {
-    let bench = Bench::new();
+/// An image in the store, and the store to work with.
+fn pulled(bench: &Bench) -> (StoreLock, Store, StoredImage) {
     let name = bench.image("image");
     bench.does(&["pull", &name]);
     let lock = StoreLock::acquire(&bench.root(), "test", Duration::ZERO).unwrap();
     let store = Store::open(&bench.root()).unwrap().unwrap();
     let image = store.find(&name.parse().unwrap()).unwrap().unwrap();
+    (lock, store, image)
+}
+
+#[test]
+fn a_checkout_is_compared_with_its_image() {
+    let bench = Bench::new();
+    let (lock, store, image) = pulled(&bench);
     let parent = fs::File::open(bench.work.path()).unwrap();
     let problems = |change: &dyn Fn(&Path)| -> Vec<(String, String)> {
         let rootfs = bench.work.path().join("rootfs");
@@ -217,11 +228,7 @@ fn a_checkout_is_compared_with_its_image() {
 #[test]
 fn a_checkout_of_copies_is_mended_by_copies() {
     let bench = Bench::new();
-    let name = bench.image("image");
-    bench.does(&["pull", &name]);
-    let lock = StoreLock::acquire(&bench.root(), "test", Duration::ZERO).unwrap();
-    let store = Store::open(&bench.root()).unwrap().unwrap();
-    let image = store.find(&name.parse().unwrap()).unwrap().unwrap();
+    let (lock, store, image) = pulled(&bench);
     let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
     store.checkout(&lock, &image, fs::File::open(elsewhere.path()).unwrap().as_fd(), "rootfs").unwrap();
     let path = elsewhere.path().join("rootfs");
