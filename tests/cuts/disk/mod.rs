@@ -11,6 +11,8 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use device::{Device, Entry};
@@ -64,7 +66,15 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        run("umount", &[self.0.to_str().unwrap()]).unwrap();
+        let umount = || run("umount", &[self.0.to_str().unwrap()]);
+        // A program that another test is just starting has our files open until its execve(2).
+        for _ in 0..50 {
+            if umount().is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        umount().unwrap();
     }
 }
 
